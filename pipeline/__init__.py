@@ -1,0 +1,1 @@
+"""Rowmill: ask Gemini Flash-Lite one typed question about every row of a table."""

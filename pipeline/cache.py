@@ -1,0 +1,107 @@
+"""The journal: replies by request digest in SQLite, on disk before anything is done with them.
+
+Each reply is one transaction, written when it arrives and before it is judged. A killed process has
+therefore handed every reply to the operating system; `sync` makes them survive a power cut. A reply found
+here is not asked for again, whoever asks. The file may be deleted at any time: only replies whose rows
+are in no part yet are then paid for again.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from pipeline.errors import StoreError
+from pipeline.flow import Failure, Reply
+
+REPLY = TypeAdapter(Reply)
+FAILURE = TypeAdapter(Failure)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was answered, and the key of the row that paid for it."""
+
+    key: bytes
+    answer: Reply | Failure
+
+
+class Journal:
+    """Replies and final failures of one run folder. One task writes, threads may `sync` and `checkpoint`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept = False
+        try:
+            self._db = self._open()
+            self._log = os.open(f"{path}-wal", os.O_RDONLY)
+        except (sqlite3.Error, OSError) as exc:
+            raise self._broken("opened", exc) from exc
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30.0)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint=0")  # `checkpoint` does it, away from the event loop
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS reply (id BLOB NOT NULL, key BLOB NOT NULL, "
+            "failed INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (id, key))"
+        )
+        return db
+
+    def find(self, request_id: bytes, key: bytes) -> Entry | None:
+        """Return what was answered to the request; the answer that the row `key` paid for comes first."""
+        query = "SELECT key, failed, body FROM reply WHERE id = ? ORDER BY key != ? LIMIT 1"
+        row = self._run(query, request_id, key).fetchone()
+        if row is None:
+            return None
+        key, failed, body = row
+        return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
+
+    def keep(self, request_id: bytes, key: bytes, answer: Reply | Failure) -> None:
+        """Write down an answer; when this returns, a killed process no longer loses it."""
+        failed = isinstance(answer, Failure)
+        body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
+        self._run("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?)", request_id, key, failed, body)
+        self._kept = True
+
+    def sync(self) -> None:
+        """Make all that was kept since the last time survive a power cut."""
+        if not self._kept:
+            return
+        self._kept = False
+        try:
+            os.fdatasync(self._log)
+        except OSError as exc:
+            raise self._broken("synced", exc) from exc
+
+    def checkpoint(self) -> None:
+        """Move the log into the file, so that the log stays small. Called after a part is written."""
+        try:
+            db = sqlite3.connect(self._path, timeout=30.0)
+            try:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            finally:
+                db.close()
+        except sqlite3.Error as exc:
+            raise self._broken("written", exc) from exc
+
+    def close(self) -> None:
+        """Close the file; what was kept stays."""
+        os.close(self._log)
+        self._db.close()
+
+    def _run(self, statement: str, *values: object) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as exc:
+            raise self._broken("written", exc) from exc
+
+    def _broken(self, verb: str, exc: Exception) -> StoreError:
+        return StoreError(
+            f"the journal `{self._path}` cannot be {verb}: {exc}",
+            "free some space if the disk is full, then run the same command again; if the file itself "
+            "is damaged, delete it: finished rows are kept in the parts",
+        )

@@ -1,0 +1,247 @@
+"""The command line: builds, calls one function of the library, prints, and maps errors to exit codes."""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import click
+import polars as pl
+from platformdirs import user_state_path
+from rich.console import Console
+
+from pipeline import emulator as emulator_server
+from pipeline.errors import Exit, InputError, RowmillError, UsageError
+from pipeline.gemini.endpoint import Endpoint, endpoint, origin
+from pipeline.job import load_job
+from pipeline.ledger import FileLedger, MemoryLedger
+from pipeline.offline import emulator, offline_endpoint
+from pipeline.output import preview
+from pipeline.plan import CheckedJob, Plan, check_job, make_plan
+from pipeline.progress import Progress
+from pipeline.report import RunReport
+from pipeline.run import Service, run_job
+from pipeline.status import job_status
+
+Command = TypeVar("Command", bound=Callable[..., object])
+BUG = 70  # the exit code of a fault of our own, as in sysexits.h
+
+console = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command and exit with its code; the one place where errors become exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = rowmill.main(standalone_mode=False)
+    except RowmillError as error:
+        _complain(error.message, error.hint)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = Exit.BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        _complain("stopped before the end", "run the same command again: it goes on where it stopped")
+        code = Exit.STOPPED
+    except Exception:  # noqa: BLE001 - a bug must not look like exit 1, which means failed rows
+        traceback.print_exc()
+        code = BUG
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str, hint: str) -> None:
+    console.print(f"error: {message}\n\nhint: {hint}", style=None, markup=False, soft_wrap=True)
+
+
+def _job_options(command: Command) -> Command:
+    """Add what `run`, `status` and `schema` share: the job and what replaces its keys."""
+    options = [
+        click.argument("job", type=click.Path(path_type=Path)),
+        click.option("--input", "input_", metavar="PATH", help="Input file, folder or glob."),
+        click.option("--output", metavar="PATH", help="Output file: .parquet, .csv or .ndjson."),
+        click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept."),
+        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows only."),
+        click.option("--model", metavar="ID", help="Model id or alias."),
+        click.option("--tier", type=click.Choice(["free", "1", "2", "3"]), help="Usage tier of the project."),
+        click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute."),
+        click.option("--tpm", type=click.IntRange(min=1), help="Input tokens per minute."),
+        click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
+        click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
+        click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
+        click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"auto_envvar_prefix": "ROWMILL", "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rowmill")
+def rowmill() -> None:
+    """Ask Gemini Flash-Lite one typed question about every row of a table."""
+
+
+@rowmill.command()
+@_job_options
+@click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
+@click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else there.")
+@click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
+def run(*, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options: object) -> Exit:
+    """Run JOB: ask for every row that has no answer yet, and write the table."""
+    checked = _checked(options)
+    found = _endpoint(options)
+    plan = _plan(checked, options)
+    with _service(checked, found) as service:
+        watch = Progress(console, quiet=quiet or as_json).watch
+        report = run_job(plan, service, watch=watch, retry_failed=retry_failed)
+    _print_report(report, quiet=quiet, as_json=as_json, show=show)
+    return report.exit_code
+
+
+@rowmill.command()
+@_job_options
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(*, as_json: bool, **options: object) -> None:
+    """Say how far JOB is: rows, tokens, cost, and when the daily quota resets. Asks nothing."""
+    checked = _checked(options)
+    found = job_status(_plan(checked, options), _known_ledger(checked, options), time.time())
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
+
+
+@rowmill.command()
+@_job_options
+def schema(**options: object) -> None:
+    """Print the JSON schema that JOB sends and the Arrow schema of its output."""
+    checked = _checked(options)
+    click.echo(json.dumps(checked.json_schema, indent=2, ensure_ascii=False))
+    try:
+        columns = pl.DataFrame(schema=_plan(checked, options).source.types).to_arrow().schema
+    except InputError as error:
+        console.print(f"without the columns of the input: {error.message}", markup=False, soft_wrap=True)
+        columns = pl.DataFrame().to_arrow().schema
+    click.echo(checked.layout.output(columns).to_string(show_schema_metadata=False))
+
+
+@rowmill.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8_600, show_default=True, help="0 takes a free one."
+)
+@click.option("--rpm", type=click.IntRange(min=0), help="Requests per minute.")
+@click.option("--tpm", type=click.IntRange(min=0), help="Input tokens per minute.")
+@click.option("--rpd", type=click.IntRange(min=0), help="Requests per day (Pacific time).")
+@click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds until an answer.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
+@click.option("--tier", type=click.Choice(["free", "paid"]), default="paid", help="How its quotas are named.")
+def emulate(port: int, faults: tuple[str, ...], **options: object) -> None:
+    """Serve the Gemini API emulator on the loopback until it is stopped."""
+    console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
+    try:
+        settings = emulator_server.Settings(faults=faults, **options)
+    except ValueError as error:
+        raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
+    emulator_server.serve(settings, port)
+
+
+def _checked(options: Mapping[str, object]) -> CheckedJob:
+    """Load and check the job with what the flags replace; paths of flags start from the working folder."""
+    overrides = {
+        "input": {"path": _absolute(options["input_"])},
+        "output": {"path": _absolute(options["output"])},
+        "model": {"id": options["model"]},
+        "limits": {name: options[name] for name in ("tier", "rpm", "tpm", "rpd", "concurrency")},
+    }
+    job = options["job"]
+    assert isinstance(job, Path)  # noqa: S101 - click made it one
+    return check_job(load_job(job, overrides), datetime.now(UTC).date())
+
+
+def _absolute(path: object) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(str(path)))
+
+
+def _plan(checked: CheckedJob, options: Mapping[str, object]) -> Plan:
+    runs, limit = options["runs_dir"], options["limit"]
+    return make_plan(
+        checked,
+        endpoint=_origin(options),
+        runs=runs if isinstance(runs, Path) else None,
+        limit=limit if isinstance(limit, int) else None,
+    )
+
+
+def _origin(options: Mapping[str, object]) -> str:
+    """Name who answers, so that answers of different origin are never mixed."""
+    return "emulator" if options["offline"] else origin(os.environ, base_url=_text(options["base_url"]))
+
+
+def _endpoint(options: Mapping[str, object]) -> Endpoint | None:
+    """Return the API that the environment names, or None for the emulator of this command."""
+    if not options["offline"]:
+        return endpoint(os.environ, base_url=_text(options["base_url"]))
+    if options["base_url"]:
+        raise UsageError("`--offline` and `--base-url` name two different APIs", "leave one of them out")
+    return None
+
+
+@contextmanager
+def _service(checked: CheckedJob, found: Endpoint | None) -> Iterator[Service]:
+    """Yield who answers; the emulator, where it is wanted, lives as long as the block."""
+    free = checked.loaded.job.limits.free
+    if found is not None:
+        ledger = _ledger(checked, found)
+        try:
+            yield Service(found, ledger, free and not found.vertex)
+        finally:
+            ledger.close()
+    else:
+        with emulator(checked.limits, model=checked.model.id, free=free) as address:
+            yield Service(offline_endpoint(address), MemoryLedger(), free)
+
+
+def _ledger(checked: CheckedJob, found: Endpoint) -> FileLedger:
+    folder = os.environ.get("ROWMILL_STATE_DIR")
+    state = Path(folder) if folder else user_state_path("rowmill")
+    return FileLedger(state / "ledger.sqlite", f"{found.scope}/{checked.model.id}")
+
+
+def _known_ledger(checked: CheckedJob, options: Mapping[str, object]) -> FileLedger | None:
+    """Return the count of today's requests, or None where no key says whose they are."""
+    try:
+        found = _endpoint(options)
+    except UsageError:
+        return None
+    return None if found is None else _ledger(checked, found)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _print_report(report: RunReport, *, quiet: bool, as_json: bool, show: int) -> None:
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
+    elif not quiet:
+        for line in [*report.notes, *report.sentences()]:
+            console.print(line, markup=False, soft_wrap=True)
+    if report.stop is not None:
+        _complain(report.stop.message, report.stop.hint)
+    elif report.table.failed and not quiet:
+        _complain(
+            f"{report.table.failed:,} rows have no answer; `_error_kind` and `_error` in the output say why",
+            "`--retry-failed` asks for them once more",
+        )
+    if show and report.output is not None and not as_json:
+        click.echo(preview(report.output, show))

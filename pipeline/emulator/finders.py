@@ -1,0 +1,191 @@
+"""Which value of a text answers a field, judged by the field's name, format and description."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from pipeline.emulator.subject import Subject
+from pipeline.emulator.values import CODE, EMAIL, PHONE, URL, amounts, currency, numbers
+
+Find = Callable[[Subject], str | None]
+
+_SYNONYMS = {
+    "vendor": "supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur proveedor emisor",
+    "customer": "buyer client recipient billed bill kunde client cliente destinataire",
+    "invoice": "rechnung rechnungs facture factura fattura inv receipt",
+    "number": "no nr num numero numéro nummer nº n° # id ref reference",
+    "payment": "pay paid payable zahlung zahlungsart zahlbar paiement règlement pago pagamento",
+    "method": "mode means art by via per",
+    "total": "gesamtbetrag gesamt summe importe endbetrag totale rechnungsbetrag",
+    "tax": "vat mwst ust umsatzsteuer tva iva gst steuer",
+    "subtotal": "zwischensumme netto net",
+    "due": "fällig fälligkeit fälligkeitsdatum échéance vencimiento vence scadenza until deadline",
+    "issue": "issued invoiced dated rechnungsdatum ausgestellt émise fecha",
+    "date": "datum fecha data on day",
+    "quantity": "qty menge quantité cantidad count pieces",
+    "description": "item product article artikel name désignation bezeichnung",
+    "unit": "each einzelpreis",
+    "price": "preis prix precio rate",
+    "amount": "betrag montant importe line_total",
+    "address": "adresse anschrift dirección street",
+    "email": "mail e-mail",
+    "phone": "telephone tel mobile telefon téléphone",
+}
+CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in (name, *words.split())}
+_SPLIT = re.compile(r"[^\w#°º]+|_+|(?<=[a-zà-ÿ])(?=[A-Z])")
+
+_MONEY = frozenset(
+    "total amount price tax subtotal sum cost fee discount shipping gross balance budget salary".split()
+)
+_TOLD = frozenset(
+    "reason summary explanation rationale evidence comment justification why note notes quote analysis".split()
+)
+_COMPANY = re.compile(
+    r"(?m)^\W*((?:[^\W\d_][\w&.,' -]{1,50}?\s)(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|"
+    r"S\.?L\.?|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
+)
+_FROM = re.compile(r"\b(?:from|by|von|de chez)\s+([A-ZÄÖÜÉ][\w&'-]*(?:\s+(?:[A-ZÄÖÜÉ&][\w&.'-]*))*)")
+_INVOICE_NUMBER = re.compile(
+    r"(?i)(?:invoice|rechnung\w*|facture|factura|fattura|receipt|inv)\b[ \t]*(?:number|nummer|no\b\.?|nr\b\.?|num\b\.?|n[°º]|#|id\b)?"
+    r"[ \t]*[:#]?[ \t]*((?=[\w/.-]*\d)[A-Z0-9][\w/.-]*[\w])"
+)
+
+
+def name_words(name: str) -> frozenset[str]:
+    """Split a name (`invoiceNumber`, `due_date`) into words, each by the one name for its meaning."""
+    words = (word.lower() for word in _SPLIT.split(name) if word)
+    return frozenset(CANONICAL.get(word, word) for word in words)
+
+
+def finder(name: str, form: str, description: str) -> Find:
+    """Choose how to look for a string field; what it returns is None where the text does not say."""
+    words = name_words(name)
+    rules: tuple[tuple[bool, Find], ...] = (
+        (form == "date" or (not form and bool(words & {"date", "deadline", "birthday"})), _dated(words, "")),
+        (form == "date-time", _dated(words, "T00:00:00Z")),
+        (form == "time", lambda subject: _first(subject, re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?\b"))),
+        (form == "email" or "email" in words, lambda subject: _first(subject, EMAIL)),
+        ("phone" in words, lambda subject: _first(subject, PHONE)),
+        (
+            form in ("uri", "url") or bool(words & {"url", "website", "link"}),
+            lambda subject: _first(subject, URL),
+        ),
+        ("currency" in words, lambda subject: currency(subject.core)),
+        (bool(words & _TOLD), told),
+        (words >= {"invoice", "number"}, _invoice_number),
+        (bool(words & _MONEY) and "method" not in words, lambda subject: _money(money(subject, words))),
+        ("vendor" in words, _vendor),
+        ("number" in words, lambda subject: by_label(subject, words) or _first(subject, CODE)),
+    )
+    hint = name_words(description) & _MONEY if "decimal" in description.lower() else frozenset()
+    fallback: Find = lambda subject: by_label(subject, words)  # noqa: E731 - one of a row of small functions
+    if hint:
+        fallback = lambda subject: _money(money(subject, words | hint))  # noqa: E731
+    return next((find for applies, find in rules if applies), fallback)
+
+
+def by_label(subject: Subject, words: frozenset[str]) -> str | None:
+    """Return the value of the line whose label says most of the field's name."""
+    best, value = 0.0, None
+    for line in subject.labels:
+        said = name_words(line.label)
+        shared = len(said & words)
+        score = shared - 0.1 * len(said ^ words)
+        if shared and score > best and (shared == len(words) or shared * 2 > len(said)):
+            best, value = score, line.value
+    return value.strip("*_ ") if value else None
+
+
+def money(subject: Subject, words: frozenset[str]) -> Decimal | None:
+    """Return the amount on the line that names the field; a bare total is the last such line."""
+    wanted = words & _MONEY - {"amount"} or words & {"amount", "unit", "price"} or words
+    found: Decimal | None = None
+    rank = 0
+    for line in subject.core.splitlines():
+        said = name_words(re.sub(r"[\d.,:%€$£]+", " ", line))
+        shared = len(said & wanted) * 2 + len(said & words)
+        if not said & wanted or (("subtotal" in said or "sub" in said) and "subtotal" not in wanted):
+            continue
+        values = amounts(line)
+        if values and shared >= rank:
+            found, rank = values[-1], shared
+    if found is None and "total" in wanted and subject.items:
+        return sum((item.amount for item in subject.items), Decimal())
+    return found
+
+
+def number(subject: Subject, words: frozenset[str]) -> Decimal | None:
+    """Return the number of a field that is no money: on its line, else the first of the text."""
+    if words & _MONEY:
+        return money(subject, words)
+    value = by_label(subject, words)
+    found = numbers(value) if value else []
+    return found[0] if found else None
+
+
+def told(subject: Subject) -> str:
+    """Say in one sentence what the text says, in words of the text."""
+    words = subject.mood.words
+    if not words:
+        return f"The text says “{subject.quote()}”, without a clear feeling."
+    side = (
+        "both sides"
+        if subject.mood.mixed
+        else "a good impression"
+        if subject.mood.polarity > 0
+        else "a bad one"
+    )
+    quoted = " and ".join(f"“{word}”" for word in words[:2])
+    return f"Words like {quoted} show {side}."
+
+
+def plain_money(value: Decimal) -> str:
+    """Write an amount with two digits after the point at least."""
+    exponent = value.as_tuple().exponent
+    return f"{value:f}" if isinstance(exponent, int) and exponent <= -2 else f"{value:.2f}"
+
+
+def _money(value: Decimal | None) -> str | None:
+    return None if value is None else plain_money(value)
+
+
+def _first(subject: Subject, pattern: re.Pattern[str]) -> str | None:
+    match = pattern.search(subject.core)
+    return match[0].strip() if match is not None else None
+
+
+def _dated(words: frozenset[str], suffix: str) -> Find:
+    """Look for the date that the field's words precede; a due date must be called so."""
+    wanted = words - {"date"}
+
+    def find(subject: Subject) -> str | None:
+        said = [(dated.value, name_words(dated.before)) for dated in subject.dates]
+        hit = next((value for value, before in said if before & wanted), None)
+        if hit is None and not wanted & {"due", "delivery", "paid", "payment", "shipping", "end"}:
+            hit = next((value for value, before in said if not before & {"due", "delivery", "payment"}), None)
+        return None if hit is None else hit.isoformat() + suffix
+
+    return find
+
+
+def _vendor(subject: Subject) -> str | None:
+    labelled = by_label(subject, frozenset({"vendor"}))
+    if labelled:
+        return re.split(r",\s|\s{2,}|\s[|–-]\s|\s<", labelled)[0]
+    match = _COMPANY.search(subject.core) or _FROM.search(subject.core)
+    if match is not None:
+        return match[1].strip(" ,.*#")
+    return next((line.strip(" *#") for line in subject.core.splitlines() if _is_name(line)), None)
+
+
+def _is_name(line: str) -> bool:
+    return (
+        bool(line.strip())
+        and len(line) < 60
+        and not re.search(r"(?i)\d|:|invoice|rechnung|facture|factura", line)
+    )
+
+
+def _invoice_number(subject: Subject) -> str | None:
+    match = _INVOICE_NUMBER.search(subject.core)
+    return match[1].rstrip(".") if match is not None else _first(subject, CODE)

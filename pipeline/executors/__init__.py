@@ -1,0 +1,1 @@
+"""Ways of getting answers for the rows of a run."""

@@ -1,0 +1,166 @@
+"""One row's way to its answer: render, ask, keep, judge, and ask again as `retry` says.
+
+A reply is in the journal before it is judged. On the next run of the same command the same steps are
+walked again over the journal, without a request, to the point where the last run ended.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pipeline.keys import request_id
+from pipeline.schema import validate
+from pipeline.template import Template
+from pydantic import BaseModel
+
+from pipeline.cache import Journal
+from pipeline.executors.gate import Gate
+from pipeline.executors.halt import Halt
+from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
+from pipeline.gemini.failures import failure_of_reply
+from pipeline.quota import Estimate
+from pipeline.retry import Act, Step, is_final, larger_cap, next_step
+from pipeline.usage import Tally
+
+REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."
+
+
+class Client(Protocol):
+    """The API."""
+
+    async def ask(self, request: Request) -> Reply | Failure:
+        """Return the answer to one request; never raises for what the network or the API does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is the same for every row. `price` gives the USD that a reply cost."""
+
+    template: Template
+    answer: type[BaseModel]
+    fingerprint: str
+    max_output_tokens: int | None
+    output_ceiling: int
+    price: Callable[[Reply], float]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Where a row stands: what is sent next, and what was taken so far."""
+
+    text: str
+    cap: int | None
+    spent: Spent
+    replies: int = 0
+    thoughts: int = 0
+
+
+class Asker:
+    """Asks for one row at a time; many workers share one."""
+
+    def __init__(
+        self,
+        question: Question,
+        client: Client,
+        gate: Gate,
+        journal: Journal,
+        *,
+        halt: Halt,
+        tally: Tally,
+        estimate: Estimate,
+    ) -> None:
+        self._question = question
+        self._client = client
+        self._gate = gate
+        self._journal = journal
+        self._halt = halt
+        self._tally = tally
+        self._estimate = estimate
+
+    async def outcome(self, row: Row, turn: int) -> Outcome | None:
+        """Return how the row ended, or None when the run was stopped before that.
+
+        `turn` counts the times the row was given up before.
+        """
+        text = self._question.template.render(row.values)
+        if isinstance(text, str) and not text.strip():
+            text = Failure(FailureKind.TEMPLATE, "the prompt of this row is empty")
+        if isinstance(text, Failure):
+            return Outcome(row.key, row.digest, text, Spent(), turn)
+        attempt = _Attempt(text, self._question.max_output_tokens, Spent())
+        seen: Counter[FailureKind] = Counter()
+        while (answer := await self._answer(row, attempt, turn)) is not None:
+            if not isinstance(answer, Failure):
+                return Outcome(row.key, row.digest, answer, attempt.spent, turn)
+            seen[answer.kind] += 1
+            step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
+            if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
+                return Outcome(row.key, row.digest, answer, attempt.spent, turn)
+            if not await self._take(step, answer, attempt, text):
+                break
+        return None
+
+    async def _answer(self, row: Row, attempt: _Attempt, turn: int) -> BaseModel | Failure | None:
+        """Return the judged answer to one request, from the journal or from the API; None when stopped."""
+        question = self._question
+        id_ = request_id(question.fingerprint, attempt.text, attempt.cap, turn, attempt.replies)
+        entry = self._journal.find(id_, row.key)
+        if entry is not None:
+            self._charge(attempt, entry.answer, paid=entry.key == row.key)
+            return self._judged(entry.answer)
+        tokens = self._estimate.tokens(attempt.text)
+        answer = await self._ask(Request(id_, attempt.text, attempt.cap, tokens), row)
+        if answer is None:
+            return None
+        self._charge(attempt, answer, paid=True)
+        return self._judged(answer)
+
+    async def _ask(self, request: Request, row: Row) -> Reply | Failure | None:
+        answer = await self._gate.call(lambda: self._send(request), request.tokens)
+        if isinstance(answer, Reply):
+            self._journal.keep(request.id, row.key, answer)
+            self._gate.limiter.settle(request.tokens, answer.usage.prompt)
+            self._estimate.learn(request.text, answer.usage.prompt)
+        elif answer is not None and is_final(answer):
+            self._journal.keep(request.id, row.key, answer)
+        return answer
+
+    async def _send(self, request: Request) -> Reply | Failure:
+        self._tally.sent()
+        return await self._client.ask(request)
+
+    def _charge(self, attempt: _Attempt, answer: Reply | Failure, *, paid: bool) -> None:
+        """Add to what the row took; an answer that another row paid for costs nothing again."""
+        spent = attempt.spent
+        if isinstance(answer, Reply):
+            attempt.replies += 1
+            attempt.thoughts = answer.usage.thoughts
+            spent = replace(spent, model=answer.model, source=answer.source if paid else "cache")
+            if paid:
+                latency = round(answer.seconds * 1000)
+                cost = spent.cost_usd + self._question.price(answer)
+                spent = replace(spent, usage=spent.usage + answer.usage, cost_usd=cost, latency_ms=latency)
+        attempt.spent = replace(spent, attempts=spent.attempts + paid)
+
+    def _judged(self, answer: Reply | Failure) -> BaseModel | Failure:
+        if isinstance(answer, Failure):
+            return answer
+        return failure_of_reply(answer) or validate(self._question.answer, answer.text)
+
+    async def _take(self, step: Step, failure: Failure, attempt: _Attempt, text: str) -> bool:
+        """Prepare the next attempt; False when there is none because the run stops."""
+        match step.act:
+            case Act.ENLARGE if attempt.cap is not None:
+                attempt.cap = larger_cap(attempt.cap, attempt.thoughts, self._question.output_ceiling)
+            case Act.REPAIR:
+                attempt.text = REPAIR.format(text=text, error=failure.message)
+            case Act.PAUSE:
+                self._gate.limiter.pause(step.wait)
+                return not self._halt.pulled.is_set()
+            case Act.STOP | Act.REFUSE:
+                self._halt.pull(failure)
+                return False
+        return await self._halt.sleep(step.wait)

@@ -1,0 +1,77 @@
+"""What a request passes before it leaves: the minute's budgets, the day's quota, and the first answer.
+
+Until the API has answered once, requests go one at a time. A wrong key, model or schema is then found with
+a single request instead of one for each worker, and nothing is spent.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import anyio
+
+from pipeline.executors.halt import Halt
+from pipeline.flow import Failure, FailureKind, Reply
+from pipeline.ledger import Ledger
+from pipeline.limiter import Limiter
+from pipeline.quota import pacific_day
+from pipeline.retry import TABLE, Act
+
+Send: TypeAlias = Callable[[], Awaitable[Reply | Failure]]
+
+SUSPECT = 3  # this many first rows refused as bad requests, and it is the request, not the rows
+
+
+class Gate:
+    """Lets requests leave. `rpd` is the limit of a day, `clock` the Unix time that tells the day."""
+
+    def __init__(
+        self, limiter: Limiter, ledger: Ledger, halt: Halt, *, rpd: int | None, clock: Callable[[], float]
+    ) -> None:
+        self.limiter = limiter
+        self._ledger = ledger
+        self._halt = halt
+        self._rpd = rpd
+        self._clock = clock
+        self._answered = False
+        self._probe: anyio.Event | None = None  # set when the one request that is under way has ended
+        self._suspects = 0
+
+    async def call(self, send: Send, tokens: int) -> Reply | Failure | None:
+        """Return what `send` answers once it may leave, or None when the run is stopped before that."""
+        while not self._answered and self._probe is not None and not self._halt.pulled.is_set():
+            with self._halt.waiting():
+                await self._probe.wait()
+        if self._answered:
+            return await self._pass(send, tokens)
+        probe = self._probe = anyio.Event()
+        try:
+            answer = await self._pass(send, tokens)
+            self._judge(answer)
+            return answer
+        finally:
+            self._probe = None
+            probe.set()
+
+    async def _pass(self, send: Send, tokens: int) -> Reply | Failure | None:
+        with self._halt.waiting():
+            await self.limiter.admit(tokens)
+        if self._halt.pulled.is_set():
+            return None
+        if not self._ledger.take(pacific_day(self._clock()), self._rpd):
+            return Failure(FailureKind.QUOTA_DAY, f"all {self._rpd} requests of today are used")
+        return await send()
+
+    def _judge(self, answer: Reply | Failure | None) -> None:
+        """Open the gate, unless the answer leaves open whether any request is welcome."""
+        if answer is None:
+            return
+        if isinstance(answer, Failure) and answer.kind is FailureKind.BAD_REQUEST:
+            self._suspect(answer)
+        elif isinstance(answer, Reply) or TABLE[answer.kind].act in (Act.AGAIN, Act.GIVE_UP):
+            self._answered = True
+
+    def _suspect(self, answer: Failure) -> None:
+        self._suspects += 1
+        if self._suspects == SUSPECT:
+            said = f"each of the first {SUSPECT} requests was refused: {answer.message}"
+            self._halt.pull(Failure(FailureKind.CONFIG, said))

@@ -1,0 +1,145 @@
+"""The worker pool: rows come in, outcomes go out, and what is in flight is bounded.
+
+    feeder ──rows──▶ worker × N ──outcomes──▶ writer
+
+Channels are bounded and go downstream only, so memory does not grow with the input. Each worker owns
+clones of its two channel ends; the end of the input closes the chain by itself.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import TypeAlias
+
+import anyio
+from anyio import to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from pipeline.executors.asker import Asker
+from pipeline.executors.halt import Halt
+from pipeline.flow import Outcome, Row, Spent
+
+PART_ROWS = 5_000
+PART_SECONDS = 60.0
+SYNC_SECONDS = 0.1
+DRAIN_SECONDS = 10.0  # how long what is in flight may take to end once the run is stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A row to ask for; `turn` counts its earlier rounds, `earlier` is what they took."""
+
+    row: Row
+    turn: int = 0
+    earlier: Spent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where outcomes go: `ended` is told of each, `write` makes many durable, `sync` the journal.
+
+    `write` and `sync` run in threads and raise StoreError.
+    """
+
+    ended: Callable[[Outcome], None]
+    write: Callable[[list[Outcome]], None]
+    sync: Callable[[], None]
+
+
+Rows: TypeAlias = MemoryObjectReceiveStream[Pending]
+Ended: TypeAlias = MemoryObjectSendStream[Outcome]
+
+
+async def execute(
+    batches: Iterator[list[Pending]], asker: Asker, sink: Sink, halt: Halt, *, workers: int
+) -> None:
+    """Ask for every row of `batches`; return when all have ended or the run is stopped.
+
+    All outcomes are in parts when it returns. An exception in one task stops all of them; replies that
+    had arrived are in the journal then.
+    """
+    rows_in, rows_out = anyio.create_memory_object_stream[Pending](2 * workers)
+    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](2 * workers)
+    pool = anyio.CancelScope()
+    async with anyio.create_task_group() as around:
+        around.start_soon(_stop_on_signal, halt, pool)
+        around.start_soon(_drain, halt, pool)
+        around.start_soon(_sync, sink)
+        async with anyio.create_task_group() as chain:
+            chain.start_soon(_write, ended_out, sink)
+            with pool:
+                async with anyio.create_task_group() as group, rows_out, ended_in:
+                    group.start_soon(_feed, batches, rows_in, halt)
+                    for _ in range(workers):
+                        group.start_soon(_work, rows_out.clone(), ended_in.clone(), asker)
+        around.cancel_scope.cancel()
+    await to_thread.run_sync(sink.sync)
+
+
+async def _feed(batches: Iterator[list[Pending]], rows: MemoryObjectSendStream[Pending], halt: Halt) -> None:
+    async with rows:
+        with halt.waiting():
+            while batch := await to_thread.run_sync(next, batches, None):
+                for pending in batch:
+                    await rows.send(pending)
+
+
+async def _work(rows: Rows, ended: Ended, asker: Asker) -> None:
+    async with rows, ended:
+        async for pending in rows:
+            outcome = await asker.outcome(pending.row, pending.turn)
+            if outcome is None:  # the run is stopped
+                return
+            await ended.send(replace(outcome, earlier=pending.earlier))
+
+
+async def _write(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> None:
+    """Gather outcomes and write a part whenever enough are there or the oldest has waited long enough."""
+    async with ended:
+        while batch := await _gather(ended, sink):
+            await to_thread.run_sync(sink.write, batch)
+
+
+async def _gather(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> list[Outcome]:
+    """Return the next part's outcomes, empty at the end of the stream."""
+    batch: list[Outcome] = []
+    due = monotonic() + PART_SECONDS
+    while len(batch) < PART_ROWS:
+        wait = due - monotonic() if batch else float("inf")
+        with anyio.move_on_after(wait) as waited:
+            try:
+                outcome = await ended.receive()
+            except anyio.EndOfStream:
+                return batch
+        if waited.cancelled_caught:
+            return batch
+        if not batch:
+            due = monotonic() + PART_SECONDS
+        batch.append(outcome)
+        sink.ended(outcome)
+    return batch
+
+
+async def _sync(sink: Sink) -> None:
+    while True:
+        await anyio.sleep(SYNC_SECONDS)
+        await to_thread.run_sync(sink.sync)
+
+
+async def _drain(halt: Halt, pool: anyio.CancelScope) -> None:
+    await halt.pulled.wait()
+    await anyio.sleep(DRAIN_SECONDS)
+    pool.cancel()
+
+
+async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
+    """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if halt.pulled.is_set():
+                pool.cancel()
+            halt.pull(None)

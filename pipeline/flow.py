@@ -1,0 +1,160 @@
+"""The values that travel from the input table to the output table; all frozen, none knows I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+
+class FailureKind(StrEnum):
+    """Why a request or a row has no answer. `pipeline.retry` says what follows from each kind."""
+
+    # the way there and back
+    CONNECTION = "connection"  # refused, reset, DNS, TLS, cut body
+    TIMEOUT = "timeout"  # the request's own deadline passed
+    SERVER = "server"  # 408, 499, 500, 502, 504 and other unexpected statuses
+    OVERLOADED = "overloaded"  # 503
+    GARBLED = "garbled"  # a 200 whose body is not the API's JSON
+    # quota
+    RATE_LIMITED = "rate_limited"  # 429 for a minute's window, or without any detail
+    QUOTA_DAY = "quota_day"  # 429 for the day
+    # the API refuses every request of the run
+    NO_QUOTA = "no_quota"  # limit: 0, the tier has no quota for this model
+    BILLING = "billing"  # 402, prepaid credit or spending cap
+    KEY = "key"  # 400 API_KEY_INVALID, 401, 403
+    LOCATION = "location"  # the API is not offered in this country
+    MODEL = "model"  # 404, or a model closed to this project
+    SCHEMA = "schema"  # the response schema is refused
+    CONFIG = "config"  # the request itself is refused, whatever the row
+    # this row
+    BAD_REQUEST = "bad_request"  # 400 without a reason that concerns every row
+    TOO_LONG = "too_long"  # more input tokens than the model takes or the budget allows
+    BLOCKED = "blocked"  # the prompt was blocked (promptFeedback.blockReason)
+    SAFETY = "safety"  # finish reasons SAFETY, PROHIBITED_CONTENT, BLOCKLIST, SPII, MODEL_ARMOR ...
+    RECITATION = "recitation"
+    LANGUAGE = "language"
+    UNFINISHED = "unfinished"  # any other finish reason than STOP, also unknown ones
+    EMPTY = "empty"  # no candidate, or one without text
+    MAX_TOKENS = "max_tokens"
+    INVALID = "invalid"  # JSON that does not validate
+    TEMPLATE = "template"  # the prompt of this row cannot be rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one reply or of several added up; `cached` is part of `prompt`."""
+
+    prompt: int = 0
+    cached: int = 0
+    thoughts: int = 0
+    output: int = 0
+    total: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Add field by field."""
+        return Usage(
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.thoughts + other.thoughts,
+            self.output + other.output,
+            self.total + other.total,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An answer that did not come.
+
+    `retry_after` is the server's wish in seconds; `quota_id` and `quota_value` name the quota that a
+    429 reported, where it did.
+    """
+
+    kind: FailureKind
+    message: str
+    retry_after: float | None = None
+    quota_id: str | None = None
+    quota_value: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input. `key` names it, `digest` is of the cells that the prompt uses (16 bytes each)."""
+
+    index: int
+    key: bytes
+    digest: bytes
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: what makes it differ from the other calls of the run.
+
+    `id` (16 bytes) is a digest of everything that changes the answer; `tokens` is the estimated input.
+    """
+
+    id: bytes
+    text: str
+    max_output_tokens: int | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the API answered with status 200, not yet judged.
+
+    `finish` is the finish reason as sent (`""` without a candidate), `block` the block reason of the
+    prompt, `model` and `tier` are as served, `source` is `api` or `emulator`.
+    """
+
+    text: str
+    finish: str
+    block: str
+    usage: Usage
+    model: str
+    tier: str
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a row took in all its attempts; `model`, `latency_ms` and `source` are those of the last one."""
+
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float = 0.0
+    model: str | None = None
+    attempts: int = 0
+    latency_ms: int | None = None
+    source: str = "api"
+
+    def after(self, earlier: "Spent") -> "Spent":
+        """Return both together; what describes the last attempt is kept."""
+        return replace(
+            self,
+            usage=self.usage + earlier.usage,
+            cost_usd=self.cost_usd + earlier.cost_usd,
+            attempts=self.attempts + earlier.attempts,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a row: a validated answer or a Failure, and what it took.
+
+    `round` counts how often the row was given up and asked again on request (`--retry-failed`);
+    `spent` is what this round took, `earlier` what those before it did.
+    """
+
+    key: bytes
+    digest: bytes
+    answer: BaseModel | Failure
+    spent: Spent
+    round: int = 0
+    earlier: Spent | None = None
+
+    @property
+    def total(self) -> Spent:
+        """What the row took in all its rounds."""
+        return self.spent if self.earlier is None else self.spent.after(self.earlier)

@@ -1,0 +1,221 @@
+"""One client for the API: the public part of google-genai, set up so that a call is one HTTP request.
+
+Retries, waits and the reading of answers are ours; the SDK builds the request, authenticates and
+sends. What it does otherwise, and what each setting here prevents, stands beside the setting.
+"""
+
+import functools
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
+
+import aiohttp
+import anyio
+import anyio.to_thread
+import google.auth
+from google import genai
+from google.auth import exceptions as auth
+from google.auth.credentials import Credentials
+from google.genai import types
+from google.genai.client import DebugConfig
+
+from pipeline.errors import RefusedError
+from pipeline.flow import Failure, FailureKind, Reply, Request
+from pipeline.gemini.bodies import line
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
+from pipeline.gemini.replies import reply_of_body
+
+_CLOSE_S = 5.0
+_READ_BUFFER = 2**22
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_CONFIGS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What all requests of a run share: the model, the instructions, the schema and the settings.
+
+    `safety` pairs a harm category with a threshold. A value of None is not sent.
+    """
+
+    model: str
+    system: str
+    json_schema: dict[str, object]
+    thinking_level: str | None
+    thinking_budget: int | None
+    seed: int | None
+    temperature: float | None
+    safety: tuple[tuple[str, str], ...]
+
+
+class Client:
+    """Asks one question per call. Made by `open_client`, usable while that is open, by many tasks at once."""
+
+    def __init__(self, sdk: genai.Client, generation: Generation, timeout_s: float, secrets: tuple[str, ...]):
+        self._models = sdk.aio.models
+        self._model = generation.model
+        self._timeout_s = timeout_s
+        self._secrets = secrets
+        self._config = functools.lru_cache(_CONFIGS_KEPT)(functools.partial(_config, generation))
+
+    async def ask(self, request: Request) -> Reply | Failure:
+        """Send one HTTP request and return its answer, or why there is none.
+
+        Never raises for what the network or the API does; only cancellation passes through. The deadline
+        covers everything, from the fetch of a token to the last byte of the answer.
+        """
+        if not request.text:
+            return Failure(FailureKind.BAD_REQUEST, "the prompt is empty, and the API takes no empty prompt")
+        began = perf_counter()
+        try:
+            with anyio.fail_after(self._timeout_s):
+                response = await self._models.generate_content(
+                    model=self._model, contents=request.text, config=self._config(request.max_output_tokens)
+                )
+        except _HttpError as error:
+            return failure_of_status(error.status, error.body, secrets=self._secrets)
+        except TimeoutError:
+            return Failure(FailureKind.TIMEOUT, f"no answer within {self._timeout_s:g} s")
+        except FOREIGN as exc:
+            return failure_of_exception(exc, secrets=self._secrets)
+        raw = response.sdk_http_response or types.HttpResponse()
+        seconds = perf_counter() - began
+        return reply_of_body(raw.body or "", raw.headers or {}, seconds=seconds, secrets=self._secrets)
+
+
+@asynccontextmanager
+async def open_client(
+    endpoint: Endpoint, generation: Generation, *, timeout_s: float, connections: int
+) -> AsyncIterator[Client]:
+    """Open a client for at most `connections` calls at a time, each of at most `timeout_s` seconds.
+
+    Raises RefusedError where Vertex AI finds no credentials on this machine.
+    """
+    credentials = await _credentials() if endpoint.vertex else None
+    session = _session(endpoint, connections)
+    try:
+        sdk = _sdk(endpoint, credentials, session, timeout_s)
+        try:
+            yield Client(sdk, generation, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
+        finally:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await sdk.aio.aclose()
+            sdk.close()
+    finally:
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            await session.close()
+
+
+class _HttpError(Exception):
+    """A status other than 200, with the body as it came."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+async def _only_200(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Take errors before the SDK and aiohttp see them.
+
+    The SDK loses the status of an error whose JSON is broken, and aiohttp would follow a redirect and
+    carry the key to another host.
+    """
+    response = await send(request)
+    if response.status == 200:
+        return response
+    async with response:
+        raise _HttpError(response.status, await _whatever(response))
+
+
+async def _whatever(response: aiohttp.ClientResponse) -> str:
+    """Return the error's body, or nothing where it is cut: its status says enough."""
+    try:
+        return (await response.read()).decode("utf-8", "replace")
+    except aiohttp.ClientError:
+        return ""
+
+
+def _session(endpoint: Endpoint, connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections + 8),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=_needs_proxy(endpoint),
+        read_bufsize=_READ_BUFFER,
+        middlewares=(_only_200,),
+    )
+
+
+def _needs_proxy(endpoint: Endpoint) -> bool:
+    """Tell whether to obey proxy variables: looking them up costs two thread hops per request."""
+    local = urlsplit(endpoint.base_url or "").hostname in _LOOPBACK
+    return not local and not getproxies_environment().keys().isdisjoint(("http", "https"))
+
+
+def _sdk(
+    endpoint: Endpoint, credentials: Credentials | None, session: aiohttp.ClientSession, timeout_s: float
+) -> genai.Client:
+    """Build the SDK's client with everything explicit, so that it reads nothing from the environment."""
+    return genai.Client(
+        enterprise=endpoint.vertex,
+        api_key=endpoint.api_key,
+        credentials=credentials,
+        project=endpoint.project,
+        location=endpoint.location,
+        debug_config=DebugConfig(client_mode=None),  # the environment can switch on record and replay
+        http_options=types.HttpOptions(
+            base_url=endpoint.base_url,
+            api_version=endpoint.api_version,  # the default, v1, lacks features
+            timeout=math.ceil(timeout_s * 1000),
+            retry_options=types.HttpRetryOptions(attempts=1),  # unset, aiohttp errors are sent twice
+            aiohttp_client=session,
+        ),
+    )
+
+
+def _config(generation: Generation, max_output_tokens: int | None) -> types.GenerateContentConfig:
+    thinks = generation.thinking_level is not None or generation.thinking_budget is not None
+    return types.GenerateContentConfig.model_validate(
+        {
+            "system_instruction": generation.system or None,
+            "max_output_tokens": max_output_tokens,
+            "response_mime_type": "application/json",
+            "response_json_schema": generation.json_schema,
+            "thinking_config": {
+                "thinking_level": generation.thinking_level,
+                "thinking_budget": generation.thinking_budget,
+            }
+            if thinks
+            else None,
+            "seed": generation.seed,
+            "temperature": generation.temperature,
+            "safety_settings": [{"category": c, "threshold": t} for c, t in generation.safety] or None,
+            "automatic_continuation": False,  # otherwise one call may send several billed requests
+            "automatic_function_calling": {"disable": True},
+            "should_return_http_response": True,  # the SDK's own parsing drops fields and costs CPU
+        }
+    )
+
+
+async def _credentials() -> Credentials:
+    """Load Application Default Credentials; in a thread, since that may ask the network."""
+    try:
+        credentials, _ = await anyio.to_thread.run_sync(_adc)
+    except auth.GoogleAuthError as exc:
+        raise RefusedError(
+            line(f"Vertex AI finds no credentials: {exc}"),
+            "run `gcloud auth application-default login`, or set `GOOGLE_APPLICATION_CREDENTIALS`",
+        ) from exc
+    return credentials
+
+
+def _adc() -> tuple[Credentials, str | None]:
+    return google.auth.default(scopes=[_CLOUD_SCOPE])

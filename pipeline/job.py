@@ -1,0 +1,348 @@
+"""The job file: what to ask, of which rows, with which model and limits, and where the answers go.
+
+Only what changes the answers is a job's identity; limits, time limits, paths and prices are not.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from difflib import get_close_matches
+from hashlib import blake2b
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline import models
+from pipeline.errors import JobError
+
+Format = Literal["csv", "tsv", "parquet", "ndjson", "ipc"]
+Level = Literal["minimal", "low", "medium", "high"]
+Threshold = Literal["off", "block_none", "block_only_high", "block_medium_and_above", "block_low_and_above"]
+Tier = Literal["free", "1", "2", "3"]
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A table of the job file: unknown keys are refused, and so are values of the wrong type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InputSection(Section):
+    """`[input]`: a file, a glob or a folder; `key` names the columns that identify a row."""
+
+    path: Text
+    key: tuple[Text, ...] = Field(default=(), strict=False)  # TOML knows lists only
+    format: Format | None = None
+
+
+class PromptSection(Section):
+    """`[prompt]`: the system instruction and the template that is rendered for each row."""
+
+    system: str = ""
+    row: Text
+
+
+class SafetySection(Section):
+    """`[model] safety`: the threshold of each category; what is not named is not sent."""
+
+    harassment: Threshold | None = None
+    hate_speech: Threshold | None = None
+    sexually_explicit: Threshold | None = None
+    dangerous_content: Threshold | None = None
+
+
+class PriceSection(Section):
+    """`[model] price`: USD per million tokens; cached input costs as much as any other where it is absent."""
+
+    input: Money
+    output: Money
+    cached: Money | None = None
+
+    def period(self) -> models.PricePeriod:
+        """Return it as a price that always holds."""
+        return models.PricePeriod(self.input, self.output, self.cached)
+
+
+class ModelSection(Section):
+    """`[model]`: the model and its generation parameters; `timeout` is seconds for one request."""
+
+    id: Text
+    thinking: Level | None = None
+    max_output_tokens: Count | None = None
+    seed: int = Field(default=0, ge=-(2**31), lt=2**31)
+    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    safety: SafetySection = SafetySection()
+    price: PriceSection | None = None
+
+
+class LimitsSection(Section):
+    """`[limits]`: the usage tier, and numbers that replace those of the tier; `concurrency` is a cap."""
+
+    tier: Annotated[Tier, BeforeValidator(lambda tier: str(tier) if type(tier) is int else tier)] = "free"
+    rpm: Count | None = None
+    tpm: Count | None = None
+    rpd: Count | None = None
+    concurrency: Count | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether the run is on the free tier, where tokens cost nothing."""
+        return self.tier == "free"
+
+
+class OutputSection(Section):
+    """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns."""
+
+    path: str = Field(pattern=r"(?i)[^/\\]\.(parquet|csv|ndjson|jsonl)$")
+    prefix: str = ""
+
+
+class Job(Section):
+    """A whole job file. `name` becomes a folder's name; `schema_path` is key `schema`: `file.py:Class`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    schema_path: str = Field(alias="schema", pattern=r"^.+\.py:[^\W\d]\w*$")
+    input: InputSection
+    prompt: PromptSection
+    model: ModelSection
+    limits: LimitsSection = LimitsSection()
+    output: OutputSection
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job, its file, its project (the folder that its relative paths start from) and its schema class."""
+
+    job: Job
+    path: Path
+    project: Path
+    schema: type[BaseModel]
+
+
+def load_job(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> LoadedJob:
+    """Read, merge and validate a job file and load its schema.
+
+    `overrides` replaces keys section by section; None leaves a key as the file has it. Raises JobError.
+    """
+    merged = _merge(_read(path), overrides or {})
+    try:
+        job = Job.model_validate(merged)
+    except ValidationError as exc:
+        raise _explain(exc.errors(), path) from exc
+    full = Path(os.path.abspath(path))
+    project = full.parent.parent if full.parent.name == "jobs" else full.parent
+    return LoadedJob(job, full, project, load_schema(project, job.schema_path))
+
+
+def resolve(project: Path, path: str) -> Path:
+    """Return a path of a job file as an absolute one; a relative path starts from the project."""
+    return project / os.path.expanduser(path)
+
+
+def identity(loaded: LoadedJob, json_schema: Mapping[str, object], endpoint: str) -> dict[str, object]:
+    """Return everything that changes the answers, as JSON values; aliases of a model count as the model."""
+    prompt, model = loaded.job.prompt, loaded.job.model
+    return {
+        "system": prompt.system,
+        "row": prompt.row,
+        "json_schema": dict(json_schema),
+        "model": models.canonical_id(model.id),
+        "thinking": model.thinking,
+        "max_output_tokens": model.max_output_tokens,
+        "seed": model.seed,
+        "temperature": model.temperature,
+        "safety": model.safety.model_dump(exclude_none=True),
+        "endpoint": endpoint,
+    }
+
+
+def job_model(section: ModelSection, today: date) -> models.Model:
+    """Return the model that `[model]` names, at the price that it gives; raises as `find_model` does."""
+    return models.find_model(section.id, today, price=section.price.period() if section.price else None)
+
+
+def job_price(section: ModelSection, served_model: str, on: date, tier: str) -> models.Price | None:
+    """Return what an answer costs: at the job's own price, unless another known model has served it."""
+    if section.price is not None and models.is_same_model(served_model, section.id):
+        return section.price.period().at(tier)
+    return models.price_of(served_model, on, tier)
+
+
+def job_limits(section: LimitsSection, model: models.Model) -> models.Limits:
+    """Return the limits of the run: those of the tier, replaced by what `[limits]` gives.
+
+    Raises JobError where the tier's numbers are not known and `rpm` and `tpm` are not both given.
+    """
+    given = {name: value for name in ("rpm", "tpm", "rpd") if (value := getattr(section, name)) is not None}
+    enough = {"rpm", "tpm"} <= given.keys()
+    limits = models.known_limits(section.tier, model) if enough else models.tier_limits(section.tier, model)
+    return replace(limits, **given)
+
+
+def model_settings(section: ModelSection, model: models.Model) -> models.Settings:
+    """Return the generation parameters of `[model]`; raises JobError for what the model ignores."""
+    return models.settings_for(
+        model,
+        seed=section.seed,
+        thinking=section.thinking,
+        max_output_tokens=section.max_output_tokens,
+        temperature=section.temperature,
+        safety=section.safety.model_dump(exclude_none=True),
+    )
+
+
+def load_schema(project: Path, schema_path: str) -> type[BaseModel]:
+    """Import the schema class that `file.py:Class` names; raises JobError with the line that fails."""
+    file, _, name = schema_path.rpartition(":")
+    module = _import_file(Path(os.path.abspath(resolve(project, file))), file)
+    found = getattr(module, name, None)
+    if found is None:
+        raise _no_class(module, file, name)
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        raise JobError(f"`{name}` in `{file}` is not a Pydantic model", "derive it from `pydantic.BaseModel`")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as exc:
+        raise JobError(f"job file `{path}` does not exist", _nearby_jobs(path)) from exc
+    except OSError as exc:
+        raise JobError(f"job file `{path}` cannot be read: {exc.strerror}", "name a readable file") from exc
+    except UnicodeDecodeError as exc:
+        raise JobError(f"job file `{path}` is not UTF-8 text", "save it with the encoding UTF-8") from exc
+    except tomllib.TOMLDecodeError as exc:
+        cause = _sentence(exc)
+        raise JobError(
+            f"job file `{path}` is not TOML: {cause[0].lower()}{cause[1:]}", "correct that line"
+        ) from exc
+
+
+def _nearby_jobs(path: Path) -> str:
+    names = [file.name for file in path.parent.glob("*.toml")]
+    return _suggest(path.name, names) or "name a TOML file, for example `jobs/sentiment.toml`"
+
+
+def _merge(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            old = merged.get(key, {})  # what is no table stays, for the validation to name it
+            merged[key] = _merge(old, value) if isinstance(old, dict) else old
+        elif value is not None:
+            merged[key] = value
+    return merged
+
+
+def _explain(errors: list[ErrorDetails], path: Path) -> JobError:
+    # A mistyped key also makes the right one missing: tell the cause.
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    loc = error["loc"]
+    dotted = ".".join(str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        known = _keys(loc[:-1])
+        hint = _suggest(str(loc[-1]), known) or "known keys: " + ", ".join(f"`{key}`" for key in known)
+        return JobError(f"unknown key `{loc[-1]}` in {_table_name(loc[:-1], path)}", hint)
+    if error["type"] == "missing":
+        return JobError(f"`{dotted}` is missing", f"add `{loc[-1]}` to {_table_name(loc[:-1], path)}")
+    value = _sentence(json.dumps(error["input"], default=str, ensure_ascii=False))
+    shown = value if len(value) <= 60 else value[:59] + "…"
+    wanted = _PATTERNS[dotted] if error["type"] == "string_pattern_mismatch" else _wanted(error)
+    return JobError(f"`{dotted}` must be {wanted}, not `{shown}`", f"correct `{dotted}` in `{path}`")
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "tuple_type": "a list",
+    "model_type": "a table",
+    "greater_than": "more than {gt:.15g}",
+    "greater_than_equal": "at least {ge:.15g}",
+    "less_than": "less than {lt:.15g}",
+    "less_than_equal": "at most {le:.15g}",
+    "literal_error": "{expected}",
+}
+_PATTERNS = {
+    "name": "1 to 64 letters, digits, `-` or `_`, the first a letter or digit",
+    "schema": "a file and a class, as in `schemas/sentiment.py:Sentiment`",
+    "output.path": "a path that ends in `.parquet`, `.csv`, `.ndjson` or `.jsonl`",
+}
+
+
+def _wanted(error: ErrorDetails) -> str:
+    words = _WANTED.get(error["type"])
+    return error["msg"] if words is None else words.format(**error.get("ctx", {})).replace("'", "`")
+
+
+def _table_name(loc: tuple[int | str, ...], path: Path) -> str:
+    return f"[{'.'.join(str(part) for part in loc)}]" if loc else f"`{path}`"
+
+
+def _keys(loc: Iterable[int | str]) -> list[str]:
+    section: type[BaseModel] = Job
+    for part in loc:
+        hint = section.model_fields[str(part)].annotation
+        section = next(
+            kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Section)
+        )
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _import_file(path: Path, file: str) -> ModuleType:
+    name = f"rowmill_schema_{blake2b(os.fsencode(path), digest_size=8).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        names = [near.name for near in path.parent.glob("*.py")]
+        hint = _suggest(path.name, names) or "`schema` is `file.py:Class`, relative to the project"
+        raise JobError(f"schema file `{file}` does not exist in `{path.parent}`", hint)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Pydantic looks forward references up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as exc:  # the user's own code may raise anything: translated only here
+        sys.modules.pop(name, None)
+        cause = f"{type(exc).__name__}{_place(exc, path)}: {_sentence(getattr(exc, 'msg', exc))}"
+        raise JobError(f"schema file `{file}` does not import: {cause}", f"try `python {file}`") from exc
+    return module
+
+
+def _place(exc: BaseException, path: Path) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    if isinstance(exc, SyntaxError) and exc.filename == str(path):
+        lines.append(exc.lineno)
+    return f" at line {lines[-1]}" if lines else ""
+
+
+def _no_class(module: ModuleType, file: str, name: str) -> JobError:
+    own = [key for key, kind in vars(module).items() if getattr(kind, "__module__", "") == module.__name__]
+    return JobError(
+        f"schema file `{file}` has no class `{name}`",
+        _suggest(name, own) or "it has " + (", ".join(f"`{key}`" for key in own) or "no class at all"),
+    )
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _sentence(words: object) -> str:
+    return " ".join(str(words).split())

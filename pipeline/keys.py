@@ -1,0 +1,109 @@
+"""Names for rows, prompts and jobs: blake2b digests that are the same on every machine and for ever.
+
+Values are encoded before hashing so that no two different sequences of values share an encoding: each
+value is a tag for its type, the length of its payload and the payload. Changing any of this would make
+every finished run ask again, so the tests hold golden values.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from hashlib import blake2b
+
+SIZE = 16  # bytes of a digest
+
+_blank = blake2b(digest_size=SIZE)  # copying it is faster than making a new one
+_double = struct.Struct(">d")
+_NAN = _double.pack(float("nan"))  # of the many bit patterns of "not a number" one stands for all
+
+
+def digest(values: Iterable[object]) -> bytes:
+    """Return 16 bytes that name this sequence of values.
+
+    Takes what a table cell can hold: None, bool, int, float, str, bytes, date, datetime, time, timedelta,
+    Decimal, and lists and mappings of these; the order inside a mapping does not count. Raises TypeError
+    for anything else. Values of different types differ (`1`, `1.0` and `"1"`).
+    """
+    state = _blank.copy()
+    state.update(encode(values))
+    return state.digest()
+
+
+def encode(values: Iterable[object]) -> bytes:
+    """Return the encoding that `digest` hashes: different sequences have different encodings."""
+    return b"".join([(_ENCODERS.get(type(value)) or _encoder(type(value)))(value) for value in values])
+
+
+def fingerprint(identity: Mapping[str, object]) -> str:
+    """Return 32 hex characters that name a job's identity, a mapping of JSON values."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return blake2b(text.encode("ascii"), digest_size=SIZE).hexdigest()
+
+
+def request_id(
+    fingerprint: str,
+    text: str,
+    max_output_tokens: int | None,
+    round: int,  # noqa: A002 - the word of `flow.Outcome`
+    reply: int = 0,
+) -> bytes:
+    """Return the 16 bytes that name one request: equal ids may share one answer.
+
+    `round` counts how often the row was given up and asked again, `reply` the replies that this prompt
+    has had in this round: a repeated question is a new request.
+    """
+    return digest((fingerprint, text, max_output_tokens, round, reply))
+
+
+def _framed(tag: bytes, payload: bytes) -> bytes:
+    return tag + len(payload).to_bytes(8, "little") + payload
+
+
+def _encoder(kind: type) -> Callable[..., bytes]:
+    """Find the encoder of a subclass, such as an enum of strings."""
+    for base in kind.__mro__:
+        if base in _ENCODERS:
+            return _ENCODERS[base]
+    raise TypeError(f"a cell of type {kind.__name__} has no digest")
+
+
+def _str(value: str) -> bytes:
+    raw = value.encode("utf-8", "surrogatepass")
+    return b"s" + len(raw).to_bytes(8, "little") + raw  # `_framed` written out: most cells are text
+
+
+def _int(value: int) -> bytes:
+    return _framed(b"i", b"%x" % value)
+
+
+def _float(value: float) -> bytes:
+    return _framed(b"f", _NAN if value != value else _double.pack(value))  # noqa: PLR0124 - the test for NaN
+
+
+def _timedelta(value: timedelta) -> bytes:
+    return _framed(b"l", b"%d:%d:%d" % (value.days, value.seconds, value.microseconds))
+
+
+def _mapping(value: Mapping[object, object]) -> bytes:
+    pairs = sorted((encode((name,)), encode((cell,))) for name, cell in value.items())
+    return _framed(b"m", b"".join([part for pair in pairs for part in pair]))
+
+
+_ENCODERS: dict[type, Callable[..., bytes]] = {
+    str: _str,
+    type(None): lambda _: _framed(b"n", b""),
+    bool: lambda value: _framed(b"b", b"1" if value else b"0"),
+    int: _int,
+    float: _float,
+    bytes: lambda value: _framed(b"y", value),
+    date: lambda value: _framed(b"d", value.isoformat().encode()),
+    datetime: lambda value: _framed(b"w", value.isoformat().encode()),
+    time: lambda value: _framed(b"t", value.isoformat().encode()),
+    timedelta: _timedelta,
+    Decimal: lambda value: _framed(b"c", str(value).encode()),
+    list: lambda value: _framed(b"a", encode(value)),
+    tuple: lambda value: _framed(b"a", encode(value)),
+    dict: _mapping,
+}

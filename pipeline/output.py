@@ -1,0 +1,183 @@
+"""The final table: the input in its order, each row with its answer; written whole or not at all."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pipeline.arrow import Layout
+from pipeline.source import Chunk, Source
+
+from pipeline.disk import clear_drafts, whole_file
+from pipeline.errors import InputError, StoreError
+from pipeline.parts import Index, Parts, Positions, heads
+
+Append: TypeAlias = Callable[[pa.Table], None]
+Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
+
+COUNTED_AT_ONCE = 20_000
+TOKENS = ["_prompt_tokens", "_cached_tokens", "_thought_tokens", "_output_tokens", "_total_tokens"]
+
+
+@dataclass(slots=True)
+class Written:
+    """What stands in the table: rows by status, and the sums of its bookkeeping columns."""
+
+    ok: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0  # thoughts included
+    cost_usd: float = 0.0
+    sources: set[str] = field(default_factory=set)  # where answers came from
+
+    def count(self, rows: pa.Table) -> None:
+        """Add the part rows `rows`."""
+        ok = pc.sum(pc.equal(rows["_status"], "ok")).as_py() or 0
+        self.ok += ok
+        self.failed += len(rows) - ok
+        self.prompt_tokens += pc.sum(rows["_prompt_tokens"]).as_py() or 0
+        self.output_tokens += pc.sum(rows["_output_tokens"]).as_py() or 0
+        self.output_tokens += pc.sum(rows["_thought_tokens"]).as_py() or 0
+        self.cost_usd += pc.sum(rows["_cost_usd"]).as_py() or 0.0
+        self.sources |= set(rows["_source"].unique().to_pylist())
+
+
+def write_output(source: Source, parts: Parts, index: Index, layout: Layout, target: Path) -> Written:
+    """Write the table to `target` (Parquet, CSV or NDJSON by its ending) and return what is in it.
+
+    An old file stays until the new one is whole. Raises StoreError, and InputError when the input has
+    changed since it was read.
+    """
+    written = Written()
+    seen = np.zeros(len(index.keys), dtype=np.bool_)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        clear_drafts(target.parent, target.name)
+        with whole_file(target) as draft, _opener(target)(draft, _schema(source, layout)) as append:
+            for chunk in source.tables():
+                rows = _answers(chunk, parts, index, seen)
+                written.count(rows)
+                append(layout.finish(_arrow(chunk.frame), rows))
+            source.check_unchanged()
+    except OSError as exc:
+        raise StoreError(
+            f"the output `{target}` cannot be written: {exc.strerror or exc}",
+            "free some space or choose another path with `--output`, then run the same command again: "
+            "all answers are kept, nothing is asked twice",
+        ) from exc
+    return written
+
+
+def preview(target: Path, rows: int) -> str:
+    """Return the first rows of a written table as text for a terminal."""
+    scan = {".parquet": pl.scan_parquet, ".csv": pl.scan_csv}.get(target.suffix.lower(), pl.scan_ndjson)
+    with pl.Config(
+        tbl_rows=rows, tbl_cols=20, tbl_width_chars=160, fmt_str_lengths=40, tbl_hide_dataframe_shape=True
+    ):
+        return str(scan(target).head(rows).collect())
+
+
+def count(parts: Parts, index: Index, positions: Positions) -> Written:
+    """Return what the table would hold if it were written now; -1 in `positions` is a row without answer."""
+    written = Written()
+    answered = np.unique(positions[positions >= 0])
+    for start in range(0, len(answered), COUNTED_AT_ONCE):
+        written.count(parts.take(index, answered[start : start + COUNTED_AT_ONCE]))
+    return written
+
+
+def _schema(source: Source, layout: Layout) -> pa.Schema:
+    return layout.output(_arrow(pl.DataFrame(schema=source.types)).schema)
+
+
+def _arrow(frame: pl.DataFrame) -> pa.Table:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _answers(chunk: Chunk, parts: Parts, index: Index, seen: "np.typing.NDArray[np.bool_]") -> pa.Table:
+    """Return the part rows of a chunk; what an answer took stands only where it is used first."""
+    positions = index.find(heads(chunk.keys), heads(chunk.digests))
+    if (positions < 0).any():
+        raise InputError("the input has changed while it was read", "run the same command again")
+    rows = parts.take(index, positions)
+    if rows["_key"].to_pylist() != list(chunk.keys):
+        raise StoreError(
+            "two rows have keys that begin alike, which is next to impossible",
+            "name `key` columns in [input], or others than now, and run again",
+        )
+    first = np.zeros(len(positions), dtype=np.bool_)
+    first[np.unique(positions, return_index=True)[1]] = True
+    again = pa.array(seen[positions] | ~first)
+    seen[positions] = True
+    return _without_cost(rows, again) if pc.any(again).as_py() else rows
+
+
+def _without_cost(rows: pa.Table, again: pa.Array) -> pa.Table:
+    """Mark the rows in `again` as served from an answer that another row of the table has paid for."""
+    instead: dict[str, object] = {
+        **dict.fromkeys([*TOKENS, "_attempts"], 0),
+        "_cost_usd": 0.0,
+        "_latency_ms": None,
+        "_source": "cache",
+    }
+    for name, value in instead.items():
+        field = rows.schema.field(name)
+        column = pc.if_else(again, pa.scalar(value, field.type), rows[name])
+        rows = rows.set_column(rows.schema.get_field_index(name), field, column)
+    return rows
+
+
+def _opener(target: Path) -> Opener:
+    return {".parquet": _parquet, ".csv": _csv}.get(target.suffix.lower(), _ndjson)
+
+
+@contextmanager
+def _parquet(draft: Path, schema: pa.Schema) -> Iterator[Append]:
+    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        yield writer.write_table
+
+
+@contextmanager
+def _csv(draft: Path, schema: pa.Schema) -> Iterator[Append]:
+    with draft.open("wb") as file:
+        _flat(schema.empty_table()).write_csv(file)
+
+        def append(table: pa.Table) -> None:
+            _flat(table).write_csv(file, include_header=False)
+
+        yield append
+
+
+@contextmanager
+def _ndjson(draft: Path, _schema: pa.Schema) -> Iterator[Append]:
+    with draft.open("wb") as file:
+
+        def append(table: pa.Table) -> None:
+            _frame(table).write_ndjson(file)
+
+        yield append
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a Series
+    return frame
+
+
+def _flat(table: pa.Table) -> pl.DataFrame:
+    """Return the table with nested values as JSON text, since a CSV cell holds only text."""
+    for number, column in enumerate(table.schema):
+        if pa.types.is_nested(column.type):
+            cells = [
+                None if cell is None else json.dumps(cell, ensure_ascii=False, default=str)
+                for cell in table[column.name].to_pylist()
+            ]
+            table = table.set_column(number, column.name, pa.array(cells, pa.string()))
+    return _frame(table)

@@ -1,0 +1,152 @@
+"""The parts of a run folder: immutable Parquet files, and an index of which rows they answer.
+
+The parts are the truth: a row is done when a part holds its key with the digest of its present text. A
+later part wins over an earlier one, so a row that is asked again simply stands in a newer part.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.disk import clear_drafts, whole_file
+from pipeline.errors import StoreError
+
+Positions: TypeAlias = NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+INDEXED = ["_key", "_digest", "_status", "_round"]
+OPEN_PARTS = 8  # tables kept in memory while the output is written
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where each key's last answer lies; arrays of equal length, sorted by `keys`.
+
+    `keys` and `digests` are the first 8 bytes of the real ones, little-endian; `part` and `row` say where.
+    """
+
+    keys: NDArray[np.uint64]
+    digests: NDArray[np.uint64]
+    ok: NDArray[np.bool_]
+    rounds: NDArray[np.int32]
+    part: NDArray[np.int32]
+    row: NDArray[np.int32]
+
+    def find(self, keys: NDArray[np.uint64], digests: NDArray[np.uint64]) -> Positions:
+        """Return for each row its position in the index, or -1 where it has no answer to its present text."""
+        if not len(self.keys):
+            return np.full(len(keys), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        known = (self.keys[at] == keys) & (self.digests[at] == digests)
+        return np.where(known, at, -1).astype(np.int64)
+
+
+class Parts:
+    """The folder of parts. One task writes; reading needs no lock since parts never change."""
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self.set_aside: list[str] = []
+        self._paths = sorted(folder.glob("part-*.parquet"))
+        self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self._paths), default=0)
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written, and set damaged parts aside. For the owner only."""
+        clear_drafts(self._folder)
+        for path in list(self._paths):
+            if not _is_whole(path):
+                path.rename(path.with_suffix(".damaged"))
+                self._paths.remove(path)
+                self.set_aside.append(path.name)
+
+    def write(self, table: pa.Table) -> None:
+        """Add a part; when this returns it is durable. Raises StoreError."""
+        path = self._folder / f"part-{self._next:07d}.parquet"
+        try:
+            with whole_file(path) as draft:
+                pq.write_table(table, draft, compression="zstd")
+        except (OSError, pa.ArrowException) as exc:
+            raise StoreError(
+                f"the part `{path}` cannot be written: {exc}",
+                "free some space if the disk is full, then run the same command again: "
+                "answers that had arrived are in the journal and are not paid for twice",
+            ) from exc
+        self._next += 1
+        self._paths.append(path)
+
+    def index(self) -> Index:
+        """Read which rows the parts answer."""
+        return _merge([pq.read_table(path, columns=INDEXED, partitioning=None) for path in self._paths])
+
+    def take(self, index: Index, positions: Positions) -> pa.Table:
+        """Return the part rows at `positions` of the index, in that order."""
+        parts = index.part[positions]
+        pieces, order = [], []
+        for number in np.unique(parts):
+            where = np.flatnonzero(parts == number)
+            pieces.append(self._table(int(number)).take(pa.array(index.row[positions[where]])))
+            order.append(where)
+        if not pieces:
+            return self._schema.empty_table()
+        back = np.argsort(np.concatenate(order), kind="stable")
+        return pa.concat_tables(pieces).take(pa.array(back))
+
+    def _table(self, number: int) -> pa.Table:
+        if number not in self._tables:
+            table = pq.read_table(self._paths[number], partitioning=None)
+            self._tables[number] = table.cast(self._schema)
+            if len(self._tables) > OPEN_PARTS:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(number)
+        return self._tables[number]
+
+
+def heads(digests: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Return the first 8 bytes of 16-byte digests as little-endian numbers."""
+    return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
+
+
+def _column_heads(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Do the same for a column of a part, without making Python objects of it."""
+    chunks = [
+        np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
+    ]
+    return _join(chunks, np.uint64)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        pq.read_table(path, columns=INDEXED, partitioning=None)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _merge(tables: Sequence[pa.Table]) -> Index:
+    """Join the columns of all parts, keep the last row of each key, sort by key."""
+    sizes = [len(table) for table in tables]
+    keys = _join([_column_heads(table["_key"]) for table in tables], np.uint64)
+    digests = _join([_column_heads(table["_digest"]) for table in tables], np.uint64)
+    ok = _join([pc.equal(table["_status"], "ok").to_numpy() for table in tables], np.bool_)
+    rounds = _join([table["_round"].to_numpy() for table in tables], np.int32)
+    part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    row = _join([np.arange(size, dtype=np.int32) for size in sizes], np.int32)
+    order = np.argsort(keys, kind="stable")
+    last = np.ones(len(order), dtype=np.bool_)
+    last[:-1] = keys[order][1:] != keys[order][:-1]
+    kept = order[last]
+    return Index(keys[kept], digests[kept], ok[kept], rounds[kept], part[kept], row[kept])
+
+
+def _join(arrays: Sequence[NDArray[Scalar]], kind: type[Scalar]) -> NDArray[Scalar]:
+    return np.concatenate(arrays).astype(kind) if arrays else np.empty(0, dtype=kind)

@@ -1,0 +1,94 @@
+"""A checked job: everything about a run that is known, and could be wrong, before the first request."""
+
+import os
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+from pipeline.arrow import Layout
+from pipeline.keys import fingerprint
+from pipeline.schema import json_schema
+from pipeline.source import Source, open_source
+from pipeline.template import Template, check_columns
+
+from pipeline.errors import OutputError
+from pipeline.job import LoadedJob, identity, job_limits, job_model, model_settings, resolve
+from pipeline.models import Limits, Model, Settings
+from pipeline.store import Folder, run_folder
+
+RUNS = ".rowmill"  # the folder of run folders, in the project
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedJob:
+    """What is asked, without the rows: enough for `rowmill schema`."""
+
+    loaded: LoadedJob
+    model: Model
+    settings: Settings
+    limits: Limits
+    json_schema: dict[str, object]
+    layout: Layout
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked job, its rows and where everything goes. Nothing was written to make it."""
+
+    checked: CheckedJob
+    source: Source
+    output: Path
+    identity: dict[str, object]
+    fingerprint: str
+    folder: Folder
+
+
+def check_job(loaded: LoadedJob, today: date) -> CheckedJob:
+    """Check model, limits, schema and template of a job; raises JobError."""
+    job = loaded.job
+    model = job_model(job.model, today)
+    return CheckedJob(
+        loaded=loaded,
+        model=model,
+        settings=model_settings(job.model, model),
+        limits=job_limits(job.limits, model),
+        json_schema=json_schema(loaded.schema),
+        layout=Layout(loaded.schema, job.output.prefix),
+        template=Template(job.prompt.row),
+    )
+
+
+def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: int | None) -> Plan:
+    """Check the input and the output against the job.
+
+    `endpoint` tells answers of different origin apart; `limit` takes the first rows only. Raises
+    InputError, JobError and OutputError.
+    """
+    job, project = checked.loaded.job, checked.loaded.project
+    path = resolve(project, job.input.path)
+    source = open_source(
+        path, key=job.input.key, used=checked.template.columns, limit=limit, format=job.input.format
+    )
+    check_columns(checked.template, source.columns)
+    checked.layout.output(pl.DataFrame(schema=source.types).to_arrow().schema)
+    output = resolve(project, job.output.path)
+    _check_target(output, source)
+    who = identity(checked.loaded, checked.json_schema, endpoint)
+    print_ = fingerprint(who)
+    return Plan(checked, source, output, who, print_, run_folder(runs or project / RUNS, job.name, print_))
+
+
+def _check_target(target: Path, source: Source) -> None:
+    """Refuse a target that cannot be written, or that is the input itself."""
+    if any(target.exists() and file.samefile(target) for file in source.files):
+        raise OutputError(f"the output `{target}` is the input itself", "name another path under [output]")
+    if target.is_dir():
+        raise OutputError(f"the output `{target}` is a folder", "name a file in it, such as `out.parquet`")
+    parent = next(folder for folder in target.parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"the output `{target}` cannot be written: `{parent}` is no folder that may be written to",
+            "name another path under [output] or with `--output`",
+        )

@@ -1,0 +1,96 @@
+"""Shows a `Tally` while a run goes on: a live display on a terminal, a line now and then elsewhere."""
+
+import time
+from datetime import timedelta
+
+import anyio
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.limiter import Limiter
+from pipeline.models import Limits
+from pipeline.usage import Tally
+
+REDRAW_SECONDS = 0.25
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Draws on `console`, which is standard error; `quiet` draws nothing."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+
+    async def watch(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
+        """Draw until cancelled."""
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            await self._live(tally, limits, limiter)
+        else:
+            await self._lines(tally, limits, limiter)
+
+    async def _live(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(_picture(tally, limits, limiter), refresh=True)
+                await anyio.sleep(REDRAW_SECONDS)
+
+    async def _lines(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
+        self._console.print(f"{tally.left:,} rows to ask, {tally.earlier:,} done before", soft_wrap=True)
+        while True:
+            await anyio.sleep(LINE_SECONDS)
+            self._console.print(" · ".join(_words(tally, limits, limiter)), soft_wrap=True)
+
+
+def _picture(tally: Tally, limits: Limits, limiter: Limiter) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    rows, *rest = _words(tally, limits, limiter)
+    done = tally.earlier + tally.finished
+    grid.add_row(ProgressBar(total=max(1, tally.total), completed=done, width=30), Text(rows))
+    grid.add_row(Text(""), Text(" · ".join(rest[:3])))
+    grid.add_row(Text(""), Text(" · ".join(rest[3:])))
+    return grid
+
+
+def _words(tally: Tally, limits: Limits, limiter: Limiter) -> list[str]:
+    """Return rows; rates; requests and tokens a minute; tokens, cost and time left."""
+    now = time.monotonic()
+    failed = f", {tally.failed:,} failed" if tally.failed else ""
+    words = [
+        f"{tally.earlier + tally.finished:,} of {tally.total:,} rows{failed}",
+        f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
+        f"{tally.requests_per_minute(now):,.0f}{_of(limits.rpm)} requests/min",
+        f"{tally.tokens_per_minute(now):,.0f}{_of(limits.tpm)} input tokens/min",
+        f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out",
+        f"${tally.cost_usd:,.4f}",
+        _left(tally.seconds_left(now, limits)),
+    ]
+    if limiter.paused_for > 1:
+        words.append(f"the API asked to wait, {limiter.paused_for:,.0f} s to go")
+    return words
+
+
+def _of(limit: int | None) -> str:
+    return "" if limit is None else f" of {limit:,}"
+
+
+def _left(seconds: float | None) -> str:
+    return "time left unknown yet" if seconds is None else f"{span(seconds)} left"
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people: `12 s`, `4 min`, `3:20 h` or `2 days 3 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} min"
+    whole = timedelta(seconds=round(seconds))
+    hours, minutes = divmod(whole.seconds // 60, 60)
+    if whole.days:
+        return f"{whole.days} day{'s' * (whole.days > 1)} {hours} h"
+    return f"{hours}:{minutes:02d} h"

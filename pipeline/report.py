@@ -1,0 +1,111 @@
+"""What a run did: the figures for people and for programs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pipeline.errors import Exit
+from pipeline.flow import FailureKind, Usage
+from pipeline.output import Written
+from pipeline.progress import span
+
+EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run ended early, and what to do next."""
+
+    message: str
+    hint: str
+    exit_code: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did and where its job stands now.
+
+    `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
+    that have an answer. `output` is None when no table was written because rows are pending.
+    """
+
+    job: str
+    folder: Path
+    rows: int
+    pending: int
+    table: Written
+    output: Path | None
+    requests: int
+    usage: Usage
+    cost_usd: float
+    seconds: float
+    failures: Mapping[FailureKind, int]
+    notes: list[str] = field(default_factory=list)
+    stop: Stop | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether answers in the table come from the emulator and not from a model."""
+        return "emulator" in self.table.sources
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of the command."""
+        if self.stop is not None:
+            return self.stop.exit_code
+        return Exit.ROWS_FAILED if self.table.failed else Exit.OK
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report as JSON values; the keys are documented in `docs/reference.md`."""
+        return {
+            "job": self.job,
+            "exit_code": int(self.exit_code),
+            "rows": self.rows,
+            "ok": self.table.ok,
+            "failed": self.table.failed,
+            "pending": self.pending,
+            "output": None if self.output is None else str(self.output),
+            "run_folder": str(self.folder),
+            "emulated": self.emulated,
+            "this_run": {
+                "requests": self.requests,
+                "tokens": asdict(self.usage),
+                "cost_usd": self.cost_usd,
+                "seconds": round(self.seconds, 3),
+                "failures": {str(kind): number for kind, number in self.failures.items()},
+            },
+            "table": {
+                "prompt_tokens": self.table.prompt_tokens,
+                "output_tokens": self.table.output_tokens,
+                "cost_usd": self.table.cost_usd,
+            },
+            "notes": self.notes,
+            "stopped": None if self.stop is None else {"message": self.stop.message, "hint": self.stop.hint},
+        }
+
+    def sentences(self) -> list[str]:
+        """Return the report for people, a line each."""
+        pending = f", {self.pending:,} pending" if self.pending else ""
+        lines = [
+            f"{self.job}: {self.rows:,} rows, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"
+        ]
+        lines.append(self._this_run())
+        if self.requests and round(self.table.cost_usd, 6) != round(self.cost_usd, 6):
+            lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
+        if self.failures:
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
+            lines.append(f"  failed in this run: {kinds}")
+        if self.output is not None:
+            lines.append(f"  written: {self.output}")
+        if self.emulated:
+            lines.append(f"  {EMULATED}")
+        return lines
+
+    def _this_run(self) -> str:
+        if not self.requests:
+            return "  this run: nothing to ask, every row had its answer"
+        out = self.usage.output + self.usage.thoughts
+        return (
+            f"  this run: {self.requests:,} requests, {self.usage.prompt:,} tokens in, {out:,} out, "
+            f"${self.cost_usd:,.4f}, {span(self.seconds)}"
+        )

@@ -1,0 +1,125 @@
+"""What follows from a failure: one table from the kind of failure to the next step of its row.
+
+The table answers three questions: may asking again cure it, in which way, and how often. What cannot be
+cured by asking again is not asked again, since each call may cost money.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pipeline.flow import Failure, FailureKind
+
+
+class Act(StrEnum):
+    """The next step of a row, or of the run."""
+
+    AGAIN = "again"  # the same request, after a wait
+    ENLARGE = "enlarge"  # with a larger cap of output tokens
+    REPAIR = "repair"  # with the reason why the last answer was no good
+    PAUSE = "pause"  # all of the run waits, then the same request
+    GIVE_UP = "give up"  # the row has failed
+    STOP = "stop"  # the run stops and can be continued later (exit 3)
+    REFUSE = "refuse"  # the run stops: the API refuses every request of it (exit 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`act` while a row met the kind at most `tries` times, then the row is given up.
+
+    Waits grow from `wait` by doubling up to `ceiling` (seconds), each drawn between half and all of it.
+    """
+
+    act: Act
+    tries: int = 0
+    wait: float = 0.0
+    ceiling: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now, after `wait` seconds."""
+
+    act: Act
+    wait: float = 0.0
+
+
+GIVE_UP = Rule(Act.GIVE_UP)
+REFUSE = Rule(Act.REFUSE)
+
+TABLE: Mapping[FailureKind, Rule] = {
+    FailureKind.CONNECTION: Rule(Act.AGAIN, tries=5, wait=1.0, ceiling=30.0),
+    FailureKind.TIMEOUT: Rule(Act.AGAIN, tries=2, wait=1.0),
+    FailureKind.SERVER: Rule(Act.AGAIN, tries=4, wait=1.0),
+    FailureKind.OVERLOADED: Rule(Act.AGAIN, tries=7, wait=2.0),
+    FailureKind.GARBLED: Rule(Act.AGAIN, tries=2, wait=1.0),
+    # A row that alone exceeds a token budget is answered 429 for ever: the tries end that.
+    FailureKind.RATE_LIMITED: Rule(Act.PAUSE, tries=12, wait=4.0),
+    FailureKind.QUOTA_DAY: Rule(Act.STOP),
+    FailureKind.NO_QUOTA: REFUSE,
+    FailureKind.BILLING: REFUSE,
+    FailureKind.KEY: REFUSE,
+    FailureKind.LOCATION: REFUSE,
+    FailureKind.MODEL: REFUSE,
+    FailureKind.SCHEMA: REFUSE,
+    FailureKind.CONFIG: REFUSE,
+    FailureKind.BAD_REQUEST: GIVE_UP,
+    FailureKind.TOO_LONG: GIVE_UP,
+    FailureKind.BLOCKED: GIVE_UP,
+    FailureKind.SAFETY: GIVE_UP,
+    FailureKind.RECITATION: GIVE_UP,
+    FailureKind.LANGUAGE: GIVE_UP,
+    FailureKind.UNFINISHED: Rule(Act.AGAIN, tries=1),
+    FailureKind.EMPTY: Rule(Act.AGAIN, tries=1),
+    FailureKind.MAX_TOKENS: Rule(Act.ENLARGE, tries=1),
+    FailureKind.INVALID: Rule(Act.REPAIR, tries=1),
+    FailureKind.TEMPLATE: GIVE_UP,
+}
+
+HINTS: Mapping[FailureKind, str] = {
+    FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped",
+    FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
+    "see https://aistudio.google.com/rate-limit",
+    FailureKind.BILLING: "add credit or raise the spending cap at https://ai.studio/projects, then run the "
+    "same command again",
+    FailureKind.KEY: "check the key at https://aistudio.google.com/apikey (it may be mistyped, restricted "
+    "or deleted), set GEMINI_API_KEY anew and run the same command again",
+    FailureKind.LOCATION: "the Gemini API is not offered at this location without billing: switch billing "
+    "on, or use Vertex AI with GOOGLE_GENAI_USE_VERTEXAI=true",
+    FailureKind.MODEL: "choose a model that this project may use under [model] id, or with `--model`",
+    FailureKind.SCHEMA: "make the schema simpler: fewer and shorter enum values, less nesting, no bounds; "
+    "`rowmill schema JOB.toml` prints what was sent",
+    FailureKind.CONFIG: "check [model] and the schema: `rowmill schema JOB.toml` prints what is sent; an "
+    "API that is not reached at its own address may also want another GOOGLE_GENAI_API_VERSION",
+}
+
+
+def next_step(failure: Failure, seen: int, draw: float) -> Step:
+    """Say what follows from `failure`, which its row has now met `seen` times (1 for the first).
+
+    `draw` is a random number in [0, 1) that spreads the waits. A wait that the server asked for is
+    kept in full; the spread is then added, so that rows do not come back all at once.
+    """
+    rule = TABLE[failure.kind]
+    if rule.act in (Act.STOP, Act.REFUSE, Act.GIVE_UP):
+        return Step(rule.act)
+    if seen > rule.tries:
+        return Step(Act.GIVE_UP)
+    backoff = min(rule.ceiling, rule.wait * 2 ** (seen - 1))
+    if failure.retry_after is not None:
+        return Step(rule.act, failure.retry_after + draw * min(1.0, rule.wait))
+    return Step(rule.act, backoff * (0.5 + draw / 2))
+
+
+def is_final(failure: Failure) -> bool:
+    """Say whether asking again is never tried, so that the failure is worth keeping as an answer."""
+    return TABLE[failure.kind].act is Act.GIVE_UP
+
+
+def larger_cap(cap: int, thoughts: int, ceiling: int) -> int:
+    """Return the cap of output tokens for the second try after MAX_TOKENS.
+
+    Thinking counts against the cap, so what was thought comes on top of four times the old cap;
+    `ceiling` is the model's own limit.
+    """
+    return min(ceiling, 4 * cap + thoughts)

@@ -1,0 +1,267 @@
+"""One run: find what is pending, ask for it, write the table, sum up."""
+
+import json
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import anyio
+import numpy as np
+from numpy.typing import NDArray
+from pipeline.source import Survey
+
+from pipeline.cache import Journal
+from pipeline.errors import Exit, RowmillError
+from pipeline.executors.asker import Asker, Question
+from pipeline.executors.gate import Gate
+from pipeline.executors.halt import Halt
+from pipeline.executors.online import Pending, Sink, execute
+from pipeline.flow import Failure, Outcome, Reply, Row, Spent, Usage
+from pipeline.gemini.client import Generation, open_client
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.job import job_price
+from pipeline.ledger import Ledger
+from pipeline.limiter import Limiter
+from pipeline.models import Limits
+from pipeline.output import TOKENS, Written, count, write_output
+from pipeline.parts import Index, Parts, heads
+from pipeline.plan import Plan
+from pipeline.quota import Estimate, day_reset
+from pipeline.report import RunReport, Stop
+from pipeline.retry import HINTS, TABLE, Act
+from pipeline.store import changes, owned
+from pipeline.usage import Tally, cost_usd
+
+Watch: TypeAlias = Callable[[Tally, Limits, Limiter], Coroutine[object, object, None]]
+
+MOST_WORKERS = 256
+SECONDS_EACH = 3.0  # what a request is taken to last when workers are counted out from the rate
+GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
+DAMAGED = "the damaged part `{name}` was set aside, its rows are asked again"
+OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who answers: the endpoint, the count of today's requests there, and whether tokens are free."""
+
+    endpoint: Endpoint
+    ledger: Ledger
+    free: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is open while a run asks."""
+
+    plan: Plan
+    service: Service
+    parts: Parts
+    index: Index
+    pending: NDArray[np.bool_]
+    tally: Tally
+
+
+def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
+    """Run a plan to its end or to a stop, and report.
+
+    `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before
+    anything is written, StoreError when the run folder or the disk fails; what was answered is kept.
+    """
+    survey = plan.source.survey()
+    notes = _notes(plan)
+    with owned(plan.folder, plan.identity):
+        parts = Parts(plan.folder.parts, plan.checked.layout.part)
+        parts.clean()
+        index = parts.index()
+        pending = pending_rows(survey, index, retry_failed=retry_failed)
+        todo = int(pending.sum())
+        tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
+        notes += [DAMAGED.format(name=name) for name in parts.set_aside]
+        stop = None
+        if todo:
+            stop = _asked(_Work(plan, service, parts, index, pending, tally), watch)
+            index = parts.index()
+        left = int(pending_rows(survey, index).sum())
+        table = _table(plan, survey, parts, index, complete=not left)
+    return RunReport(
+        job=plan.checked.loaded.job.name,
+        folder=plan.folder.path,
+        rows=survey.rows,
+        pending=left,
+        table=table,
+        output=None if left else plan.output,
+        requests=tally.requests,
+        usage=tally.usage,
+        cost_usd=tally.cost_usd,
+        seconds=time.monotonic() - tally.started,
+        failures=tally.failures,
+        notes=notes,
+        stop=stop if left else None,
+    )
+
+
+def pending_rows(survey: Survey, index: Index, *, retry_failed: bool = False) -> NDArray[np.bool_]:
+    """Return which rows of the input are to be asked: of equal rows the first, unless it is answered."""
+    positions = index.find(survey.keys, survey.digests)
+    answered = positions >= 0
+    if retry_failed:
+        answered[answered] = index.ok[positions[answered]]
+    first = np.zeros(survey.rows, dtype=np.bool_)
+    first[np.unique(survey.keys, return_index=True)[1]] = True
+    return first & ~answered
+
+
+def _notes(plan: Plan) -> list[str]:
+    changed = changes(plan.folder, plan.identity)
+    if not changed:
+        return []
+    names = ", ".join(f"`{name}`" for name in changed)
+    return [f"{names} changed since the last run, so every row is asked anew; the old answers are kept"]
+
+
+def _table(plan: Plan, survey: Survey, parts: Parts, index: Index, *, complete: bool) -> Written:
+    if complete:
+        return write_output(plan.source, parts, index, plan.checked.layout, plan.output)
+    return count(parts, index, index.find(survey.keys, survey.digests))
+
+
+def _asked(work: _Work, watch: Watch) -> Stop | None:
+    """Ask for all pending rows; return why it ended early, if it did."""
+    try:
+        halt = anyio.run(_ask, work, watch)
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(RowmillError)
+        if ours is None:
+            raise
+        raise _first(ours) from group
+    return _stop(halt.reason) if halt.pulled.is_set() else None
+
+
+def _first(group: BaseExceptionGroup[RowmillError]) -> RowmillError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _stop(reason: Failure | None) -> Stop:
+    if reason is None:
+        return Stop("stopped before the end, as you wished", GOES_ON, Exit.STOPPED)
+    if TABLE[reason.kind].act is Act.STOP:
+        reset = day_reset(time.time()).astimezone()
+        message = f"the daily quota is used up ({reason.message}); it resets at {reset:%a %d %b %H:%M %Z}"
+        return Stop(message, HINTS[reason.kind], Exit.STOPPED)
+    return Stop(f"the API refuses this run: {reason.message}", HINTS[reason.kind], Exit.REFUSED)
+
+
+async def _ask(work: _Work, watch: Watch) -> Halt:
+    plan, halt = work.plan, Halt()
+    checked = plan.checked
+    workers = worker_count(checked.limits, checked.loaded.job.limits.concurrency)
+    limiter = Limiter(checked.limits)
+    gate = Gate(limiter, work.service.ledger, halt, rpd=checked.limits.rpd, clock=time.time)
+    opened = open_client(
+        work.service.endpoint,
+        _generation(plan),
+        timeout_s=checked.loaded.job.model.timeout,
+        connections=workers,
+    )
+    with closing(Journal(plan.folder.journal)) as journal:
+        async with opened as client, anyio.create_task_group() as beside:
+            beside.start_soon(watch, work.tally, checked.limits, limiter)
+            estimate = _estimate(plan)
+            asker = Asker(
+                _question(work), client, gate, journal, halt=halt, tally=work.tally, estimate=estimate
+            )
+            await execute(_batches(work), asker, _sink(work, journal), halt, workers=workers)
+            beside.cancel_scope.cancel()
+    return halt
+
+
+def worker_count(limits: Limits, cap: int | None) -> int:
+    """Return how many requests may be in flight: rate times duration, at least 4, at most the cap."""
+    wanted = MOST_WORKERS if limits.rpm is None else round(limits.rpm / 60 * SECONDS_EACH)
+    return min(max(4, wanted), cap or MOST_WORKERS)
+
+
+def _generation(plan: Plan) -> Generation:
+    settings = plan.checked.settings
+    return Generation(
+        model=settings.model,
+        system=plan.checked.loaded.job.prompt.system,
+        json_schema=plan.checked.json_schema,
+        thinking_level=settings.thinking_level,
+        thinking_budget=settings.thinking_budget,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        safety=settings.safety,
+    )
+
+
+def _estimate(plan: Plan) -> Estimate:
+    return Estimate(plan.checked.loaded.job.prompt.system + json.dumps(plan.checked.json_schema))
+
+
+def _question(work: _Work) -> Question:
+    checked = work.plan.checked
+    return Question(
+        template=checked.template,
+        answer=checked.loaded.schema,
+        fingerprint=work.plan.fingerprint,
+        max_output_tokens=checked.settings.max_output_tokens,
+        output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
+        price=_price(work),
+    )
+
+
+def _price(work: _Work) -> Callable[[Reply], float]:
+    """Return what a reply cost in USD, at the price of the model that served it on the day it did."""
+    checked = work.plan.checked
+
+    def price(reply: Reply) -> float:
+        today = datetime.now(UTC).date()
+        found = job_price(checked.loaded.job.model, reply.model, today, reply.tier)
+        found = found or checked.model.price(today, "standard")
+        return cost_usd(reply.usage, found, free=work.service.free) if found else 0.0
+
+    return price
+
+
+def _sink(work: _Work, journal: Journal) -> Sink:
+    layout = work.plan.checked.layout
+
+    def write(outcomes: list[Outcome]) -> None:
+        work.parts.write(layout.table(outcomes))
+        journal.checkpoint()
+
+    return Sink(ended=work.tally.add, write=write, sync=journal.sync)
+
+
+def _batches(work: _Work) -> Iterator[list[Pending]]:
+    for rows in work.plan.source.rows(work.pending):
+        yield _with_earlier(rows, work.parts, work.index)
+
+
+def _with_earlier(rows: list[Row], parts: Parts, index: Index) -> list[Pending]:
+    """Add what earlier rounds took to rows that have failed before and are asked again."""
+    positions = index.find(heads([row.key for row in rows]), heads([row.digest for row in rows]))
+    if (positions < 0).all():
+        return [Pending(row) for row in rows]
+    known = np.flatnonzero(positions >= 0)
+    earlier = dict(zip(known, parts.take(index, positions[known]).to_pylist(), strict=True))
+    return [
+        Pending(row, earlier[n]["_round"] + 1, _spent(earlier[n])) if n in earlier else Pending(row)
+        for n, row in enumerate(rows)
+    ]
+
+
+def _spent(part_row: Mapping[str, object]) -> Spent:
+    """Read back what a failed row took."""
+    row = {name: value for name, value in part_row.items() if isinstance(value, int | float | str)}
+    return Spent(
+        usage=Usage(*(int(row.get(name, 0)) for name in TOKENS)),
+        cost_usd=float(row.get("_cost_usd", 0.0)),
+        attempts=int(row.get("_attempts", 0)),
+    )

@@ -1,0 +1,87 @@
+"""How far a job is, read from its run folder without asking anything."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline.ledger import Ledger
+from pipeline.output import Written, count
+from pipeline.parts import Parts
+from pipeline.plan import Plan
+from pipeline.quota import day_reset, pacific_day
+from pipeline.run import pending_rows
+from pipeline.store import owner
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Rows by state, what they took, and the day's quota.
+
+    `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
+    """
+
+    job: str
+    folder: Path
+    running: str | None
+    rows: int
+    pending: int
+    table: Written
+    sent_today: int | None
+    rpd: int | None
+    resets: datetime
+
+    def as_json(self) -> dict[str, object]:
+        """Return the status as JSON values; `docs/reference.md` names the keys."""
+        return {
+            "job": self.job,
+            "run_folder": str(self.folder),
+            "running": self.running,
+            "rows": self.rows,
+            "ok": self.table.ok,
+            "failed": self.table.failed,
+            "pending": self.pending,
+            "prompt_tokens": self.table.prompt_tokens,
+            "output_tokens": self.table.output_tokens,
+            "cost_usd": self.table.cost_usd,
+            "requests_today": self.sent_today,
+            "requests_per_day": self.rpd,
+            "quota_resets": self.resets.isoformat(),
+        }
+
+    def sentences(self) -> list[str]:
+        """Return the status for people, a line each."""
+        table = self.table
+        lines = [
+            f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
+            f"{self.pending:,} pending",
+            f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, ${table.cost_usd:,.4f}",
+            f"  {self._quota()}",
+            f"  run folder: {self.folder}",
+        ]
+        return [*lines, f"  running now: {self.running}"] if self.running else lines
+
+    def _quota(self) -> str:
+        resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"
+        if self.sent_today is None:
+            return resets
+        limit = "" if self.rpd is None else f" of {self.rpd:,}"
+        return f"requests today: {self.sent_today:,}{limit}; {resets}"
+
+
+def job_status(plan: Plan, ledger: Ledger | None, now: float) -> JobStatus:
+    """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
+    survey = plan.source.survey()
+    parts = Parts(plan.folder.parts, plan.checked.layout.part)
+    index = parts.index()
+    pending = pending_rows(survey, index)
+    return JobStatus(
+        job=plan.checked.loaded.job.name,
+        folder=plan.folder.path,
+        running=owner(plan.folder),
+        rows=survey.rows,
+        pending=int(pending.sum()),
+        table=count(parts, index, index.find(survey.keys, survey.digests)),
+        sent_today=None if ledger is None else ledger.count(pacific_day(now)),
+        rpd=plan.checked.limits.rpd,
+        resets=day_reset(now),
+    )

@@ -1,0 +1,121 @@
+"""What tokens cost, and the live counters of a run.
+
+Money is added up in whole picodollars, so that the costs of all rows and the cost of the run agree exactly.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pipeline.flow import Failure, FailureKind, Outcome, Usage
+from pipeline.models import Limits, Price
+
+_PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
+_MINUTE = 60.0
+_DAY = 86_400.0
+
+
+def cost_usd(usage: Usage, price: Price, *, free: bool) -> float:
+    """Return the cost in USD: thoughts as output, cached input at its own price, nothing if `free`."""
+    if free:
+        return 0.0
+    cached = min(usage.cached, usage.prompt)
+    return (
+        (usage.prompt - cached) * _pico_per_token(price.input)
+        + cached * _pico_per_token(price.cached)
+        + (usage.output + usage.thoughts) * _pico_per_token(price.output)
+    ) / _PICO
+
+
+def _pico_per_token(usd_per_million: float) -> int:
+    return round(usd_per_million * 10**6)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Live counters of one run, changed by one event loop only.
+
+    `total` rows include `earlier`, those that earlier runs finished. `started` and every `now` are
+    seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too.
+    """
+
+    total: int
+    started: float
+    earlier: int = 0
+    done: int = 0
+    failed: int = 0
+    requests: int = 0
+    usage: Usage = field(default_factory=Usage)
+    failures: Counter[FailureKind] = field(default_factory=Counter)
+    _pico: int = 0
+    _attempts: int = 0
+
+    def sent(self) -> None:
+        """Count one request on its way."""
+        self.requests += 1
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a finished row and what it took."""
+        if isinstance(outcome.answer, Failure):
+            self.failed += 1
+            self.failures[outcome.answer.kind] += 1
+        else:
+            self.done += 1
+        self._attempts += outcome.spent.attempts
+        self.usage += outcome.spent.usage
+        self._pico += round(outcome.spent.cost_usd * _PICO)
+
+    @property
+    def finished(self) -> int:
+        """Rows that ended in this run, well or not."""
+        return self.done + self.failed
+
+    @property
+    def left(self) -> int:
+        """Rows that have not ended yet."""
+        return max(0, self.total - self.earlier - self.finished)
+
+    @property
+    def cost_usd(self) -> float:
+        """What the finished rows cost in USD."""
+        return self._pico / _PICO
+
+    def rows_per_second(self, now: float) -> float:
+        """Return finished rows per second since the start, 0 before any time has passed."""
+        return self._rate(self.finished, now)
+
+    def requests_per_minute(self, now: float) -> float:
+        """Return requests sent per minute since the start."""
+        return self._rate(self.requests, now) * _MINUTE
+
+    def tokens_per_minute(self, now: float) -> float:
+        """Return input tokens of finished rows per minute since the start: what a TPM limit counts."""
+        return self._rate(self.usage.prompt, now) * _MINUTE
+
+    def seconds_left(self, now: float, limits: Limits) -> float | None:
+        """Return the longest of what the measured rate and each limit allow; None while nothing is known.
+
+        A day's limit counts as a whole day for every reset that the rest has to wait for.
+        """
+        if not self.left:
+            return 0.0
+        known = [seconds for seconds in (self._by_rate(now), *self._by_limits(limits)) if seconds is not None]
+        return max(known, default=None)
+
+    def _rate(self, count: int, now: float) -> float:
+        elapsed = now - self.started
+        return count / elapsed if elapsed > 0 else 0.0
+
+    def _by_rate(self, now: float) -> float | None:
+        rate = self.rows_per_second(now)
+        return self.left / rate if rate else None
+
+    def _by_limits(self, limits: Limits) -> tuple[float | None, float | None, float | None]:
+        # Before the first row has ended, a row is taken to be one request of unknown size.
+        requests = self.left * (self._attempts / self.finished if self.finished else 1.0)
+        tokens = self.left * self.usage.prompt / self.finished if self.finished else 0.0
+        return (
+            requests / limits.rpm * _MINUTE if limits.rpm else None,
+            tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,
+            max(0, math.ceil((self._attempts + requests) / limits.rpd) - 1) * _DAY if limits.rpd else None,
+        )

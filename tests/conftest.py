@@ -1,0 +1,142 @@
+"""What many tests share: the emulator as a server of its own, jobs on disk, and runs in this process."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.ledger import Ledger, MemoryLedger
+from pipeline.limiter import Limiter
+from pipeline.models import Limits
+from pipeline.job import load_job
+from pipeline.offline import offline_endpoint
+from pipeline.plan import Plan, check_job, make_plan
+from pipeline.report import RunReport
+from pipeline.run import Service, run_job
+from pipeline.usage import Tally
+
+TODAY = date(2026, 11, 22)
+SCHEMA = """
+from typing import Literal
+from pydantic import BaseModel
+
+class Label(BaseModel):
+    label: Literal["positive", "negative", "neutral"]
+    reason: str
+"""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A running emulator."""
+
+    address: str
+
+    def stats(self) -> dict[str, int]:
+        """Return what it has counted."""
+        with urllib.request.urlopen(f"{self.address}/emulator/stats") as answer:
+            counted: dict[str, int] = json.load(answer)
+        return counted
+
+
+@contextlib.contextmanager
+def emulating(*flags: str) -> Iterator[Emulator]:
+    """Run an emulator with these flags for the time of the block."""
+    command = [sys.executable, "-m", "pipeline.emulator", "--port", "0", "--exit-with-parent", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield Emulator(server.stdout.readline().split()[-1])
+        finally:
+            server.terminate()
+
+
+JOB = """
+name = "labels"
+schema = "schemas/label.py:Label"
+[input]
+path = "rows.csv"
+key = ["id"]
+[prompt]
+system = "You label reviews."
+row = "Review: {{ text }}"
+[model]
+id = "gemini-3.1-flash-lite"
+max_output_tokens = 200
+[limits]
+tier = "1"
+rpm = 600000
+tpm = 600000000
+[output]
+path = "out/labels.parquet"
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a job, its schema and its input."""
+
+    folder: Path
+
+    @property
+    def job(self) -> Path:
+        """The job file."""
+        return self.folder / "jobs" / "labels.toml"
+
+    @property
+    def output(self) -> Path:
+        """The table that the job writes."""
+        return self.folder / "out" / "labels.parquet"
+
+    def rows(self, texts: Sequence[str]) -> None:
+        """Write the input: one row for each text, with ids 0, 1, 2 ..."""
+        pl.DataFrame({"id": [str(n) for n in range(len(texts))], "text": texts}).write_csv(
+            self.folder / "rows.csv"
+        )
+
+    def change(self, old: str, new: str) -> None:
+        """Replace something in the job file."""
+        text = self.job.read_text()
+        assert old in text
+        self.job.write_text(text.replace(old, new))
+
+    def plan(self, endpoint: str = "test", limit: int | None = None) -> Plan:
+        """Load and check the job."""
+        return make_plan(check_job(load_job(self.job), TODAY), endpoint=endpoint, runs=None, limit=limit)
+
+    def run(
+        self,
+        address: str,
+        *,
+        limit: int | None = None,
+        retry_failed: bool = False,
+        ledger: Ledger | None = None,
+    ) -> RunReport:
+        """Run the job in this process against an emulator."""
+        service = Service(offline_endpoint(address), ledger or MemoryLedger(), free=False)
+        return run_job(self.plan(limit=limit), service, watch=unwatched, retry_failed=retry_failed)
+
+    def table(self) -> pl.DataFrame:
+        """Read the output."""
+        return pl.read_parquet(self.output)
+
+
+async def unwatched(_tally: Tally, _limits: Limits, _limiter: Limiter) -> None:
+    """Show no progress."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """Return a project with a job and its schema, still without rows."""
+    for name, file, text in [("jobs", "labels.toml", JOB), ("schemas", "label.py", SCHEMA)]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    return Project(tmp_path)

@@ -1,0 +1,42 @@
+"""Files appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.disk import clear_drafts, whole_file
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    """Before the end of the block the target is not there, after it is."""
+    target = tmp_path / "table"
+    with whole_file(target) as draft:
+        draft.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_an_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
+    """A failure leaves the old file and no draft."""
+    target = tmp_path / "table"
+    target.write_text("old")
+
+    def spoil() -> None:
+        with whole_file(target) as draft:
+            draft.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        spoil()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_drafts_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
+    """Only drafts of the named file go, whatever signs its name holds."""
+    mine, other = tmp_path / "a[1].parquet.77.tmp", tmp_path / "b.parquet.77.tmp"
+    for draft in (mine, other):
+        draft.write_text("half")
+    clear_drafts(tmp_path, "a[1].parquet")
+    assert list(tmp_path.iterdir()) == [other]

@@ -1,0 +1,333 @@
+"""A run from end to end: real SDK, real sockets, real files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import Exit, InputError
+from pipeline.flow import FailureKind
+from pipeline.ledger import MemoryLedger
+from tests.conftest import Emulator, Project, emulating
+
+SCRIPTED = [
+    "finish-safety",
+    "finish-recitation",
+    "finish-language",
+    "finish-max_tokens",
+    "finish-whatever",
+    "blocked",
+    "empty",
+    "nocandidates",
+    "badjson",
+    "wrongtype",
+    "400-toolong",
+    "thinking",
+]
+ONCE = [
+    "500",
+    "502-html",
+    "503",
+    "504",
+    "408",
+    "html200",
+    "garbage200",
+    "cut",
+    "reset",
+    "429-minute",
+    "429-bare",
+    "empty",
+]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator without quotas; a row that holds a fault's name in brackets meets that fault."""
+    faults = [f"{kind}~<{kind}>" for kind in [*SCRIPTED, "400-argument"]] + [
+        f"{kind}~[{kind}]#1" for kind in ONCE
+    ]
+    with emulating(*(flag for fault in faults for flag in ("--fault", fault))) as running:
+        yield running
+
+
+def test_every_row_comes_out_in_order(project: Project, emulator: Emulator) -> None:
+    """The table has the input's rows and columns, typed answers, and what each row took."""
+    project.rows([f"great product number {n}" for n in range(300)])
+    report = project.run(emulator.address)
+    table = project.table()
+    assert report.exit_code is Exit.OK
+    assert table["text"].to_list() == [f"great product number {n}" for n in range(300)]
+    assert table.columns[:4] == ["id", "text", "label", "reason"]
+    assert set(table["label"]) == {"positive"}
+    assert set(table["_status"]) == {"ok"}
+    assert set(table["_source"]) == {"emulator"}
+    assert table["_attempts"].sum() == report.requests == 300
+    assert table["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
+    assert table["_total_tokens"].to_list() == (table["_prompt_tokens"] + table["_output_tokens"]).to_list()
+
+
+def test_the_same_command_again_asks_nothing(project: Project, emulator: Emulator) -> None:
+    """A finished job writes the same table without a request."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    first = project.table()
+    report = project.run(emulator.address)
+    assert report.requests == 0
+    assert project.table().equals(first)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "calls"),
+    [
+        ("finish-safety", FailureKind.SAFETY, 1),
+        ("finish-recitation", FailureKind.RECITATION, 1),
+        ("finish-language", FailureKind.LANGUAGE, 1),
+        ("finish-max_tokens", FailureKind.MAX_TOKENS, 2),
+        ("thinking", FailureKind.MAX_TOKENS, 2),
+        ("finish-whatever", FailureKind.UNFINISHED, 2),
+        ("blocked", FailureKind.BLOCKED, 1),
+        ("empty", FailureKind.EMPTY, 2),
+        ("nocandidates", FailureKind.EMPTY, 2),
+        ("badjson", FailureKind.INVALID, 2),
+        ("wrongtype", FailureKind.INVALID, 2),
+        ("400-toolong", FailureKind.TOO_LONG, 1),
+    ],
+)
+def test_a_row_that_cannot_be_cured_fails_alone(
+    project: Project, emulator: Emulator, fault: str, kind: FailureKind, calls: int
+) -> None:
+    """The row ends as failed with its kind and the stated number of calls, its neighbours are answered."""
+    project.rows(["good", f"<{fault}>", "good"])
+    report = project.run(emulator.address)
+    table = project.table()
+    assert table["_status"].to_list() == ["ok", "failed", "ok"]
+    assert table["_error_kind"].to_list() == [None, kind, None]
+    assert table["_attempts"].to_list() == [1, calls, 1]
+    assert table["_error"][1]
+    assert table["label"][1] is None
+    assert report.exit_code is Exit.ROWS_FAILED
+
+
+@pytest.mark.parametrize("fault", ONCE)
+def test_a_passing_fault_is_asked_again(project: Project, emulator: Emulator, fault: str) -> None:
+    """What a second call cures ends as an answer."""
+    project.rows(["good", f"good {project.folder.name} [{fault}]"])
+    report = project.run(emulator.address)
+    assert project.table()["_status"].to_list() == ["ok", "ok"]
+    assert report.exit_code is Exit.OK
+
+
+def test_failed_attempts_are_paid_for(project: Project, emulator: Emulator) -> None:
+    """Tokens and cost of a row count its failed attempts too."""
+    project.rows(["good", "<badjson>"])
+    project.run(emulator.address)
+    table = project.table()
+    assert table["_prompt_tokens"][1] > 1.5 * table["_prompt_tokens"][0]
+    assert table["_cost_usd"][1] > table["_cost_usd"][0]
+
+
+def test_a_cut_answer_gets_a_larger_cap(project: Project, emulator: Emulator) -> None:
+    """A cap that is too small by less than four times is cured by the second call."""
+    project.change("max_output_tokens = 200", "max_output_tokens = 8")
+    project.rows(["good"])
+    project.run(emulator.address)
+    table = project.table()
+    assert (table["_status"][0], table["_attempts"][0]) == ("ok", 2)
+
+
+def test_equal_rows_share_an_answer(project: Project, emulator: Emulator) -> None:
+    """Without key columns equal rows are asked once; the cost stands at the first."""
+    project.change('key = ["id"]', "key = []")
+    project.rows(["good", "bad", "good"])
+    report = project.run(emulator.address)
+    table = project.table()
+    assert report.requests == 2
+    assert table["_source"].to_list() == ["emulator", "emulator", "cache"]
+    assert table["_cost_usd"][2] == 0
+    assert table["label"][2] == table["label"][0]
+
+
+def test_equal_prompts_of_different_rows_are_paid_once(project: Project, emulator: Emulator) -> None:
+    """A prompt that was answered before is served from the journal."""
+    project.rows(["good"])
+    project.run(emulator.address)
+    project.rows(["good", "good"])
+    report = project.run(emulator.address)
+    table = project.table()
+    assert report.requests == 0
+    assert table["_source"].to_list() == ["emulator", "cache"]
+    assert table["_attempts"].to_list() == [1, 0]
+
+
+def test_a_grown_input_asks_for_the_new_rows_only(project: Project, emulator: Emulator) -> None:
+    """Rows that were answered are not asked again, a changed row is."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    project.rows(["good", "changed", "new"])
+    report = project.run(emulator.address)
+    assert report.requests == 2
+    assert project.table()["text"].to_list() == ["good", "changed", "new"]
+
+
+def test_a_changed_prompt_asks_everything_anew_and_says_so(project: Project, emulator: Emulator) -> None:
+    """Another system instruction has its own run folder; going back finds the old answers."""
+    project.rows(["good", "bad"])
+    first = project.run(emulator.address)
+    project.change("You label reviews.", "You judge reviews.")
+    second = project.run(emulator.address)
+    project.change("You judge reviews.", "You label reviews.")
+    third = project.run(emulator.address)
+    assert (first.requests, second.requests, third.requests) == (2, 2, 0)
+    assert first.folder != second.folder
+    assert "`system` changed" in second.notes[0]
+    assert not first.notes
+    assert not third.notes
+
+
+def test_failed_rows_are_asked_again_on_request(project: Project, emulator: Emulator) -> None:
+    """`--retry-failed` asks only for failed rows and adds to what they took; without it nothing is asked."""
+    project.rows(["good", "<finish-safety>"])
+    project.run(emulator.address)
+    assert project.run(emulator.address).requests == 0
+    report = project.run(emulator.address, retry_failed=True)
+    assert report.requests == 1
+    assert project.table()["_attempts"].to_list() == [1, 2]
+    assert project.table()["_prompt_tokens"][1] > 1.5 * project.table()["_prompt_tokens"][0]
+
+
+def test_a_limit_takes_the_first_rows(project: Project, emulator: Emulator) -> None:
+    """The table has the first rows; without the limit the rest is asked and the first are not."""
+    project.rows(["one", "two", "three"])
+    assert project.run(emulator.address, limit=2).requests == 2
+    assert project.table().height == 2
+    assert project.run(emulator.address).requests == 1
+    assert project.table().height == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ("400-key", "key"), ("403-echo", "key"), ("404-model", "model"), ("402", "credit"),
+        ("429-prepay", "credit"), ("429-spendcap", "cap"), ("429-limit0", "model"), ("400-schema", "schema"),
+        ("400-location", "Vertex"),
+    ],
+)  # fmt: skip
+def test_a_refusal_stops_the_run_with_one_call(project: Project, fault: str, word: str) -> None:
+    """Whatever the API refuses for every row is found with the first request, and the hint names the fix."""
+    project.rows([f"good {n}" for n in range(100)])
+    with emulating("--fault", f"{fault}@1+") as refusing:
+        report = project.run(refusing.address)
+        assert refusing.stats()["requests"] == 1
+    assert report.exit_code is Exit.REFUSED
+    assert report.stop is not None
+    assert word.lower() in report.stop.hint.lower()
+    assert not project.output.exists()
+
+
+def test_three_bad_requests_at_the_start_are_the_request_itself(project: Project, emulator: Emulator) -> None:
+    """When each of the first rows is refused as invalid, the run stops instead of failing every row."""
+    project.rows([f"<400-argument> {n}" for n in range(50)])
+    report = project.run(emulator.address)
+    assert report.exit_code is Exit.REFUSED
+    assert report.requests == 3
+
+
+def test_one_bad_request_is_a_failed_row(project: Project, emulator: Emulator) -> None:
+    """A row that alone is refused as invalid fails alone."""
+    project.rows(["<400-argument>", "good", "good"])
+    assert project.run(emulator.address).exit_code is Exit.ROWS_FAILED
+    assert project.table()["_error_kind"].to_list() == ["bad_request", None, None]
+
+
+def test_the_daily_quota_stops_the_run_and_the_next_day_goes_on(project: Project) -> None:
+    """At the day's limit the run stops with 3 and keeps what it has; with a new day it finishes."""
+    project.change("rpm = 600000", "rpm = 600000\nrpd = 5")
+    project.rows([f"good {n}" for n in range(8)])
+    with emulating() as open_handed:
+        report = project.run(open_handed.address)
+        assert (report.exit_code, report.pending, report.requests) == (Exit.STOPPED, 3, 5)
+        assert not project.output.exists()
+        again = project.run(open_handed.address, ledger=MemoryLedger())
+        assert (again.exit_code, again.requests) == (Exit.OK, 3)
+        assert open_handed.stats()["repeated"] == 0
+
+
+def test_a_daily_429_stops_the_run(project: Project) -> None:
+    """A 429 whose quota id names the day stops the run although its delay says seconds."""
+    project.rows([f"good {n}" for n in range(20)])
+    with emulating("--rpd", "5") as limited:
+        report = project.run(limited.address)
+    assert report.exit_code is Exit.STOPPED
+    assert report.stop is not None
+    assert "resets at" in report.stop.message
+    assert report.table.ok == 5
+
+
+@pytest.mark.parametrize("ending", ["csv", "ndjson"])
+def test_other_formats_hold_the_same_rows(project: Project, emulator: Emulator, ending: str) -> None:
+    """CSV and NDJSON come out by the ending of the path."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    project.rows(['with "quotes"\nand a line', "good"])
+    project.run(emulator.address)
+    path = project.folder / "out" / f"labels.{ending}"
+    read = pl.read_csv(path) if ending == "csv" else pl.read_ndjson(path)
+    assert read["text"].to_list() == ['with "quotes"\nand a line', "good"]
+    assert read["_status"].to_list() == ["ok", "ok"]
+
+
+def test_an_old_output_stays_until_the_new_one_is_whole(project: Project) -> None:
+    """A run that stops early leaves the old table as it was."""
+    project.output.parent.mkdir()
+    project.output.write_text("old")
+    project.rows(["good", "bad"])
+    with emulating("--fault", "400-key@2+") as refusing:
+        project.run(refusing.address)
+    assert project.output.read_text() == "old"
+
+
+def test_nothing_is_written_for_bad_input(project: Project, emulator: Emulator) -> None:
+    """Duplicate keys are found before the run folder is made."""
+    (project.folder / "rows.csv").write_text("id,text\n1,good\n1,bad\n")
+    with pytest.raises(InputError, match="1"):
+        project.run(emulator.address)
+    assert not (project.folder / ".rowmill").exists()
+    assert not project.output.exists()
+
+
+def test_a_damaged_part_is_set_aside_and_its_rows_served_from_the_journal(
+    project: Project, emulator: Emulator
+) -> None:
+    """A part cut in the middle is named, kept, and costs nothing again."""
+    project.rows(["good", "bad"])
+    first = project.run(emulator.address)
+    part = first.folder / "parts" / "part-0000001.parquet"
+    part.write_bytes(part.read_bytes()[:-20])
+    report = project.run(emulator.address)
+    assert report.requests == 0
+    assert "part-0000001.parquet" in report.notes[0]
+    assert part.with_suffix(".damaged").exists()
+    assert project.table()["_status"].to_list() == ["ok", "ok"]
+
+
+def test_the_key_is_nowhere_on_disk(project: Project) -> None:
+    """Neither the run folder nor the output holds the key, although the API echoes it."""
+    project.rows(["good", "bad"])
+    with emulating("--fault", "403-echo@2+") as echoing:
+        report = project.run(echoing.address)
+    assert report.stop is not None
+    told = json.dumps(report.as_json())
+    files = b"".join(path.read_bytes() for path in project.folder.rglob("*") if path.is_file())
+    assert b'"offline"' not in files
+    assert "offline" not in told.replace(str(project.folder), "")
+
+
+def test_part_files_are_plain_parquet(project: Project, emulator: Emulator) -> None:
+    """A part can be read without us: keys, status, answer."""
+    project.rows(["good"])
+    report = project.run(emulator.address)
+    part = pq.read_table(next(Path(report.folder, "parts").glob("*.parquet")))
+    assert part["answer"].to_pylist()[0]["label"] == "positive"
+    assert part["_status"].to_pylist() == ["ok"]

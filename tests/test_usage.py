@@ -1,0 +1,145 @@
+"""Costs are exact to the picodollar, and the counters of a run add up."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
+from pipeline.models import Limits, Price
+from pipeline.usage import Tally, cost_usd
+
+LITE = Price(0.25, 1.5, 0.025)
+NO_LIMITS = Limits()
+NOTHING = Usage()
+
+
+class Answer(BaseModel):
+    """An answer of no interest."""
+
+
+def outcome(usage: Usage = NOTHING, *, kind: FailureKind | None = None, attempts: int = 1) -> Outcome:
+    """Return a finished row that used these tokens, failed if a kind is given."""
+    spent = Spent(usage=usage, cost_usd=cost_usd(usage, LITE, free=False), attempts=attempts)
+    return Outcome(b"k", b"d", Failure(kind, "no answer") if kind else Answer(), spent)
+
+
+def usages() -> st.SearchStrategy[Usage]:
+    """Draw the tokens of one reply."""
+    count = st.integers(0, 2_000_000)
+    return st.tuples(count, count, count, count).map(
+        lambda drawn: Usage(
+            max(drawn[:2]), min(drawn[:2]), drawn[2], drawn[3], max(drawn[:2]) + sum(drawn[2:])
+        )
+    )
+
+
+def test_cost_counts_each_kind_of_token_at_its_price() -> None:
+    """A million of each: uncached input, cached input, thoughts and output."""
+    usage = Usage(prompt=2_000_000, cached=1_000_000, thoughts=1_000_000, output=1_000_000)
+    assert cost_usd(usage, LITE, free=False) == 0.25 + 0.025 + 1.5 + 1.5
+
+
+def test_free_tier_costs_nothing() -> None:
+    """Tokens on the free tier are not billed."""
+    assert cost_usd(Usage(prompt=10**9, output=10**9), LITE, free=True) == 0.0
+
+
+def test_more_cached_than_sent_is_never_negative() -> None:
+    """A reply whose cached count exceeds its prompt is not paid back."""
+    assert cost_usd(Usage(prompt=10, cached=1_000_000), LITE, free=False) == 10 * 0.025 / 10**6
+
+
+@given(usages())
+def test_cost_is_the_nearest_number_to_the_exact_one(usage: Usage) -> None:
+    """No rounding but that of the final number."""
+    exact = (
+        (usage.prompt - usage.cached) * Fraction("0.25")
+        + usage.cached * Fraction("0.025")
+        + (usage.output + usage.thoughts) * Fraction("1.5")
+    ) / 10**6
+    assert cost_usd(usage, LITE, free=False) == float(exact)
+
+
+@given(st.lists(usages(), max_size=60))
+def test_costs_of_rows_add_up_to_the_cost_of_the_run(rows: list[Usage]) -> None:
+    """The sum over rows is the price of all their tokens, to the last digit."""
+    tally = Tally(total=len(rows), started=0.0)
+    for usage in rows:
+        tally.add(outcome(usage))
+    assert tally.usage == sum(rows, NOTHING)
+    assert tally.cost_usd == cost_usd(tally.usage, LITE, free=False)
+
+
+@given(st.lists(st.sampled_from([None, *FailureKind]), max_size=40), st.integers(0, 10))
+def test_every_row_is_counted_once(kinds: list[FailureKind | None], earlier: int) -> None:
+    """Done, failed, earlier and left rows are all rows, and failures are counted by kind."""
+    tally = Tally(total=100, started=0.0, earlier=earlier)
+    for kind in kinds:
+        tally.add(outcome(kind=kind))
+    assert tally.done + tally.failed + tally.earlier + tally.left == 100
+    assert tally.failures.total() == tally.failed
+    assert tally.done == kinds.count(None)
+
+
+def test_requests_are_counted_apart_from_rows() -> None:
+    """A request on its way counts before its row has ended."""
+    tally = Tally(total=1, started=0.0)
+    tally.sent()
+    tally.sent()
+    assert (tally.requests, tally.finished) == (2, 0)
+
+
+def test_rates_are_of_this_run_since_its_start() -> None:
+    """Rows of earlier runs do not make this one look fast."""
+    tally = Tally(total=100, started=1_000.0, earlier=50)
+    for _ in range(10):
+        tally.sent()
+        tally.add(outcome(Usage(prompt=30)))
+    assert tally.rows_per_second(1_020.0) == 0.5
+    assert tally.requests_per_minute(1_020.0) == 30
+    assert tally.tokens_per_minute(1_020.0) == 900
+
+
+def test_rates_at_the_start_are_zero() -> None:
+    """No time passed is no rate, not a division by zero."""
+    tally = Tally(total=1, started=5.0)
+    tally.add(outcome())
+    assert tally.rows_per_second(5.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        (NO_LIMITS, 90.0),  # 90 rows left at one a second
+        (Limits(rpm=6_000), 90.0),  # the limit is wider than the measured rate
+        (Limits(rpm=60), 180.0),  # two requests for each row
+        (Limits(tpm=600), 900.0),  # 100 input tokens for each row
+        (Limits(rpd=200), 90.0),  # all 200 requests fit into today
+        (Limits(rpd=199), 86_400.0),  # one has to wait for tomorrow
+        (Limits(rpm=60, tpm=600, rpd=50), 3 * 86_400.0),
+    ],
+)
+def test_time_left_is_the_longest_of_all_reasons(limits: Limits, seconds: float) -> None:
+    """The slowest of rate, rpm, tpm and rpd decides."""
+    tally = Tally(total=100, started=0.0)
+    for _ in range(10):
+        tally.add(outcome(Usage(prompt=100), attempts=2))
+    assert tally.seconds_left(10.0, limits) == pytest.approx(seconds)
+
+
+def test_time_left_before_the_first_row_goes_by_the_limits() -> None:
+    """Before anything is measured a row is taken to be one request."""
+    assert Tally(total=30, started=0.0).seconds_left(0.0, Limits(rpm=15)) == 120
+
+
+def test_time_left_is_unknown_without_rate_and_limits() -> None:
+    """Nothing measured and no limit: no number is made up."""
+    assert Tally(total=30, started=0.0).seconds_left(0.0, NO_LIMITS) is None
+
+
+def test_no_row_left_takes_no_time() -> None:
+    """A finished run has nothing to wait for, whatever the limits."""
+    assert Tally(total=3, started=0.0, earlier=3).seconds_left(0.0, Limits(rpd=1)) == 0.0
