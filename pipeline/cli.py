@@ -157,7 +157,7 @@ def emulate(port: int, faults: tuple[str, ...], **options: object) -> None:
 
 def _checked(options: Mapping[str, object]) -> CheckedJob:
     """Load and check the job with what the flags replace; paths of flags start from the working folder."""
-    overrides = {
+    overrides: dict[str, dict[str, object]] = {
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
         "model": {"id": options["model"]},

@@ -69,7 +69,7 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     job, project = checked.loaded.job, checked.loaded.project
     path = resolve(project, job.input.path)
     source = open_source(
-        path, key=job.input.key, used=checked.template.columns, limit=limit, format=job.input.format
+        path, key=job.input.key, used=checked.template.columns, limit=limit, kind=job.input.format
     )
     check_columns(checked.template, source.columns)
     checked.layout.output(pl.DataFrame(schema=source.types).to_arrow().schema)

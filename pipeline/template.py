@@ -4,12 +4,12 @@ A template is Jinja in a sandbox: it sees the cells of one row and can neither l
 A null cell is empty text, falsy and of length 0, and it passes `is none`; it never reads "None".
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import Template as JinjaTemplate
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import JobError
@@ -17,7 +17,7 @@ from pipeline.flow import Failure, FailureKind
 
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
 
-_HINT = "insert a column with `{{ column }}` or `{{ row[\"Column name\"] }}`; the language is Jinja's"
+_HINT = 'insert a column with `{{ column }}` or `{{ row["Column name"] }}`; the language is Jinja\'s'
 _GLOBALS = ("dict", "namespace", "range")
 _LOADING = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 
@@ -73,7 +73,7 @@ class Template:
         """Return the prompt for the cells of one row, or why there is none.
 
         `values` holds at least the columns used. Control characters except tab and line feed are taken
-        out, line ends become `\\n`.
+        out, all line ends become line feeds.
         """
         cells = {name: _NULL if cell is None else cell for name, cell in values.items()}
         try:
@@ -115,5 +115,55 @@ def column_hint(name: str, columns: Sequence[str]) -> str:
     return f"did you mean `{meant[0]}`? {listed}" if meant else listed
 
 
-def _compiled(source: str) -> tuple[nodes.Template, Callable[..., object]]:
-    raise NotImplementedError
+def _compiled(source: str) -> tuple[nodes.Template, JinjaTemplate]:
+    """Parse and compile; only what is written in the job file is ever loaded."""
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
+    for name in [name for name in environment.globals if name not in _GLOBALS]:
+        del environment.globals[name]
+    try:
+        tree = environment.parse(source)
+        template = environment.from_string(source)
+    except TemplateSyntaxError as exc:
+        said = f"the template in [prompt] row does not compile, line {exc.lineno}: {_line(exc)}"
+        raise JobError(said, _HINT) from exc
+    if any(tree.find_all(_LOADING)):
+        raise JobError("the template in [prompt] row loads another template", "write it in one piece")
+    return tree, template
+
+
+def _columns(tree: nodes.Template) -> tuple[str, ...] | None:
+    """Return the columns used by name or through `row[...]`, sorted; None for all of them."""
+    names = meta.find_undeclared_variables(tree) - set(_GLOBALS)
+    for user, name in _row_uses(tree):
+        if name is not None:
+            names.add(name)
+        elif user is None or isinstance(user, nodes.Getitem | nodes.Getattr):
+            return None
+    return tuple(sorted(names - {ROW}))
+
+
+def _row_uses(tree: nodes.Template) -> list[tuple[nodes.Node | None, str | None]]:
+    """Return each use of `row`: the node that looks a column up in it, and the column if it is constant."""
+    uses: list[tuple[nodes.Node | None, str | None]] = []
+    looked_up = set()
+    users: list[nodes.Getitem | nodes.Getattr] = [
+        *tree.find_all(nodes.Getitem),
+        *tree.find_all(nodes.Getattr),
+    ]
+    for user in users:
+        if isinstance(user.node, nodes.Name) and user.node.name == ROW:
+            looked_up.add(id(user.node))
+            uses.append((user, _constant(user)))
+    bare = [name for name in tree.find_all(nodes.Name) if name.name == ROW and id(name) not in looked_up]
+    return [*uses, *((None, None) for _ in bare)]
+
+
+def _constant(user: nodes.Getitem | nodes.Getattr) -> str | None:
+    if isinstance(user, nodes.Getattr):
+        return user.attr
+    value = user.arg.value if isinstance(user.arg, nodes.Const) else None
+    return value if isinstance(value, str) else None
+
+
+def _line(exc: Exception) -> str:
+    return " ".join(str(exc).split())[:200]

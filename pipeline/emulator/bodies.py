@@ -13,8 +13,8 @@ HTML_TYPE = b"text/html; charset=UTF-8"
 
 _LIMITS_PAGE = "https://ai.google.dev/gemini-api/docs/rate-limits"
 _QUOTA_PROSE = (
-    "You exceeded your current quota, please check your plan and billing details. For more information on this"
-    f" error, head to: {_LIMITS_PAGE}. To monitor your current usage, head to: https://ai.dev/rate-limit. "
+    "You exceeded your current quota, please check your plan and billing details. For more information on"
+    f" this error, head to: {_LIMITS_PAGE}. To monitor your current usage, head to: https://ai.dev/rate-limit. "
 )
 _SERVICE = "generativelanguage.googleapis.com"
 _TYPE = "type.googleapis.com/google.rpc."
@@ -62,8 +62,8 @@ VERTEX_EXHAUSTED = (
     " https://cloud.google.com/vertex-ai/generative-ai/docs/error-code-429 for more details."
 )
 PREPAY = (
-    "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your"
-    " project and billing."
+    "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage"
+    " your project and billing."
 )
 SPEND_CAP = (
     "Your project has exceeded its monthly spending cap. Please go to AI Studio at https://ai.studio/spend to"
@@ -127,8 +127,8 @@ def suspended(key: str) -> Answer:
 def no_bearer() -> Answer:
     """Build the 401 of the cloud path without an access token."""
     message = (
-        "Request is missing required authentication credential. Expected OAuth 2 access token, login cookie or"
-        " other valid authentication credential."
+        "Request is missing required authentication credential. Expected OAuth 2 access token, login cookie"
+        " or other valid authentication credential."
     )
     info = {
         "@type": _TYPE + "ErrorInfo",
@@ -140,7 +140,7 @@ def no_bearer() -> Answer:
 
 
 def quota_exceeded(violations: list[Violation], model: str, tier: Tier) -> Answer:
-    """Build the 429 that lists each violated quota, with the exact delay in the prose and its floor beside."""
+    """Build the 429 that lists each violated quota: the exact delay in the prose, its floor beside."""
     if tier == "paid" and [v.dimension for v in violations] == ["day"]:
         return _paid_day()
     wait = max(v.wait for v in violations)
@@ -194,8 +194,8 @@ def model_not_found(path: str, version: str, method: str) -> Answer:
 def publisher_model_not_found(path: str) -> Answer:
     """Build the 404 of the cloud path."""
     message = (
-        f"Publisher Model `{path}` was not found or your project does not have access to it. Please ensure you"
-        " are using a valid model version."
+        f"Publisher Model `{path}` was not found or your project does not have access to it. Please ensure"
+        " you are using a valid model version."
     )
     return error(404, "NOT_FOUND", message)
 

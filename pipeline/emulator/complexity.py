@@ -1,4 +1,4 @@
-"""Which response schemas the API refuses: too deep, too many states, or keywords outside its OpenAPI subset."""
+"""Which response schemas the API refuses: too deep, too many states, or unknown OpenAPI keywords."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ _OPENAPI = known(
 
 
 def too_complex(schema: dict[str, Any]) -> bool:
-    """Tell if the schema, with its references followed once, passes the ceilings of depth, options or items."""
+    """Tell if the schema, references followed once, passes the ceilings of depth, options or items."""
     options = items = 0
     for node, level in _nodes(schema, schema, 1, ()):
         options += len(node.get("enum") or ())

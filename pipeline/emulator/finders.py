@@ -10,7 +10,8 @@ from pipeline.emulator.values import CODE, EMAIL, PHONE, URL, amounts, currency,
 Find = Callable[[Subject], str | None]
 
 _SYNONYMS = {
-    "vendor": "supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur proveedor emisor",
+    "vendor": "supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur"
+    " proveedor emisor",
     "customer": "buyer client recipient billed bill kunde client cliente destinataire",
     "invoice": "rechnung rechnungs facture factura fattura inv receipt",
     "number": "no nr num numero numéro nummer nº n° # id ref reference",
@@ -35,18 +36,21 @@ CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in (name, 
 _SPLIT = re.compile(r"[^\w#°º]+|_+|(?<=[a-zà-ÿ])(?=[A-Z])")
 
 _MONEY = frozenset(
-    "total amount price tax subtotal sum cost fee discount shipping gross balance budget salary".split()
+    {"total", "amount", "price", "tax", "subtotal", "sum", "cost", "fee", "discount", "shipping", "gross"}
+    | {"balance", "budget", "salary"}
 )
 _TOLD = frozenset(
-    "reason summary explanation rationale evidence comment justification why note notes quote analysis".split()
+    {"reason", "summary", "explanation", "rationale", "evidence", "comment", "justification", "why"}
+    | {"note", "notes", "quote", "analysis"}
 )
 _COMPANY = re.compile(
-    r"(?m)^\W*((?:[^\W\d_][\w&.,' -]{1,50}?\s)(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|"
-    r"S\.?L\.?|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
+    r"(?m)^\W*((?:[^\W\d_][\w&.,' -]{1,50}?\s)"
+    r"(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|S\.?L\.?|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
 )
 _FROM = re.compile(r"\b(?:from|by|von|de chez)\s+([A-ZÄÖÜÉ][\w&'-]*(?:\s+(?:[A-ZÄÖÜÉ&][\w&.'-]*))*)")
 _INVOICE_NUMBER = re.compile(
-    r"(?i)(?:invoice|rechnung\w*|facture|factura|fattura|receipt|inv)\b[ \t]*(?:number|nummer|no\b\.?|nr\b\.?|num\b\.?|n[°º]|#|id\b)?"
+    r"(?i)(?:invoice|rechnung\w*|facture|factura|fattura|receipt|inv)\b[ \t]*"
+    r"(?:number|nummer|no\b\.?|nr\b\.?|num\b\.?|n[°º]|#|id\b)?"
     r"[ \t]*[:#]?[ \t]*((?=[\w/.-]*\d)[A-Z0-9][\w/.-]*[\w])"
 )
 
@@ -55,6 +59,12 @@ def name_words(name: str) -> frozenset[str]:
     """Split a name (`invoiceNumber`, `due_date`) into words, each by the one name for its meaning."""
     words = (word.lower() for word in _SPLIT.split(name) if word)
     return frozenset(CANONICAL.get(word, word) for word in words)
+
+
+def is_money(name: str) -> bool:
+    """Tell if a field of this name holds an amount of money."""
+    words = name_words(name)
+    return bool(words & _MONEY) and "method" not in words
 
 
 def finder(name: str, form: str, description: str) -> Find:
@@ -73,7 +83,7 @@ def finder(name: str, form: str, description: str) -> Find:
         ("currency" in words, lambda subject: currency(subject.core)),
         (bool(words & _TOLD), told),
         (words >= {"invoice", "number"}, _invoice_number),
-        (bool(words & _MONEY) and "method" not in words, lambda subject: _money(money(subject, words))),
+        (is_money(name), lambda subject: _money(money(subject, words))),
         ("vendor" in words, _vendor),
         ("number" in words, lambda subject: by_label(subject, words) or _first(subject, CODE)),
     )

@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from pipeline.emulator.answers import Fill, compile_schema
+from pipeline.emulator.answers import compile_schema
 from pipeline.emulator.bodies import INVALID, TOO_MANY_STATES, Answer, invalid
 from pipeline.emulator.complexity import check_openapi, too_complex
+from pipeline.emulator.nodes import Fill
 from pipeline.emulator.wire import Refused, fields, known
 
 _MOST_OUTPUT = 65_536
@@ -64,11 +65,8 @@ def _check_sampling(config: Mapping[str, Any], model: str) -> None:
     for name, most in (("temperature", 2.0), ("topP", 1.0)):
         value = config.get(name)
         if value is not None and not (isinstance(value, int | float) and 0 <= value <= most):
-            raise Refused(
-                invalid(
-                    f"* GenerateContentRequest.generation_config.{name}: {name} must be in the range [0.0, {most}].\n"
-                )
-            )
+            field = f"GenerateContentRequest.generation_config.{name}"
+            raise Refused(invalid(f"* {field}: {name} must be in the range [0.0, {most}].\n"))
     if config.get("presencePenalty") or config.get("frequencyPenalty"):
         raise Refused(invalid(f"Penalty is not enabled for models/{model}"))
 
@@ -85,8 +83,9 @@ def _limit(config: Mapping[str, Any]) -> int | None:
     if limit is not None and not 1 <= limit <= _MOST_OUTPUT:
         raise Refused(
             invalid(
-                f"Unable to submit request because it has a maxOutputTokens value of {limit} but the supported"
-                f" range is from 1 (inclusive) to {_MOST_OUTPUT + 1} (exclusive). Update the value and try again."
+                f"Unable to submit request because it has a maxOutputTokens value of {limit} but the"
+                f" supported range is from 1 (inclusive) to {_MOST_OUTPUT + 1} (exclusive). Update the value and"
+                " try again."
             )
         )
     return limit

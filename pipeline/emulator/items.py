@@ -18,7 +18,8 @@ _SUMMARY = re.compile(
     r"zwischensumme|sous-total|invoice|rechnung|facture|date|datum|due|iban|phone|tel|discount|shipping|page)\b"
 )
 _NOISE = re.compile(
-    rf"(?:{'|'.join(map(re.escape, SIGNS))})|\b(?:EUR|USD|GBP|CHF|JPY|PLN|SEK|CAD|AUD|each|je|at|qty|pcs?|stk|units?)\b\.?"
+    rf"(?:{'|'.join(map(re.escape, SIGNS))})"
+    r"|\b(?:EUR|USD|GBP|CHF|JPY|PLN|SEK|CAD|AUD|each|je|at|qty|pcs?|stk|units?)\b\.?"
     r"|@|=|\bà(?!\w)|[x×](?!\w)|\|",
 )
 _NUMBERED = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)](?=\s)|#\d+)\s*")

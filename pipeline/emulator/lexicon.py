@@ -45,20 +45,22 @@ _WORDS = (
 )
 _PIECES = _scored(
     0.7,
-    "좋아 좋은 훌륭 만족 추천 최고 好き 良い 最高 満足 おすすめ 很好 喜欢 满意 推荐 很棒 مريح أنصح ممتاز رائع",
+    "좋아 좋은 훌륭 만족 추천 최고 好き 良い 最高 満足 おすすめ 很好 喜欢 满意 推荐 很棒"
+    " مريح أنصح ممتاز رائع",
 ) | _scored(-0.7, "나쁜 별로 최악 실망 고장 불만 환불 悪い 最悪 残念 壊れ 很差 失望 坏了 سيء سيئ رديء")
 _FACES = _scored(0.8, "😊 😀 😃 😄 😁 😍 🥰 😘 👍 🎉 💛 💚 💙 🧡 💜 ❤ ⭐ 🌟 ✨ 🙌 👌 🤩 💯") | _scored(
     -0.8, "😡 😠 🤬 👎 😞 😢 😭 😤 💔 🤮 🤢 😒 😩 🙄 ☹ 🚫 🗑"
 )
 
 _STARS = re.compile(
-    r"(?i)\b(?:stars?|rating|sterne?|note)\s*[:=]\s*([1-5])\b|\b([1-5])\s*(?:/\s*5\b|out of 5\b|stars?\b|sterne?\b)"
+    r"(?i)\b(?:stars?|rating|sterne?|note)\s*[:=]\s*([1-5])\b"
+    r"|\b([1-5])\s*(?:/\s*5\b|out of 5\b|stars?\b|sterne?\b)"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """The polarity of a text in [-1, 1], if it leans both ways, and the words that show it, strongest first."""
+    """The polarity of a text in [-1, 1], if it leans both ways, and its telling words, strongest first."""
 
     polarity: float
     mixed: bool

@@ -9,8 +9,8 @@ from pipeline.emulator.lexicon import Mood, mood
 from pipeline.emulator.values import Dated, Labelled, dates, labelled
 
 _OPENING = re.compile(
-    r"(?im)^[ \t]*(?:\*\*)?(?:review|text|comment|message|feedback|tweet|post|input|document|ticket|article|question|"
-    r"passage|row|bewertung|kommentar|avis|reseña)(?:\*\*)?[ \t]*[:：][ \t]*(?:\*\*)?"
+    r"(?im)^[ \t]*(?:\*\*)?(?:review|text|comment|message|feedback|tweet|post|input|document|ticket|article|"
+    r"question|passage|row|bewertung|kommentar|avis|reseña)(?:\*\*)?[ \t]*[:：][ \t]*(?:\*\*)?"
 )
 _FENCED = re.compile(r'(?s)<([a-z_]+)(?:\s[^>]*)?>(.+?)</\1>|"""(.+?)"""|```[a-z]*\n(.+?)```')
 _ROWS = (

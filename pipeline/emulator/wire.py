@@ -69,7 +69,14 @@ class Call:
     media: int
     tokens: int
     ends_with_model: bool
-    config: dict[str, Any]
+    config: object
+
+    @property
+    def details(self) -> list[dict[str, Any]]:
+        """The tokens by modality, without zeros."""
+        image = self.media * MEDIA_TOKENS
+        counts = (("TEXT", self.tokens - image), ("IMAGE", image))
+        return [{"modality": name, "tokenCount": count} for name, count in counts if count]
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,49 @@
+"""`python -m pipeline.emulator`: the emulator as a process of its own."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline.emulator.server import serve
+from pipeline.emulator.settings import LIVE_MODELS, Settings
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the options."""
+    options = argparse.ArgumentParser("python -m pipeline.emulator", description=__doc__)
+    options.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    options.add_argument("--rpm", type=int, help="requests per minute")
+    options.add_argument("--tpm", type=int, help="input tokens per minute")
+    options.add_argument("--rpd", type=int, help="requests per Pacific day")
+    options.add_argument("--tier", choices=["free", "paid"], default="free", help="how quotas are named")
+    options.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
+    options.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
+    options.add_argument("--model", action="append", help="a model id besides the live ones; repeatable")
+    options.add_argument("--fault", action="append", help="KIND@N, KIND%%SHARE or KIND~WORD; repeatable")
+    options.add_argument("--exit-with-parent", action="store_true", help="stop when the parent process ends")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the emulator; 2 where the options make no sense."""
+    options = parser()
+    said = options.parse_args(arguments)
+    try:
+        settings = Settings(
+            models=(*LIVE_MODELS, *(said.model or ())),
+            rpm=said.rpm,
+            tpm=said.tpm,
+            rpd=said.rpd,
+            tier=said.tier,
+            latency=said.latency,
+            jitter=said.jitter,
+            faults=tuple(said.fault or ()),
+        )
+    except ValueError as wrong:
+        options.error(str(wrong))
+    serve(settings, said.port, exit_with_parent=said.exit_with_parent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Runs the emulator on the loopback until it is told to stop."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+import uvicorn
+
+from pipeline.emulator.app import create_app
+from pipeline.emulator.settings import Settings
+
+_KEEP_ALIVE_S = 240  # as the API's front end; the default of 5 s would drop idle connections of clients
+
+
+def say(line: str) -> None:
+    """Write a line to stdout at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def serve(
+    settings: Settings,
+    port: int = 0,
+    *,
+    announce: Callable[[str], None] = say,
+    exit_with_parent: bool = False,
+) -> None:
+    """Serve on 127.0.0.1 until SIGTERM or SIGINT; port 0 takes a free one.
+
+    `announce` gets one line with the address as soon as the emulator listens. With
+    `exit_with_parent` it also stops within about a second after the process that started it.
+    """
+    server = make_server(settings, port, announce=announce, exit_with_parent=exit_with_parent)
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn raises the signal again after its clean end: without this the exit code would not be 0.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+    server.run()
+
+
+def make_server(
+    settings: Settings, port: int, *, announce: Callable[[str], None], exit_with_parent: bool = False
+) -> uvicorn.Server:
+    """Return a server that is not yet running, for a thread of a test."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=1,
+    )
+    return _Server(config, announce, os.getppid() if exit_with_parent else None)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says where it listens and can end with its parent."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None], parent: int | None) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._parent = parent
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._announce(f"emulator listening on http://{host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._parent is not None and counter % 10 == 0 and os.getppid() != self._parent:
+            self.should_exit = True
+        return await super().on_tick(counter)
