@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
-from decimal import Context, Decimal
+from decimal import Context, Decimal, InvalidOperation
 from enum import Enum
-from operator import attrgetter, index
+from operator import index
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -97,6 +97,11 @@ class Layout:
         bookkeeping = _arrays([_bookkeeping(row) for row in outcomes], BOOKKEEPING)
         return pa.Table.from_arrays([*names, *bookkeeping, answer], schema=self.part)
 
+    @property
+    def answers(self) -> list[str]:
+        """The names of the answer's columns in the final table."""
+        return [self._prefix + column.name for column in self._columns]
+
     def output(self, columns: pa.Schema) -> pa.Schema:
         """Return the final table's schema: the input's columns, the model's fields, the bookkeeping.
 
@@ -154,8 +159,8 @@ class _Column:
 
     def array(self, rows: Sequence[Outcome]) -> "pa.Array | dict[int, Failure]":
         """Return the values of all rows, or a Failure for each row whose value does not fit."""
-        value = attrgetter(self.name)
-        found = [None if isinstance(row.answer, Failure) else value(row.answer) for row in rows]
+        answers = [row.answer for row in rows]
+        found = [None if isinstance(answer, Failure) else getattr(answer, self.name) for answer in answers]
         try:
             return self._fit(found)
         except MISFIT:
@@ -196,7 +201,8 @@ def _arrays(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> list[pa.Ar
 
 
 def _bookkeeping(row: Outcome) -> tuple[object, ...]:
-    spent, usage, answer = row.spent, row.spent.usage, row.answer
+    spent, answer = row.total, row.answer
+    usage = spent.usage
     failure = answer if isinstance(answer, Failure) else None
     return (
         "failed" if failure else "ok",
@@ -249,6 +255,12 @@ def _moment(value: datetime) -> datetime:
     return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
 
 
+def _instant(value: datetime) -> datetime:
+    if value.tzinfo is None:  # a validator of the user dropped it
+        raise ValueError(f"`{value}` has no time zone")
+    return value.astimezone(UTC)  # at the ends of the calendar there is no such day
+
+
 def _clock(value: time) -> time:
     return value.replace(tzinfo=None)  # a time of day without a day has no instant in UTC
 
@@ -257,7 +269,10 @@ def _decimal(places: int) -> Convert:
     unit, context = Decimal(1).scaleb(-places), Context(prec=DIGITS)
 
     def convert(value: Decimal) -> Decimal:
-        exact = value.quantize(unit, context=context)
+        try:
+            exact = value.quantize(unit, context=context)
+        except InvalidOperation:
+            raise ValueError(f"`{value}` has more than {DIGITS - places} digits before the point") from None
         if exact != value:
             raise ValueError(f"`{value}` has more than {places} decimal places")
         return exact
@@ -292,7 +307,9 @@ def _group(fields: Sequence[tuple[str, Convert]]) -> Convert:
 
 CONVERSIONS: dict[Kind, Convert] = {
     Kind.INTEGER: index,  # pyarrow would cut 1.5 to 1
+    Kind.NUMBER: float,  # pyarrow refuses a large integer, which `int | float` may give
     Kind.WRITTEN: str,
     Kind.MOMENT: _moment,
+    Kind.INSTANT: _instant,
     Kind.TIME: _clock,
 }

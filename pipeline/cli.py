@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import polars as pl
@@ -24,9 +24,9 @@ from pipeline.gemini.endpoint import Endpoint, endpoint, origin
 from pipeline.job import load_job
 from pipeline.ledger import FileLedger, MemoryLedger
 from pipeline.offline import emulator, offline_endpoint
-from pipeline.output import preview
+from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, Plan, check_job, make_plan
-from pipeline.progress import Progress
+from pipeline.progress import Progress, picture
 from pipeline.report import RunReport
 from pipeline.run import Service, run_job
 from pipeline.status import job_status
@@ -107,7 +107,9 @@ def run(*, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options:
     with _service(checked, found) as service:
         watch = Progress(console, quiet=quiet or as_json).watch
         report = run_job(plan, service, watch=watch, retry_failed=retry_failed)
-    _print_report(report, quiet=quiet, as_json=as_json, show=show)
+    _print_report(report, quiet=quiet, as_json=as_json)
+    if not as_json:
+        _show(report, checked, show)
     return report.exit_code
 
 
@@ -145,13 +147,13 @@ def schema(**options: object) -> None:
 @click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds until an answer.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
 @click.option("--tier", type=click.Choice(["free", "paid"]), default="paid", help="How its quotas are named.")
-def emulate(port: int, faults: tuple[str, ...], **options: object) -> None:
+def emulate(port: int, faults: tuple[str, ...], **quotas: Any) -> None:
     """Serve the Gemini API emulator on the loopback until it is stopped."""
-    console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
     try:
-        settings = emulator_server.Settings(faults=faults, **options)
+        settings = emulator_server.Settings(faults=faults, **quotas)
     except ValueError as error:
         raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
+    console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
     emulator_server.serve(settings, port)
 
 
@@ -230,7 +232,7 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _print_report(report: RunReport, *, quiet: bool, as_json: bool, show: int) -> None:
+def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False))
     elif not quiet:
@@ -243,5 +245,13 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool, show: int) -
             f"{report.table.failed:,} rows have no answer; `_error_kind` and `_error` in the output say why",
             "`--retry-failed` asks for them once more",
         )
-    if show and report.output is not None and not as_json:
-        click.echo(preview(report.output, show))
+
+
+def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:
+    """Print the first results on standard output: key columns, answers, cost."""
+    if report.output is None or not rows:
+        return
+    frame = first_rows(report.output, rows)
+    key, answers = checked.loaded.job.input.key, checked.layout.answers
+    wanted = [name for name in (*key, *answers, "_status", "_cost_usd") if name in frame.columns]
+    Console(highlight=False).print(picture(frame.select(wanted)))

@@ -235,7 +235,7 @@ def tier_limits(tier: str, model: Model) -> Limits:
     return limits
 
 
-def settings_for(  # noqa: PLR0913 - one keyword for each parameter
+def settings_for(
     model: Model,
     *,
     seed: int,

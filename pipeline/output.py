@@ -12,12 +12,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pipeline.arrow import Layout
-from pipeline.source import Chunk, Source
 
+from pipeline.arrow import Layout
 from pipeline.disk import clear_drafts, whole_file
 from pipeline.errors import InputError, StoreError
 from pipeline.parts import Index, Parts, Positions, heads
+from pipeline.source import Chunk, Source
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
@@ -75,13 +75,16 @@ def write_output(source: Source, parts: Parts, index: Index, layout: Layout, tar
     return written
 
 
-def preview(target: Path, rows: int) -> str:
-    """Return the first rows of a written table as text for a terminal."""
-    scan = {".parquet": pl.scan_parquet, ".csv": pl.scan_csv}.get(target.suffix.lower(), pl.scan_ndjson)
-    with pl.Config(
-        tbl_rows=rows, tbl_cols=20, tbl_width_chars=160, fmt_str_lengths=40, tbl_hide_dataframe_shape=True
-    ):
-        return str(scan(target).head(rows).collect())
+def first_rows(target: Path, rows: int) -> pl.DataFrame:
+    """Return the first rows of a written table."""
+    match target.suffix.lower():
+        case ".parquet":
+            scan = pl.scan_parquet(target)
+        case ".csv":
+            scan = pl.scan_csv(target)
+        case _:
+            scan = pl.scan_ndjson(target)
+    return scan.head(rows).collect()
 
 
 def count(parts: Parts, index: Index, positions: Positions) -> Written:

@@ -6,16 +6,16 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
-from pipeline.arrow import Layout
-from pipeline.keys import fingerprint
-from pipeline.schema import json_schema
-from pipeline.source import Source, open_source
-from pipeline.template import Template, check_columns
 
+from pipeline.arrow import Layout
 from pipeline.errors import OutputError
 from pipeline.job import LoadedJob, identity, job_limits, job_model, model_settings, resolve
+from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
+from pipeline.schema import json_schema
+from pipeline.source import Source, open_source
 from pipeline.store import Folder, run_folder
+from pipeline.template import Template, check_columns
 
 RUNS = ".rowmill"  # the folder of run folders, in the project
 

@@ -4,6 +4,8 @@ import time
 from datetime import timedelta
 
 import anyio
+import polars as pl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -94,3 +96,21 @@ def span(seconds: float) -> str:
     if whole.days:
         return f"{whole.days} day{'s' * (whole.days > 1)} {hours} h"
     return f"{hours}:{minutes:02d} h"
+
+
+def picture(frame: pl.DataFrame) -> Table:
+    """Return a table for a terminal: a line for each row, long cells cut."""
+    table = Table(box=SIMPLE_HEAD)
+    for name, kind in frame.schema.items():
+        table.add_column(
+            name, no_wrap=True, overflow="ellipsis", justify="right" if kind.is_numeric() else "left"
+        )
+    for row in frame.iter_rows():
+        table.add_row(*(Text(_cell(cell)) for cell in row))
+    return table
+
+
+def _cell(cell: object) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.7g}" if isinstance(cell, float) else " ".join(str(cell).split())

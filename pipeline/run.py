@@ -11,7 +11,6 @@ from typing import TypeAlias
 import anyio
 import numpy as np
 from numpy.typing import NDArray
-from pipeline.source import Survey
 
 from pipeline.cache import Journal
 from pipeline.errors import Exit, RowmillError
@@ -32,6 +31,7 @@ from pipeline.plan import Plan
 from pipeline.quota import Estimate, day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import HINTS, TABLE, Act
+from pipeline.source import Survey
 from pipeline.store import changes, owned
 from pipeline.usage import Tally, cost_usd
 

@@ -1,6 +1,7 @@
 """Pydantic model → the JSON schema that the API accepts; an answer's text → a valid model, or a Failure."""
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,8 @@ FORMATS = {
     "path": ("path", "file path"),
 }
 SIMPLE = {"type", "description"}
+# They would end a line, steer a terminal, or have no UTF-8 form.
+UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, object]:
@@ -81,8 +84,8 @@ def validate(model: type[BaseModel], text: str) -> BaseModel | Failure:
 
 
 def one_line(text: str) -> str:
-    """Return `text` on one line of at most 300 characters that every encoding can write."""
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    """Return `text` on one line of at most 300 characters that UTF-8 can write."""
+    line = " ".join(UNWRITABLE.sub(" ", text).split())
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
 
 
@@ -123,7 +126,7 @@ class _Cleaner:
     def node(self, raw: Mapping[str, Any], path: str) -> dict[str, object]:
         """Return the clean form of one sub-schema; `path` names it in an error."""
         raw = self._inlined(raw)
-        choices = raw.get("anyOf") or raw.get("oneOf")
+        choices = _choices(raw)
         if choices:
             return self._choice(raw, [self._inlined(choice) for choice in choices], path)
         values = _values(raw)
@@ -134,7 +137,7 @@ class _Cleaner:
         clean = {
             "type": raw.get("type") or _type_of(values),
             "description": _description(raw),
-            "enum": values,
+            "enum": [value for value in values if not isinstance(value, bool)],  # documented: texts, numbers
         }
         if not clean["type"]:
             raise JobError(
@@ -159,6 +162,8 @@ class _Cleaner:
     ) -> dict[str, object]:
         """Allow one shape and null; integers beside floats are numbers."""
         around = {key: value for key, value in raw.items() if key not in {"anyOf", "oneOf"}}
+        if isinstance(raw.get("type"), list):
+            del around["type"]
         present = [choice for choice in choices if choice.get("type") != "null"]
         number = {"type": "number"} if len(present) > 1 else {}
         if number and any(choice.get("type") not in {"integer", "number"} for choice in present):
@@ -182,12 +187,19 @@ class _Cleaner:
                 name: self.node(field, dot + name) for name, field in raw["properties"].items()
             }
             inside["required"] = raw.get("required", [])
-        others = raw.get("additionalProperties")
+        # a dict whose keys must match a pattern names its values behind that pattern
+        others = next(iter(raw.get("patternProperties", {}).values()), raw.get("additionalProperties"))
         if others is False:  # extra="forbid"
             inside["additionalProperties"] = False
         elif isinstance(others, dict):
             inside["additionalProperties"] = self.node(others, f"{path}.*")
         return inside
+
+
+def _choices(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if isinstance(raw.get("type"), list):  # from the user's own hand
+        return [{"type": name} for name in raw["type"]]
+    return list(raw.get("anyOf") or raw.get("oneOf") or [])
 
 
 def _values(raw: Mapping[str, Any]) -> list[Any]:
@@ -200,6 +212,8 @@ def _type_of(values: list[Any]) -> str:
 
 
 def _or_null(schema: dict[str, object]) -> dict[str, object]:
+    if "anyOf" in schema or isinstance(schema["type"], list):
+        return schema  # which nothing but null makes so
     if schema.keys() <= SIMPLE:
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -211,6 +225,8 @@ def _description(raw: Mapping[str, Any]) -> str:
     notes = [note] if note and word not in said.lower() else []
     notes += [text.format(_literal(raw[key])) for key, text in NOTES.items() if key in raw]
     notes += ["each only once"] if raw.get("uniqueItems") else []
+    flags = [value for value in _values(raw) if isinstance(value, bool)]
+    notes += [f"always {_literal(flags[0])}"] if len(flags) == 1 else []
     added = "; ".join(notes)
     return f"{said} ({added})" if said and added else said or added
 

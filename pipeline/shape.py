@@ -7,7 +7,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, NewType, TypeAlias, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import (
@@ -28,6 +28,7 @@ from pydantic_core import Url
 from pipeline.errors import JobError
 
 DECIMAL_PLACES = 9  # of a Decimal whose Field says nothing
+MOST_PLACES = 38  # all digits of a column of decimals
 
 
 class Kind(StrEnum):
@@ -147,6 +148,7 @@ def _model(model: type[BaseModel], path: str, within: tuple[object, ...]) -> Gro
         raise JobError(
             f"{where} contains itself", "write out as many levels as you need as models of their own"
         )
+    model.model_rebuild(raise_errors=False)  # types that were named before they were defined
     if not model.model_fields:
         raise JobError(f"{where} has no fields", "give it at least one field, such as `label: str`")
     if model.model_config.get("extra") == "allow":
@@ -181,7 +183,7 @@ def _shape(kind: object, place: _Place) -> Shape:
 
 def _class(kind: type, place: _Place) -> Shape:
     if kind in KINDS:
-        return Single(KINDS[kind], _places(place.metadata))
+        return _single(KINDS[kind], place)
     if issubclass(kind, BaseModel):
         return _model(kind, place.path, place.within)
     if issubclass(kind, Enum):
@@ -189,6 +191,16 @@ def _class(kind: type, place: _Place) -> Shape:
     if issubclass(kind, AnyUrl | Url | Path):
         return Single(Kind.WRITTEN)
     raise _foreign(kind, kind, place)
+
+
+def _single(kind: Kind, place: _Place) -> Single:
+    places = _places(place.metadata)
+    if places > MOST_PLACES:
+        raise place.refuse(
+            f"has {places} decimal places, but a table column has {MOST_PLACES} digits",
+            f"set `decimal_places` to {MOST_PLACES} or fewer, or use `str`",
+        )
+    return Single(kind, places)
 
 
 def _alias(alias: object, arguments: tuple[object, ...], place: _Place) -> Shape:
@@ -243,6 +255,11 @@ def _container(origin: object, arguments: tuple[object, ...], kind: object, plac
 
 
 def _foreign(kind: object, origin: object, place: _Place) -> JobError:
+    if isinstance(kind, ForwardRef):
+        return place.refuse(
+            f"has the type `{kind.__forward_arg__}`, which is not defined",
+            "define it in the schema's file, outside of functions, or import it there",
+        )
     name = getattr(kind, "__name__", None) or str(kind)
     if kind is Any or kind is object:
         return place.refuse(f"has the type `{name}`, which may be anything")

@@ -6,9 +6,11 @@ from pydantic import BaseModel, Field
 
 
 class Sentiment(BaseModel):
-    """The opinion of one review. The model writes the fields in this order: first the evidence, then the verdict."""
+    """The opinion of one review. Fields are written in this order: first the evidence, then the verdict."""
 
-    reason: str = Field(description="One short sentence in English: which words of the review decide the label.")
+    reason: str = Field(
+        description="One short sentence in English: which words of the review decide the label."
+    )
     label: Literal["positive", "negative", "neutral", "mixed"] = Field(
         description="What the writer thinks of the product, as the instruction defines the four labels."
     )

@@ -13,10 +13,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipeline.job import load_job
 from pipeline.ledger import Ledger, MemoryLedger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
-from pipeline.job import load_job
 from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan, check_job, make_plan
 from pipeline.report import RunReport

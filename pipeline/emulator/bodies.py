@@ -14,7 +14,8 @@ HTML_TYPE = b"text/html; charset=UTF-8"
 _LIMITS_PAGE = "https://ai.google.dev/gemini-api/docs/rate-limits"
 _QUOTA_PROSE = (
     "You exceeded your current quota, please check your plan and billing details. For more information on"
-    f" this error, head to: {_LIMITS_PAGE}. To monitor your current usage, head to: https://ai.dev/rate-limit. "
+    f" this error, head to: {_LIMITS_PAGE}. To monitor your current usage, head to:"
+    " https://ai.dev/rate-limit. "
 )
 _SERVICE = "generativelanguage.googleapis.com"
 _TYPE = "type.googleapis.com/google.rpc."

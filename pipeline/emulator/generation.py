@@ -84,8 +84,8 @@ def _limit(config: Mapping[str, Any]) -> int | None:
         raise Refused(
             invalid(
                 f"Unable to submit request because it has a maxOutputTokens value of {limit} but the"
-                f" supported range is from 1 (inclusive) to {_MOST_OUTPUT + 1} (exclusive). Update the value and"
-                " try again."
+                f" supported range is from 1 (inclusive) to {_MOST_OUTPUT + 1} (exclusive). Update the value"
+                " and try again."
             )
         )
     return limit

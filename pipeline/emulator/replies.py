@@ -14,7 +14,7 @@ from pipeline.emulator.wire import Call, Route
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the model made of a request, with its tokens.
+    """What the model made of a request, with its tokens; `details` are the prompt's by modality.
 
     `text` is None where nothing can be seen, `finish` is None where there is no candidate at all, and
     `blocked` is why the prompt was not read.
@@ -24,6 +24,7 @@ class Said:
     finish: str | None
     prompt: int
     output: int
+    details: list[dict[str, Any]]
     thoughts: int = 0
     blocked: str | None = None
 
@@ -33,7 +34,7 @@ def say(call: Call, generation: Generation) -> Said:
     subject = Subject(call.last, generation.seed)
     fill = generation.fill
     text = told(subject) if fill is None else to_json(fill(subject, True)).decode()
-    made = Said(text, "STOP", call.tokens, count_tokens(text), generation.thoughts)
+    made = Said(text, "STOP", call.tokens, count_tokens(text), call.details, generation.thoughts)
     return made if generation.limit is None else _capped(made, text, generation.limit)
 
 
@@ -72,5 +73,5 @@ def usage(made: Said, where: Route) -> dict[str, Any]:
         "thoughtsTokenCount": made.thoughts,
     }
     counts = {field: count for field, count in counts.items() if count}
-    counts["promptTokensDetails"] = [{"modality": "TEXT", "tokenCount": made.prompt}]
+    counts["promptTokensDetails"] = made.details
     return counts | ({"trafficType": "ON_DEMAND"} if where.cloud else {"serviceTier": "standard"})

@@ -5,13 +5,19 @@ import signal
 import socket
 import sys
 import threading
+import time
+from asyncio import BaseTransport
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from pipeline.emulator.app import create_app
+from pipeline.emulator.app import CONNECTION, create_app
 from pipeline.emulator.settings import Settings
 
+_HOST = "127.0.0.1"
+_PORT_TAKEN = 2  # the exit code
 _KEEP_ALIVE_S = 240  # as the API's front end; the default of 5 s would drop idle connections of clients
 
 
@@ -32,26 +38,43 @@ def serve(
 
     `announce` gets one line with the address as soon as the emulator listens. With
     `exit_with_parent` it also stops within about a second after the process that started it.
+    A port that is taken is SystemExit(2) with a line on stderr.
     """
-    server = make_server(settings, port, announce=announce, exit_with_parent=exit_with_parent)
+    listening = _listen(port)
+    server = make_server(settings, announce=announce, exit_with_parent=exit_with_parent)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again after its clean end: without this the exit code would not be 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: None)
-    server.run()
+    with listening:
+        server.run([listening])
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((_HOST, port))
+    except OSError as failed:
+        listening.close()
+        sys.stderr.write(f"emulator: cannot listen on {_HOST}:{port}: {os.strerror(failed.errno or 0)}\n")
+        raise SystemExit(_PORT_TAKEN) from None
+    return listening
 
 
 def make_server(
-    settings: Settings, port: int, *, announce: Callable[[str], None], exit_with_parent: bool = False
+    settings: Settings, *, announce: Callable[[str], None], exit_with_parent: bool = False
 ) -> uvicorn.Server:
-    """Return a server that is not yet running, for a thread of a test."""
+    """Return a server that is not yet running; it wants a bound socket, or it takes a free port."""
     config = uvicorn.Config(
-        create_app(settings),
-        host="127.0.0.1",
-        port=port,
+        create_app(settings, time.monotonic, time.time),
+        host=_HOST,
+        port=0,
+        http=_protocol(),
         log_level="warning",
         access_log=False,
         server_header=False,
+        date_header=False,
         ws="none",
         lifespan="on",
         timeout_keep_alive=_KEEP_ALIVE_S,
@@ -78,3 +101,13 @@ class _Server(uvicorn.Server):
         if self._parent is not None and counter % 10 == 0 and os.getppid() != self._parent:
             self.should_exit = True
         return await super().on_tick(counter)
+
+
+def _protocol() -> type[Any]:
+    """Return uvicorn's protocol, which besides puts the transport into each scope's state."""
+
+    def connection_made(self: Any, transport: BaseTransport) -> None:
+        AutoHTTPProtocol.connection_made(self, transport)
+        self.app_state = self.app_state | {CONNECTION: transport}
+
+    return type("Connected", (AutoHTTPProtocol,), {"connection_made": connection_made})

@@ -10,9 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pipeline.keys import request_id
-from pipeline.schema import validate
-from pipeline.template import Template
 from pydantic import BaseModel
 
 from pipeline.cache import Journal
@@ -20,8 +17,11 @@ from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
+from pipeline.keys import request_id
 from pipeline.quota import Estimate
 from pipeline.retry import Act, Step, is_final, larger_cap, next_step
+from pipeline.schema import validate
+from pipeline.template import Template
 from pipeline.usage import Tally
 
 REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."

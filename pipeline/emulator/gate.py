@@ -1,0 +1,111 @@
+"""The gate: who may call, what the request asks, whether quotas admit it and which fault it meets."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from pipeline.emulator import bodies
+from pipeline.emulator.faults import QUOTA_KINDS, REFUSAL_KINDS, Fault, Script
+from pipeline.emulator.generation import Generation, read_generation
+from pipeline.emulator.quota import Ledger
+from pipeline.emulator.refusals import refusal
+from pipeline.emulator.settings import Settings
+from pipeline.emulator.wire import Call, Refused, Route, read_call
+
+Clock = Callable[[], float]
+Headers = Iterable[tuple[bytes, bytes]]
+
+_MOST_INPUT = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may be answered. Equal requests have equal digests; `fault` is no refusal."""
+
+    call: Call
+    generation: Generation
+    digest: bytes
+    fault: Fault | None
+
+
+class Gate:
+    """Quotas and script of one emulator. Every refusal is raised as Refused."""
+
+    def __init__(self, settings: Settings, clock: Clock, wall: Clock) -> None:
+        self._settings, self._clock, self._wall = settings, clock, wall
+        self._script = Script(settings.faults)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what quotas and script have counted."""
+        told = self._settings
+        self._ledgers = {model: Ledger(told.rpm, told.tpm, told.rpd) for model in told.models}
+        self._script.restart()
+        self._ordinal = 0
+
+    def count(self, where: Route, headers: Headers, content: bytes) -> int:
+        """Return the tokens of a countTokens request."""
+        self._key(where, headers)
+        return read_call(content, counting=True).tokens
+
+    def admit(self, where: Route, headers: Headers, content: bytes) -> Admitted:
+        """Admit a generateContent request: faults come before quotas, a refusal by a quota uses up none."""
+        key = self._key(where, headers)
+        call = read_call(content)
+        generation, config = read_generation(call.config, where.model)
+        if generation.refusal is not None:
+            raise Refused(generation.refusal)
+        if call.ends_with_model and not where.model.startswith("gemini-2"):
+            raise Refused(bodies.invalid(bodies.INVALID))
+        fault = self._fault(call)
+        if fault is None or fault.kind not in QUOTA_KINDS:
+            self._charge(where, call)
+        if fault is not None and fault.kind in REFUSAL_KINDS:
+            raise Refused(refusal(fault, where, key, self._settings))
+        if call.tokens > _MOST_INPUT:
+            raise Refused(bodies.invalid(bodies.TOO_LONG))
+        return Admitted(call, generation, _digest(where.model, call.prompt, config), fault)
+
+    def _key(self, where: Route, headers: Headers) -> str:
+        """Return the caller's key or token; also see that the model exists."""
+        key = _credential(headers, b"authorization" if where.cloud else b"x-goog-api-key")
+        if where.cloud:
+            scheme, _, key = (key or "").partition(" ")
+            if scheme.lower() != "bearer" or not key or key.startswith("bad"):
+                raise Refused(bodies.no_bearer())
+        elif key is None:
+            raise Refused(bodies.error(403, "PERMISSION_DENIED", bodies.UNREGISTERED))
+        elif not key or key.startswith("bad"):
+            raise Refused(bodies.bad_key())
+        if where.model not in self._ledgers:
+            raise Refused(_not_found(where))
+        return key
+
+    def _fault(self, call: Call) -> Fault | None:
+        if not self._script:
+            return None
+        self._ordinal += 1
+        return self._script.pick(self._ordinal, call.prompt)
+
+    def _charge(self, where: Route, call: Call) -> None:
+        broken = self._ledgers[where.model].admit(self._clock(), self._wall(), call.tokens)
+        if broken:
+            raise Refused(bodies.quota_exceeded(broken, where.model, self._settings.tier))
+
+
+def _credential(headers: Headers, name: bytes) -> str | None:
+    for header, value in headers:
+        if header == name:
+            return value.decode("latin-1")
+    return None
+
+
+def _not_found(where: Route) -> bodies.Answer:
+    if where.cloud:
+        return bodies.publisher_model_not_found(where.name)
+    return bodies.model_not_found(where.name, where.version, where.method)
+
+
+def _digest(model: str, prompt: str, config: bytes) -> bytes:
+    content = f"{model}\n{prompt}\n".encode("utf-8", "surrogatepass") + config
+    return blake2b(content, digest_size=16).digest()
