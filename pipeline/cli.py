@@ -240,11 +240,11 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
             console.print(line, markup=False, soft_wrap=True)
     if report.stop is not None:
         _complain(report.stop.message, report.stop.hint)
-    elif report.table.failed and not quiet:
-        _complain(
-            f"{report.table.failed:,} rows have no answer; `_error_kind` and `_error` in the output say why",
-            "`--retry-failed` asks for them once more",
+    elif report.table.failed and not (quiet or as_json):
+        note = (
+            "hint: `_error_kind` and `_error` in the output say why rows failed; `--retry-failed` asks again"
         )
+        console.print(note, markup=False, soft_wrap=True)
 
 
 def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:
@@ -254,4 +254,5 @@ def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:
     frame = first_rows(report.output, rows)
     key, answers = checked.loaded.job.input.key, checked.layout.answers
     wanted = [name for name in (*key, *answers, "_status", "_cost_usd") if name in frame.columns]
-    Console(highlight=False).print(picture(frame.select(wanted)))
+    stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    stdout.print(picture(frame.select(wanted), stdout.width))

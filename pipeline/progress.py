@@ -18,6 +18,7 @@ from pipeline.usage import Tally
 
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
+NARROWEST = 6
 
 
 class Progress:
@@ -98,19 +99,30 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02d} h"
 
 
-def picture(frame: pl.DataFrame) -> Table:
-    """Return a table for a terminal: a line for each row, long cells cut."""
+def picture(frame: pl.DataFrame, width: int) -> Table:
+    """Return a table for a terminal of `width` letters: a line for each row, the longest cells cut."""
+    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
+    wanted = [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
     table = Table(box=SIMPLE_HEAD)
-    for name, kind in frame.schema.items():
-        table.add_column(
-            name, no_wrap=True, overflow="ellipsis", justify="right" if kind.is_numeric() else "left"
-        )
-    for row in frame.iter_rows():
-        table.add_row(*(Text(_cell(cell)) for cell in row))
+    for (name, kind), most in zip(
+        frame.schema.items(), _fitted(wanted, width - 3 * len(wanted)), strict=True
+    ):
+        side = "right" if kind.is_numeric() else "left"
+        table.add_column(name, no_wrap=True, overflow="ellipsis", width=most, justify=side)
+    for row in cells:
+        table.add_row(*map(Text, row))
     return table
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """Shorten the widest columns until all fit."""
+    fitted = list(widths)
+    while sum(fitted) > room and max(fitted) > NARROWEST:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
 
 
 def _cell(cell: object) -> str:
     if cell is None:
         return ""
-    return f"{cell:.7g}" if isinstance(cell, float) else " ".join(str(cell).split())
+    return f"{cell:.6f}".rstrip("0").rstrip(".") if isinstance(cell, float) else " ".join(str(cell).split())

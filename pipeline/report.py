@@ -10,6 +10,7 @@ from pipeline.output import Written
 from pipeline.progress import span
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
+SHOWN_USD = 5e-5  # what a cost shown with four places may hide
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class RunReport:
             f"{self.job}: {self.rows:,} rows, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"
         ]
         lines.append(self._this_run())
-        if self.requests and round(self.table.cost_usd, 6) != round(self.cost_usd, 6):
+        if self.requests and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
             lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())

@@ -34,7 +34,9 @@ def job_keys() -> list[str]:
 def flags() -> list[str]:
     """Return every flag of every command."""
     commands = rowmill.commands.values()
-    options = [option for command in commands for option in command.params if isinstance(option, click.Option)]
+    options = [
+        option for command in commands for option in command.params if isinstance(option, click.Option)
+    ]
     return sorted({name for option in options for name in option.opts if name.startswith("--")})
 
 

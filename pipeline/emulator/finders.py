@@ -10,18 +10,18 @@ from pipeline.emulator.values import CODE, EMAIL, PHONE, URL, amounts, currency,
 Find = Callable[[Subject], str | None]
 
 _SYNONYMS = {
-    "vendor": "supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur"
+    "vendor": "dodavatel sprzedawca satıcı 공급자 销售方 verkäufer säljare selger supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur"
     " proveedor emisor",
     "customer": "buyer client recipient billed bill kunde client cliente destinataire",
     "invoice": "rechnung rechnungs facture factura fattura inv receipt",
     "number": "no nr num numero numéro nummer nº n° # id ref reference",
-    "payment": "pay paid payable zahlung zahlungsart zahlbar paiement règlement pago pagamento",
+    "payment": "platba zapłata płatność ödeme 付款方式 결제 betaling betalning pay paid payable zahlung zahlungsart zahlbar paiement règlement pago pagamento",
     "method": "mode means art by via per",
-    "total": "gesamtbetrag gesamt summe importe endbetrag totale rechnungsbetrag",
-    "tax": "vat mwst ust umsatzsteuer tva iva gst steuer",
-    "subtotal": "zwischensumme netto net",
-    "due": "fällig fälligkeit fälligkeitsdatum échéance vencimiento vence scadenza until deadline",
-    "issue": "issued invoiced dated rechnungsdatum ausgestellt émise fecha",
+    "total": "grand charged zahlen zahlbetrag celkem razem zapłaty pagar betala macht 合計 合计 价税合计 합계 الإجمالي toplam totaal összesen betales payable gesamtbetrag gesamt summe importe endbetrag totale rechnungsbetrag",
+    "tax": "moms dph hst mva kdv alv pdv btw ptu nds ндс 消費税 税额 부가세 ضريبة imposto impuesto vat mwst ust umsatzsteuer tva iva gst steuer",
+    "subtotal": "base základ exkl zzgl razem_netto mdse taxable 小計 小计 不含税合计 공급가액 الفرعي netta ara matrah excl zwischensumme netto net",
+    "due": "förfallodatum splatnost termin płatności vade vervaldatum forfallsdato お支払期限 支払期限 납기 scad venc pay_by fällig fälligkeit fälligkeitsdatum échéance vencimiento vence scadenza until deadline",
+    "issue": "vystaveno wystawienia datum_vystavení 开票日期 작성일 tarih issued invoiced dated rechnungsdatum ausgestellt émise fecha",
     "date": "datum fecha data on day",
     "quantity": "qty menge quantité cantidad count pieces",
     "description": "item product article artikel name désignation bezeichnung",
@@ -45,7 +45,8 @@ _TOLD = frozenset(
 )
 _COMPANY = re.compile(
     r"(?m)^\W*((?:[^\W\d_][\w&.,' -]{1,50}?\s)"
-    r"(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|S\.?L\.?|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
+    r"(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|S\.?L\.?"
+    r"|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
 )
 _FROM = re.compile(r"\b(?:from|by|von|de chez)\s+([A-ZÄÖÜÉ][\w&'-]*(?:\s+(?:[A-ZÄÖÜÉ&][\w&.'-]*))*)")
 _INVOICE_NUMBER = re.compile(

@@ -6,51 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pipeline.emulator.vocabulary import FACES, NEGATIONS, PIECES, PLAIN, TURNING_PIECES, TURNS, WORDS
+
 _Assess = Callable[[Iterable[tuple[str, None]]], list[tuple[list[str], float, float, Any]]]
 
 _WORD = re.compile(r"[^\W\d_]+|!")
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf]")
-_CJK = re.compile("[\u0600-\u06ff\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+_UNSPACED = re.compile("[\u0590-\u06ff\u0900-\u097f\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 
 _LONGEST = 20_000  # characters of a text that are read; the mood of a book shows in its first pages
 
-
-def _scored(score: float, words: str) -> dict[str, float]:
-    return dict.fromkeys(words.split(), score)
-
-
-# What reviews say of goods and a lexicon of adjectives does not know, and other languages' plainest words.
-_WORDS = (
-    _scored(0.7, "loves recommend recommended flawless flawlessly delighted sturdy comfy gorgeous bargain")
-    | _scored(0.5, "thanks thank durable reliable cosy cozy pleased impressed works")
-    | _scored(-0.7, "refund scam defective faulty unusable rubbish junk crap avoid waste wasted scratched")
-    | _scored(
-        -0.6, "broke breaks leaked leaks leaking crashed crashes stopped died failed fails cracked missing"
-    )
-    | _scored(
-        -0.4, "returned returning complaint complain peeling stains smells noisy flimsy delayed unanswered"
-    )
-    | _scored(
-        0.7, "gut super toll klasse prima zufrieden begeistert empfehlenswert perfekt hervorragend besser"
-    )
-    | _scored(-0.7, "schlecht schlechte kaputt enttäuscht enttäuschend mangelhaft defekt reklamation leider")
-    | _scored(0.7, "bon bonne excellent excellente parfait parfaite génial ravie ravi recommande")
-    | _scored(-0.7, "mauvais mauvaise nul nulle déçu déçue décevant retard cassé cassée horrible odeur")
-    | _scored(
-        0.7, "bueno buena excelente perfecto perfecta encanta feliz contento recomiendo suave maravilla"
-    )
-    | _scored(-0.7, "malo mala peor pésimo roto rota decepción decepcionado decepcionada defectuoso")
-    | _scored(0.7, "ottimo ottima perfetto perfetta buono ótimo ótima perfeito świetny świetnie polecam")
-    | _scored(-0.7, "pessimo pessima rotto péssimo avariado zepsuty słaby zły niestety")
-)
-_PIECES = _scored(
-    0.7,
-    "좋아 좋은 훌륭 만족 추천 최고 好き 良い 最高 満足 おすすめ 很好 喜欢 满意 推荐 很棒"
-    " مريح أنصح ممتاز رائع",
-) | _scored(-0.7, "나쁜 별로 최악 실망 고장 불만 환불 悪い 最悪 残念 壊れ 很差 失望 坏了 سيء سيئ رديء")
-_FACES = _scored(0.8, "😊 😀 😃 😄 😁 😍 🥰 😘 👍 🎉 💛 💚 💙 🧡 💜 ❤ ⭐ 🌟 ✨ 🙌 👌 🤩 💯") | _scored(
-    -0.8, "😡 😠 🤬 👎 😞 😢 😭 😤 💔 🤮 🤢 😒 😩 🙄 ☹ 🚫 🗑"
-)
 
 _STARS = re.compile(
     r"(?i)\b(?:stars?|rating|sterne?|note)\s*[:=]\s*([1-5])\b"
@@ -82,23 +47,43 @@ def mood(text: str) -> Mood:
     text = text[:_LONGEST]
     plain = text.lower().replace("’", "'").replace("n't", " not")
     words = _WORD.findall(plain)
-    found = [(" ".join(chunk), score) for chunk, score, *_ in assessor()((word, None) for word in words)]
-    found += [(word, _WORDS[word]) for word in words if word in _WORDS]
+    found = _english(words) + _ours(words)
+    turns = not TURNS.isdisjoint(words)
     if not plain.isascii():
-        found += [(face, _FACES[face]) for face in _EMOJI.findall(plain) if face in _FACES]
-        if _CJK.search(plain):
-            found += [(piece, score) for piece, score in _PIECES.items() if piece in plain]
-    return _summed(found, _STARS.search(text))
-
-
-def _summed(found: list[tuple[str, float]], stars: re.Match[str] | None) -> Mood:
-    found = [(word, score) for word, score in found if score]
+        found += [(face, FACES[face]) for face in _EMOJI.findall(plain) if face in FACES]
+        if _UNSPACED.search(plain):
+            found += [(piece, score) for piece, score in PIECES.items() if piece in plain]
+            turns = turns or any(piece in plain for piece in TURNING_PIECES)
+    stars = _STARS.search(text)
     if stars is not None:
         found.append((stars[0], (int(stars[1] or stars[2]) - 3) / 2))
+    return _summed(found, turns=turns)
+
+
+def _english(words: list[str]) -> list[tuple[str, float]]:
+    """Return the chunks that TextBlob scores, without the words that only describe."""
+    chunks = assessor()((word, None) for word in words)
+    return [(" ".join(chunk), score) for chunk, score, *_ in chunks if score and chunk[-1] not in PLAIN]
+
+
+def _ours(words: list[str]) -> list[tuple[str, float]]:
+    """Return our own words; after a negation they mean half of the opposite."""
+    found = []
+    for place, word in enumerate(words):
+        score = WORDS.get(word)
+        if score is not None:
+            denied = not NEGATIONS.isdisjoint(words[max(0, place - 2) : place])
+            found.append((f"not {word}", -score / 2) if denied else (word, score))
+    return found
+
+
+def _summed(found: list[tuple[str, float]], *, turns: bool) -> Mood:
+    """Take the mean; a text that says `but` is mixed where its words lean to one side only a little."""
     if not found:
         return Mood(0.0, mixed=False, words=())
     polarity = sum(score for _, score in found) / len(found)
     best, worst = max(score for _, score in found), min(score for _, score in found)
     found.sort(key=lambda pair: -abs(pair[1]))
-    mixed = best >= 0.3 and worst <= -0.3 and abs(polarity) < 0.3
-    return Mood(max(-1.0, min(1.0, polarity)), mixed, tuple(word.strip(" !") for word, _ in found[:3]))
+    mixed = (best >= 0.3 and worst <= -0.3 and abs(polarity) < 0.3) or turns
+    telling = dict.fromkeys(word.strip(" !") for word, _ in found)
+    return Mood(max(-1.0, min(1.0, polarity)), mixed, tuple(telling)[:3])

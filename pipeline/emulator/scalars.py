@@ -135,7 +135,7 @@ def _certainty(subject: Subject) -> float:
 def _clamped(value: float, low: float | None, high: float | None, whole: bool) -> float | int:
     value = value if low is None else max(low, value)
     value = value if high is None else min(high, value)
-    return round(value) if whole or value.is_integer() else value
+    return round(value) if whole or float(value).is_integer() else value
 
 
 def fill_boolean(_node: dict[str, Any], scope: Scope) -> Fill:

@@ -12,7 +12,7 @@ _OPENING = re.compile(
     r"(?im)^[ \t]*(?:\*\*)?(?:review|text|comment|message|feedback|tweet|post|input|document|ticket|article|"
     r"question|passage|row|bewertung|kommentar|avis|reseña)(?:\*\*)?[ \t]*[:：][ \t]*(?:\*\*)?"
 )
-_FENCED = re.compile(r'(?s)<([a-z_]+)(?:\s[^>]*)?>(.+?)</\1>|"""(.+?)"""|```[a-z]*\n(.+?)```')
+_FENCED = re.compile(r'(?s)<([a-z_]+)(?:\s[^>]*)?>(.*)</\1>|"""(.+?)"""|```[a-z]*\n(.+?)```')
 _ROWS = (
     re.compile(r'(?s)<(?P<tag>[a-z_]+)\b[^>]*?\b(?:id|key|n)="(?P<id>[^"]+)"[^>]*>(?P<text>.*?)</(?P=tag)>'),
     re.compile(r"(?ms)^\s*\[(?P<id>[\w-]+)\]:?\s*(?P<text>.*?)(?=^\s*\[[\w-]+\]|\Z)"),
@@ -33,7 +33,7 @@ class Subject:
         """The text without the instructions before it, where a label, a tag or a fence shows its start."""
         fenced = _FENCED.search(self.text)
         if fenced is not None:
-            return (fenced[2] or fenced[3] or fenced[4]).strip()
+            return (fenced[2] or fenced[3] or fenced[4] or "").strip()
         opening = _OPENING.search(self.text)
         return self.text[opening.end() :].strip() if opening is not None else self.text.strip()
 

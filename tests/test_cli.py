@@ -1,0 +1,345 @@
+"""The command line: exit codes, messages, precedence, secrets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import cli
+from tests.conftest import Emulator, Project, emulating
+
+ROOT = Path(__file__).parent.parent
+KEY = "AIzaSy-not-a-key-but-looks-like-one-0123"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command has printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs the command in this process."""
+
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: object) -> Said:
+        """Run `rowmill` with these words."""
+        self.monkeypatch.setattr(sys, "argv", ["rowmill", *map(str, words)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        printed = self.capsys.readouterr()
+        return Said(int(ended.value.code or 0), printed.out, printed.err)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Shell:
+    """Return the command in an environment of its own."""
+    for name in list(os.environ):
+        if name.startswith(("GOOGLE_", "GEMINI_", "ROWMILL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ROWMILL_STATE_DIR", str(tmp_path / "state"))
+    return Shell(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator without quotas."""
+    with emulating("--fault", "finish-safety~<finish-safety>") as running:
+        yield running
+
+
+def test_no_key_names_both_ways_out(shell: Shell, project: Project) -> None:
+    """Without a key nothing falls back to the emulator silently."""
+    project.rows(["good"])
+    said = shell("run", project.job)
+    assert said.code == 2
+    assert "GEMINI_API_KEY" in said.err
+    assert "--offline" in said.err
+    assert not (project.folder / ".rowmill").exists()
+
+
+def test_offline_says_that_no_model_answered(shell: Shell, project: Project) -> None:
+    """A run on the emulator says so in the summary and in the table."""
+    project.rows(["good", "bad"])
+    said = shell("run", project.job, "--offline")
+    assert said.code == 0
+    assert "not from a model" in said.err
+    assert set(project.table()["_source"]) == {"emulator"}
+
+
+def test_json_is_all_that_stands_on_stdout(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """With `--json` standard output is one JSON document and standard error stays empty."""
+    project.rows(["good", "<finish-safety>"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    said = shell("run", project.job, "--base-url", emulator.address, "--json")
+    report = json.loads(said.out)
+    assert (said.code, report["exit_code"], report["ok"], report["failed"]) == (1, 1, 1, 1)
+    assert report["this_run"]["failures"] == {"safety": 1}
+    assert said.err == ""
+
+
+def test_quiet_prints_nothing(shell: Shell, project: Project) -> None:
+    """With `--quiet` a run that went well says nothing."""
+    project.rows(["good"])
+    assert shell("run", project.job, "--offline", "--quiet") == Said(0, "", "")
+
+
+def test_show_prints_the_first_rows(shell: Shell, project: Project) -> None:
+    """`--show` prints that many results on standard output, and no more."""
+    project.rows(["good", "bad", "good"])
+    said = shell("run", project.job, "--offline", "--show", 2)
+    assert said.out.count("ok") == 2
+    assert "positive" in said.out
+
+
+def test_flags_win_over_environment_and_job_file(shell: Shell, project: Project) -> None:
+    """Flags over environment over job file."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell.monkeypatch.setenv("ROWMILL_STATUS_RPD", "7")
+    assert json.loads(shell("status", project.job, "--json").out)["requests_per_day"] == 7
+    assert json.loads(shell("status", project.job, "--json", "--rpd", 9).out)["requests_per_day"] == 9
+
+
+def test_status_tells_how_far_a_job_is(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """Rows, cost and today's requests, without a request; nothing is written by asking."""
+    project.rows(["good", "<finish-safety>", "bad"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = ("--base-url", emulator.address)
+    before = json.loads(shell("status", project.job, *at, "--json").out)
+    assert (before["pending"], before["requests_today"]) == (3, 0)
+    assert not (project.folder / ".rowmill").exists()
+    shell("run", project.job, *at)
+    after = json.loads(shell("status", project.job, *at, "--json").out)
+    assert (after["ok"], after["failed"], after["pending"], after["requests_today"]) == (2, 1, 0, 3)
+    assert "3 rows, 2 ok, 1 failed, 0 pending" in shell("status", project.job, *at).out
+
+
+def test_schema_prints_what_is_sent_and_what_comes_out(shell: Shell, project: Project) -> None:
+    """The JSON schema comes first, then the Arrow schema; without an input its columns are left out."""
+    said = shell("schema", project.job)
+    assert '"enum"' in said.out
+    assert "label: dictionary" in said.out
+    assert "does not exist" in said.err
+    assert said.code == 0
+
+
+def test_input_and_output_flags_start_from_the_working_folder(shell: Shell, project: Project) -> None:
+    """Paths on the command line are the shell's, paths in the job file are the project's."""
+    elsewhere = project.folder / "elsewhere"
+    elsewhere.mkdir()
+    pl.DataFrame({"id": ["1"], "text": ["good"]}).write_csv(elsewhere / "other.csv")
+    shell.monkeypatch.chdir(elsewhere)
+    said = shell("run", project.job, "--offline", "--input", "other.csv", "--output", "here.csv")
+    assert said.code == 0
+    assert pl.read_csv(elsewhere / "here.csv").height == 1
+
+
+@pytest.mark.parametrize("fault", ["403-echo", "400-key"])
+def test_the_key_is_never_shown(shell: Shell, project: Project, fault: str) -> None:
+    """The API echoes keys; neither messages nor files nor the summary hold them."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--fault", f"{fault}@1") as echoing:
+        said = shell("run", project.job, "--base-url", echoing.address, "--json")
+    assert said.code == 5
+    assert KEY not in said.out + said.err
+    files = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert files
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+def test_an_unknown_flag_is_a_usage_error(shell: Shell, project: Project) -> None:
+    """Usage errors have exit code 2."""
+    assert shell("run", project.job, "--ofline").code == 2
+
+
+def test_a_bug_is_not_taken_for_failed_rows(shell: Shell, project: Project) -> None:
+    """An error that nobody foresaw shows its traceback and has an exit code of its own."""
+    project.rows(["good"])
+    shell.monkeypatch.setattr(cli, "run_job", lambda *_, **__: 1 / 0)
+    said = shell("run", project.job, "--offline")
+    assert said.code == cli.BUG
+    assert "ZeroDivisionError" in said.err
+
+
+def spoil(project: Project, what: str) -> None:
+    """Break one thing of a project."""
+    rows, schema = project.folder / "rows.csv", project.folder / "schemas" / "label.py"
+    match what:
+        case "missing file":
+            rows.unlink()
+        case "empty file":
+            rows.write_text("")
+        case "unreadable encoding":
+            rows.write_bytes("id,text\n1,schön\n".encode("latin-1"))
+        case "ragged CSV":
+            rows.write_text("id,text\n1,good,extra\n")
+        case "short CSV":
+            rows.write_text("id,text\n1\n2,good\n")
+        case "missing key column":
+            project.change('key = ["id"]', 'key = ["ident"]')
+        case "duplicate keys":
+            rows.write_text("id,text\n1,good\n1,bad\n")
+        case "template column":
+            project.change("{{ text }}", "{{ texts }}")
+        case "schema does not import":
+            schema.write_text("import no_such_module")
+        case "no Pydantic model":
+            schema.write_text("class Label: ...")
+        case "schema for no API":
+            schema.write_text("import pydantic\nclass Label(pydantic.BaseModel):\n    x: object\n")
+        case "output not writable":
+            (project.folder / "out").write_text("a file")
+        case "output is input":
+            project.change("out/labels.parquet", "rows.csv")
+        case "unknown key":
+            project.change("[limits]", "[limits]\nrmp = 5")
+        case "retired model":
+            project.change("gemini-3.1-flash-lite", "gemini-3.1-flash-lite-preview")
+        case "clash of names":
+            rows.write_text("id,text,label\n1,good,x\n")
+        case "no TOML":
+            project.job.write_text("name = ")
+        case _:
+            raise AssertionError(what)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("missing file", "does not exist"),
+        ("empty file", "is empty"),
+        ("unreadable encoding", "UTF-8"),
+        ("ragged CSV", "line 2"),
+        ("short CSV", "line 2"),
+        ("missing key column", "`id`"),
+        ("duplicate keys", "same key `1`"),
+        ("template column", "`text`"),
+        ("schema does not import", "no_such_module"),
+        ("no Pydantic model", "not a Pydantic model"),
+        ("schema for no API", "`x`"),
+        ("output not writable", "cannot be written"),
+        ("output is input", "input itself"),
+        ("unknown key", "`rpm`"),
+        ("retired model", "`gemini-3.1-flash-lite`"),
+        ("clash of names", "prefix"),
+        ("no TOML", "TOML"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_hint(shell: Shell, project: Project, what: str, says: str) -> None:
+    """Exit code 2, one line that names the fault, a hint, and nothing written."""
+    project.rows(["good", "bad"])
+    spoil(project, what)
+    before = sorted(project.folder.rglob("*"))
+    said = shell("run", project.job, "--offline")
+    error, blank, hint = said.err.strip().split("\n")
+    assert said.code == 2
+    assert error.startswith("error: ")
+    assert blank == ""
+    assert hint.startswith("hint: ")
+    assert says in said.err
+    assert [path for path in sorted(project.folder.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+def test_a_second_run_of_the_same_job_is_refused(shell: Shell, project: Project) -> None:
+    """While one process runs a job another gets exit code 4 and is told which process that is."""
+    project.rows([f"good {n}" for n in range(50)])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--latency", "30") as slow, started(project, slow) as first:
+        wait_for(lambda: (project.folder / ".rowmill").exists() and slow.stats()["requests"] > 0)
+        said = shell("run", project.job, "--base-url", slow.address)
+        first.kill()
+        first.wait()
+    assert said.code == 4
+    assert f"process {first.pid}" in said.err
+
+
+def started(project: Project, emulator: Emulator, *flags: str) -> "subprocess.Popen[str]":
+    """Start a run as a process of its own."""
+    environment = {**os.environ, "GEMINI_API_KEY": KEY, "ROWMILL_STATE_DIR": str(project.folder / "state")}
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "run",
+        str(project.job),
+        "--base-url",
+        emulator.address,
+        *flags,
+    ]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True)
+
+
+def wait_for(condition: "object", seconds: float = 30.0) -> None:
+    """Wait until something outside this process is true."""
+    ends = time.monotonic() + seconds
+    assert callable(condition)
+    while not condition():
+        assert time.monotonic() < ends, "it never came true"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_and_the_same_command_continues(project: Project, signum: int) -> None:
+    """Ctrl-C and SIGTERM let what is in flight end, exit with 3, and nothing is asked twice."""
+    project.rows([f"good {n}" for n in range(400)])
+    with emulating("--latency", "0.2") as emulator:
+        with started(project, emulator, "--concurrency", "8") as first:
+            wait_for(lambda: emulator.stats()["answered"] >= 20)
+            first.send_signal(signum)
+            _, err = first.communicate(timeout=30)
+        assert first.returncode == 3
+        assert "run the same command again" in err
+        with started(project, emulator, "--concurrency", "200") as second:
+            second.communicate(timeout=60)
+        assert second.returncode == 0
+        assert emulator.stats()["repeated"] == 0
+    assert project.table().height == 400
+    assert set(project.table()["_status"]) == {"ok"}
+
+
+def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
+    """Killed five times: the same table, and only requests in flight were sent twice."""
+    project.rows([f"good number {n}" for n in range(600)])
+    workers, kills = 16, 5
+    with emulating("--latency", "0.05") as emulator:
+        for turn in range(kills):
+            with started(project, emulator, "--concurrency", str(workers)) as process:
+                goal = 90 * (turn + 1)
+                wait_for(lambda goal=goal: emulator.stats()["answered"] >= goal)  # type: ignore[misc]
+                process.kill()
+                process.communicate()
+        with started(project, emulator, "--concurrency", str(workers)) as last:
+            last.communicate(timeout=60)
+        repeated = emulator.stats()["repeated"]
+    broken = project.table().drop("_latency_ms")
+    assert last.returncode == 0
+    assert repeated <= kills * workers
+    other = Project(project.folder / "unbroken")
+    for name in ("jobs", "schemas"):
+        (other.folder / name).mkdir(parents=True)
+    other.job.write_text(project.job.read_text())
+    (other.folder / "schemas" / "label.py").write_text((project.folder / "schemas" / "label.py").read_text())
+    other.rows([f"good number {n}" for n in range(600)])
+    with emulating() as emulator:
+        other.run(emulator.address)
+    assert broken.equals(other.table().drop("_latency_ms"))
