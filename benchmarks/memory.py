@@ -43,15 +43,8 @@ class Stages:
         if self.project.output.parent.exists():
             return "output"
         done = self.project.parts * PART_ROWS / self.project.rows
-        return (
-            "start"
-            if not done
-            else "first quarter"
-            if done <= 1 / 4
-            else "second quarter"
-            if done <= 1 / 2
-            else "second half"
-        )
+        passed = sum(done > mark for mark in (0, 1 / 4, 1 / 2))
+        return STAGES[passed]
 
 
 def _memory(pid: int) -> tuple[float, float] | None:

@@ -9,5 +9,5 @@ class Review(BaseModel):
     """What a review says."""
 
     sentiment: Literal["positive", "negative", "neutral"]
-    score: int = Field(ge=1, le=5, description="1 is the worst, 5 the best")
+    topic: Literal["product", "delivery", "service"] = Field(description="what it is about most")
     reason: str = Field(description="one short sentence")

@@ -3,19 +3,13 @@
 Only what changes the answers is a job's identity; limits, time limits, paths and prices are not.
 """
 
-import importlib.util
 import json
 import os
-import sys
 import tomllib
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
-from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -23,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import models
 from pipeline.errors import JobError
+from pipeline.schema_file import load_schema, nearest, one_line
 
 Format = Literal["csv", "tsv", "parquet", "ndjson", "ipc"]
 Level = Literal["minimal", "low", "medium", "high"]
@@ -204,18 +199,6 @@ def model_settings(section: ModelSection, model: models.Model) -> models.Setting
     )
 
 
-def load_schema(project: Path, schema_path: str) -> type[BaseModel]:
-    """Import the schema class that `file.py:Class` names; raises JobError with the line that fails."""
-    file, _, name = schema_path.rpartition(":")
-    module = _import_file(Path(os.path.abspath(resolve(project, file))), file)
-    found = getattr(module, name, None)
-    if found is None:
-        raise _no_class(module, file, name)
-    if not (isinstance(found, type) and issubclass(found, BaseModel)):
-        raise JobError(f"`{name}` in `{file}` is not a Pydantic model", "derive it from `pydantic.BaseModel`")
-    return found
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -226,7 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as exc:
         raise JobError(f"job file `{path}` is not UTF-8 text", "save it with the encoding UTF-8") from exc
     except tomllib.TOMLDecodeError as exc:
-        cause = _sentence(exc)
+        cause = one_line(exc)
         raise JobError(
             f"job file `{path}` is not TOML: {cause[0].lower()}{cause[1:]}", "correct that line"
         ) from exc
@@ -234,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _nearby_jobs(path: Path) -> str:
     names = [file.name for file in path.parent.glob("*.toml")]
-    return _suggest(path.name, names) or "name a TOML file, for example `jobs/sentiment.toml`"
+    return nearest(path.name, names) or "name a TOML file, for example `jobs/sentiment.toml`"
 
 
 def _merge(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,11 +238,11 @@ def _explain(errors: list[ErrorDetails], path: Path) -> JobError:
     dotted = ".".join(str(part) for part in loc)
     if error["type"] == "extra_forbidden":
         known = _keys(loc[:-1])
-        hint = _suggest(str(loc[-1]), known) or "known keys: " + ", ".join(f"`{key}`" for key in known)
+        hint = nearest(str(loc[-1]), known) or "known keys: " + ", ".join(f"`{key}`" for key in known)
         return JobError(f"unknown key `{loc[-1]}` in {_table_name(loc[:-1], path)}", hint)
     if error["type"] == "missing":
         return JobError(f"`{dotted}` is missing", f"add `{loc[-1]}` to {_table_name(loc[:-1], path)}")
-    value = _sentence(json.dumps(error["input"], default=str, ensure_ascii=False))
+    value = one_line(json.dumps(error["input"], default=str, ensure_ascii=False))
     shown = value if len(value) <= 60 else value[:59] + "…"
     wanted = _PATTERNS[dotted] if error["type"] == "string_pattern_mismatch" else _wanted(error)
     return JobError(f"`{dotted}` must be {wanted}, not `{shown}`", f"correct `{dotted}` in `{path}`")
@@ -303,46 +286,3 @@ def _keys(loc: Iterable[int | str]) -> list[str]:
             kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Section)
         )
     return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _import_file(path: Path, file: str) -> ModuleType:
-    name = f"rowmill_schema_{blake2b(os.fsencode(path), digest_size=8).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        names = [near.name for near in path.parent.glob("*.py")]
-        hint = _suggest(path.name, names) or "`schema` is `file.py:Class`, relative to the project"
-        raise JobError(f"schema file `{file}` does not exist in `{path.parent}`", hint)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # Pydantic looks forward references up there
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as exc:  # the user's own code may raise anything: translated only here
-        sys.modules.pop(name, None)
-        cause = f"{type(exc).__name__}{_place(exc, path)}: {_sentence(getattr(exc, 'msg', exc))}"
-        raise JobError(f"schema file `{file}` does not import: {cause}", f"try `python {file}`") from exc
-    return module
-
-
-def _place(exc: BaseException, path: Path) -> str:
-    frames = traceback.extract_tb(exc.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    if isinstance(exc, SyntaxError) and exc.filename == str(path):
-        lines.append(exc.lineno)
-    return f" at line {lines[-1]}" if lines else ""
-
-
-def _no_class(module: ModuleType, file: str, name: str) -> JobError:
-    own = [key for key, kind in vars(module).items() if getattr(kind, "__module__", "") == module.__name__]
-    return JobError(
-        f"schema file `{file}` has no class `{name}`",
-        _suggest(name, own) or "it has " + (", ".join(f"`{key}`" for key in own) or "no class at all"),
-    )
-
-
-def _suggest(word: str, known: Iterable[str]) -> str:
-    near = get_close_matches(word, list(known), n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
-
-
-def _sentence(words: object) -> str:
-    return " ".join(str(words).split())

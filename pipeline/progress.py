@@ -107,8 +107,13 @@ def picture(frame: pl.DataFrame, width: int) -> Table:
     for (name, kind), most in zip(
         frame.schema.items(), _fitted(wanted, width - 3 * len(wanted)), strict=True
     ):
-        side = "right" if kind.is_numeric() else "left"
-        table.add_column(name, no_wrap=True, overflow="ellipsis", width=most, justify=side)
+        table.add_column(
+            name,
+            no_wrap=True,
+            overflow="ellipsis",
+            width=most,
+            justify="right" if kind.is_numeric() else "left",
+        )
     for row in cells:
         table.add_row(*map(Text, row))
     return table

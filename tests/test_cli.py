@@ -325,7 +325,7 @@ def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
         for turn in range(kills):
             with started(project, emulator, "--concurrency", str(workers)) as process:
                 goal = 90 * (turn + 1)
-                wait_for(lambda goal=goal: emulator.stats()["answered"] >= goal)  # type: ignore[misc]
+                wait_for(lambda goal=goal: emulator.stats()["answered"] >= goal)
                 process.kill()
                 process.communicate()
         with started(project, emulator, "--concurrency", str(workers)) as last:

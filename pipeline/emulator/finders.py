@@ -2,26 +2,36 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 
 from pipeline.emulator.subject import Subject
-from pipeline.emulator.values import CODE, EMAIL, PHONE, URL, amounts, currency, numbers
+from pipeline.emulator.values import CODE, DATE, EMAIL, PHONE, URL, amounts, currency, numbers
 
 Find = Callable[[Subject], str | None]
 
 _SYNONYMS = {
-    "vendor": "dodavatel sprzedawca satıcı 공급자 销售方 verkäufer säljare selger supplier seller merchant issuer from sender company firma lieferant fournisseur vendeur"
-    " proveedor emisor",
-    "customer": "buyer client recipient billed bill kunde client cliente destinataire",
+    "vendor": "dodavatel sprzedawca satıcı 공급자 销售方 verkäufer säljare selger supplier seller"
+    " merchant issuer from sender company firma lieferant fournisseur vendeur proveedor"
+    " emisor",
+    "customer": "buyer client recipient billed bill kunde cliente destinataire",
     "invoice": "rechnung rechnungs facture factura fattura inv receipt",
     "number": "no nr num numero numéro nummer nº n° # id ref reference",
-    "payment": "platba zapłata płatność ödeme 付款方式 결제 betaling betalning pay paid payable zahlung zahlungsart zahlbar paiement règlement pago pagamento",
+    "payment": "platba zapłata płatność ödeme 付款方式 결제 betaling betalning pay paid payable zahlung"
+    " zahlungsart zahlbar paiement règlement pago pagamento",
     "method": "mode means art by via per",
-    "total": "grand charged zahlen zahlbetrag celkem razem zapłaty pagar betala macht 合計 合计 价税合计 합계 الإجمالي toplam totaal összesen betales payable gesamtbetrag gesamt summe importe endbetrag totale rechnungsbetrag",
-    "tax": "moms dph hst mva kdv alv pdv btw ptu nds ндс 消費税 税额 부가세 ضريبة imposto impuesto vat mwst ust umsatzsteuer tva iva gst steuer",
-    "subtotal": "base základ exkl zzgl razem_netto mdse taxable 小計 小计 不含税合计 공급가액 الفرعي netta ara matrah excl zwischensumme netto net",
-    "due": "förfallodatum splatnost termin płatności vade vervaldatum forfallsdato お支払期限 支払期限 납기 scad venc pay_by fällig fälligkeit fälligkeitsdatum échéance vencimiento vence scadenza until deadline",
-    "issue": "vystaveno wystawienia datum_vystavení 开票日期 작성일 tarih issued invoiced dated rechnungsdatum ausgestellt émise fecha",
+    "total": "grand charged zahlen zahlbetrag celkem razem zapłaty pagar betala macht 合計 合计 价税合计"
+    " 합계 الإجمالي toplam totaal összesen betales payable gesamtbetrag gesamt summe importe"
+    " endbetrag totale rechnungsbetrag",
+    "tax": "moms dph hst mva kdv alv pdv btw ptu nds ндс 消費税 税额 부가세 ضريبة imposto impuesto vat"
+    " mwst ust umsatzsteuer tva iva gst steuer",
+    "subtotal": "base základ exkl zzgl mdse taxable 小計 小计 不含税合计 공급가액 الفرعي netta ara"
+    " matrah excl zwischensumme netto net",
+    "due": "bis até jusqu entro hasta collect förfallodatum splatnost termin płatności vade"
+    " vervaldatum forfallsdato お支払期限 支払期限 납기 scad venc pay_by fällig fälligkeit"
+    " fälligkeitsdatum échéance vencimiento vence scadenza until deadline",
+    "issue": "vystaveno wystawienia datum_vystavení 开票日期 작성일 tarih issued invoiced dated"
+    " rechnungsdatum ausgestellt émise fecha",
     "date": "datum fecha data on day",
     "quantity": "qty menge quantité cantidad count pieces",
     "description": "item product article artikel name désignation bezeichnung",
@@ -48,11 +58,38 @@ _COMPANY = re.compile(
     r"(?:GmbH(?: & Co\. KG)?|AG|KG|Ltd\.?|Limited|Inc\.?|LLC|PLC|S\.?A\.?R?\.?L?\.?|S\.?L\.?"
     r"|SpA|S\.p\.A\.|B\.?V\.?|Oy|AB|ApS|Sp\. z o\.o\.|Co\.))(?!\w)"
 )
+_CLAUSE = re.compile(
+    r"\n|;\s|,\s(?!\d)|\s/\s|\s{2,}(?=[^\W\d]{2,}\s[^\n]*\d)|\.\s+(?=[^\W\d_])"
+    r"|(?<=\d[.,]\d\d)\s\+\s"
+)
+_CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
+_TERM = re.compile(
+    r"(?i)\b(\d{1,3})\s?(?:days|tagen?|jours|días|dias|giorni|dagen|dagar|dager|dní|dni|gün|дней|天|日以内|일)"
+)
+_TITLES = frozenset(
+    {
+        "invoice",
+        "quantity",
+        "description",
+        "total",
+        "tax",
+        "faktura",
+        "fatura",
+        "請求書",
+        "gutschrift",
+        "credit",
+    }
+    | {"거래명세서", "발票", "发票", "statement", "confirmed", "bill"}
+)
+_GREETING = re.compile(
+    r"(?i)\s*(?:hi|hello|dear|hallo|liebe[rs]?|bonjour|hola|ciao|olá|from|subject|to|re)\b"
+)
 _FROM = re.compile(r"\b(?:from|by|von|de chez)\s+([A-ZÄÖÜÉ][\w&'-]*(?:\s+(?:[A-ZÄÖÜÉ&][\w&.'-]*))*)")
 _INVOICE_NUMBER = re.compile(
-    r"(?i)(?:invoice|rechnung\w*|facture|factura|fattura|receipt|inv)\b[ \t]*"
-    r"(?:number|nummer|no\b\.?|nr\b\.?|num\b\.?|n[°º]|#|id\b)?"
-    r"[ \t]*[:#]?[ \t]*((?=[\w/.-]*\d)[A-Z0-9][\w/.-]*[\w])"
+    r"(?i)(?:invoice|rechnung\w*|gutschrift|facture|factura|fattura|faktura|fatura|ricevuta fiscale|receipt"
+    r"|inv|nf|comprobante|check|order|statement|honoraires|فاتورة|号码|番号|번호)(?!\w)[ \t]*"
+    r"(?:vat[ \t]*)?(?:number|nummer|no\b\.?|nr\b\.?|num\b\.?|n[°º.]|č\.|رقم|#|id\b)?"
+    r"[ \t]*[:：#]?[ \t]*(?:[A-Z]{2}[ ](?=\d{4}/))?((?=[\w/.-]*\d)[^\W_][\w/.-]*\w|\d)"
 )
 
 
@@ -112,17 +149,23 @@ def money(subject: Subject, words: frozenset[str]) -> Decimal | None:
     wanted = words & _MONEY - {"amount"} or words & {"amount", "unit", "price"} or words
     found: Decimal | None = None
     rank = 0
-    for line in subject.core.splitlines():
+    cents = _CENTS.search(subject.core) is not None
+    for line in _CLAUSE.split(DATE.sub(" ", subject.core)):
         said = name_words(re.sub(r"[\d.,:%€$£]+", " ", line))
         shared = len(said & wanted) * 2 + len(said & words)
         if not said & wanted or (("subtotal" in said or "sub" in said) and "subtotal" not in wanted):
             continue
-        values = amounts(line)
+        values = [value for value in amounts(line) if not cents or _has_cents(value)]
         if values and shared >= rank:
             found, rank = values[-1], shared
     if found is None and "total" in wanted and subject.items:
         return sum((item.amount for item in subject.items), Decimal())
     return found
+
+
+def _has_cents(value: Decimal) -> bool:
+    """Tell an amount from a year or a count, where a text writes its amounts with cents."""
+    return value.as_tuple().exponent == -2
 
 
 def number(subject: Subject, words: frozenset[str]) -> Decimal | None:
@@ -174,6 +217,8 @@ def _dated(words: frozenset[str], suffix: str) -> Find:
         hit = next((value for value, before in said if before & wanted), None)
         if hit is None and not wanted & {"due", "delivery", "paid", "payment", "shipping", "end"}:
             hit = next((value for value, before in said if not before & {"due", "delivery", "payment"}), None)
+        if hit is None and "due" in wanted and said and (term := _TERM.search(subject.core)):
+            hit = said[0][0] + timedelta(days=int(term[1]))
         return None if hit is None else hit.isoformat() + suffix
 
     return find
@@ -186,15 +231,15 @@ def _vendor(subject: Subject) -> str | None:
     match = _COMPANY.search(subject.core) or _FROM.search(subject.core)
     if match is not None:
         return match[1].strip(" ,.*#")
-    return next((line.strip(" *#") for line in subject.core.splitlines() if _is_name(line)), None)
+    names = (_name(line) for line in subject.core.splitlines())
+    return next((name for name in names if name is not None), None)
 
 
-def _is_name(line: str) -> bool:
-    return (
-        bool(line.strip())
-        and len(line) < 60
-        and not re.search(r"(?i)\d|:|invoice|rechnung|facture|factura", line)
-    )
+def _name(line: str) -> str | None:
+    """Return what a line starts with if that can be a name."""
+    name = re.split(r"\s{2,}|\s[·|/–—-]+\s|,\s|\s\*", line.strip(" *#\ufeff\u200b"))[0].strip(" *#|-\u200b")
+    plain = 1 < len(name) < 60 and not _GREETING.match(name)
+    return name if plain and not re.search(r"\d|:", name) and not name_words(name) & _TITLES else None
 
 
 def _invoice_number(subject: Subject) -> str | None:

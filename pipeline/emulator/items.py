@@ -24,6 +24,8 @@ _NOISE = re.compile(
 )
 _NUMBERED = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)](?=\s)|#\d+)\s*")
 
+_PLACE = re.compile(r"^\s*\d{1,3}\s{2,}(?=[^\W\d].*\s\d+\S*\s+\d\S*\s+\d)")  # `2  Pen  3  1.50  4.50`
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -47,7 +49,7 @@ def _pieces(line: str) -> list[str]:
 
 
 def _item(line: str) -> Item | None:
-    line = _NUMBERED.sub("", line)
+    line = _PLACE.sub("", _NUMBERED.sub("", line))
     spots = [(match.span(), decimal(match[0])) for match in _NUMBER.finditer(line)]
     if len(spots) < 2:
         return None

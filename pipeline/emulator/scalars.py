@@ -25,10 +25,13 @@ _GROUPS = {
 }
 _SIDES = {word: side for side, words in _GROUPS.items() for word in words.split()}
 _HINTS = {
-    "card": "visa mastercard amex debit kreditkarte carte tarjeta",
-    "transfer": "iban bic wire sepa überweisung virement transferencia bank banküberweisung",
-    "cash": "bar barzahlung espèces efectivo",
-    "debit": "lastschrift prélèvement sepa mandate",
+    "card": "visa mastercard amex kreditkarte carte tarjeta carta cartão kart karta kortti",
+    "transfer": "iban bic wire sepa überweisung virement transferencia transferência bank"
+    " banküberweisung bankgiro bonifico przelew převodem 계좌이체 havale neft ach pix eft bacs"
+    " 银行转账 giro overschrijving",
+    "cash": "bar barzahlung espèces efectivo contanti dinheiro hotově gotówka nakit kontant 현금 نقداً 现金",
+    "debit": "lastschrift prélèvement mandate domiciliación addebito collect autogiro incasso",
+    "cheque": "check chèque scheck assegno",
     "paypal": "paypal",
 }
 
@@ -53,12 +56,15 @@ def fill_choice(options: list[Any], scope: Scope) -> Fill:
     hints = [
         (option, words | {h for w in words for h in _HINTS.get(w, "").split()}) for option, words in hints
     ]
+    names = frozenset().union(*(words for _, words in hints))
     currency = finder("currency", "", "") if "currency" in name_words(scope.name) else None
 
     def fill(subject: Subject, must: bool) -> Any:
         said = currency(subject) if currency is not None else None
         if said is not None and said in options:
             return said
+        if currency is not None and must and not subject.vocabulary & names:
+            return next((common for common in ("EUR", "USD") if common in options), options[0])
         best = max(hints, key=lambda pair: len(pair[1] & subject.vocabulary))
         if best[1] & subject.vocabulary:
             return best[0]

@@ -21,6 +21,10 @@ _ROWS = (
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
+_DIGITS = {start + digit: str(digit) for start in (0x660, 0x6F0, 0x966, 0xFF10) for digit in range(10)}
+_MARKS = _DIGITS | {0x66B: ".", 0x66C: ",", 0x2212: "-"}
+
+
 class Subject:
     """One text. `seed` only turns what is left to chance."""
 
@@ -30,7 +34,11 @@ class Subject:
 
     @cached_property
     def core(self) -> str:
-        """The text without the instructions before it, where a label, a tag or a fence shows its start."""
+        """The text after its instructions, where a label, a tag or a fence shows its start; digits as 0-9."""
+        return self._core if self._core.isascii() else self._core.translate(_MARKS)
+
+    @cached_property
+    def _core(self) -> str:
         fenced = _FENCED.search(self.text)
         if fenced is not None:
             return (fenced[2] or fenced[3] or fenced[4] or "").strip()

@@ -7,9 +7,28 @@ from decimal import Decimal
 
 NUMBER = r"\d{1,3}(?:[,.'’ \u00a0\u202f]\d{3})+(?:[.,]\d{1,2})?(?!\d)|\d+(?:[.,]\d+)?"
 _NUMBER = re.compile(NUMBER)
-SIGNS = {"€": "EUR", "£": "GBP", "$": "USD", "¥": "JPY", "₩": "KRW", "₹": "INR", "zł": "PLN", "Fr.": "CHF"}
+SIGNS = {
+    "€": "EUR",
+    "£": "GBP",
+    "R$": "BRL",
+    "$": "USD",
+    "円": "JPY",
+    "元": "CNY",
+    "원": "KRW",
+    "₩": "KRW",
+    "₹": "INR",
+    "zł": "PLN",
+    "Kč": "CZK",
+    "₺": "TRY",
+    "درهم": "AED",
+    "Fr.": "CHF",
+    "发票": "CNY",
+    "¥": "JPY",
+    "Euro": "EUR",
+}
+"""What stands for a currency, the surer signs first."""
 _CODE = re.compile(
-    r"\b(EUR|USD|GBP|CHF|JPY|CNY|KRW|INR|PLN|SEK|NOK|DKK|CZK|CAD|AUD|NZD|BRL|MXN|SGD|HKD|ZAR)\b"
+    r"\b(EUR|USD|GBP|CHF|JPY|CNY|KRW|INR|PLN|SEK|NOK|DKK|CZK|CAD|AUD|NZD|BRL|MXN|SGD|HKD|ZAR|AED|TRY)\b"
 )
 _CURRENCY = rf"(?:{'|'.join(map(re.escape, SIGNS))}|[A-Z]{{3}}|kr\.?)"
 _MONEY = re.compile(
@@ -31,7 +50,7 @@ _MONTHS = (
     "dec dez déc dic gru",
 )
 _MONTH = {prefix: number for number, names in enumerate(_MONTHS, 1) for prefix in names.split()}
-_DATE = re.compile(
+DATE = re.compile(
     r"(?<![\d.])(?:"
     r"(?P<y1>(?:19|20)\d\d)\s?[-/.年년]\s?(?P<m1>\d{1,2})\s?[-/.月월]\s?(?P<d1>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<sep>[./-])(?P<b>\d{1,2})(?P=sep)(?P<y2>(?:19|20)\d\d|\d\d)"
@@ -71,7 +90,7 @@ def dates(text: str) -> list[Dated]:
     """Find all dates, in the order of the text."""
     american = "$" in text or "USD" in text
     found = []
-    for match in _DATE.finditer(text):
+    for match in DATE.finditer(text):
         value = _date(match, american=american)
         if value is not None:
             line = text[max(0, match.start() - 60) : match.start()].rpartition("\n")[2]

@@ -113,10 +113,16 @@ def test_dates_are_read_as_people_write_them(text: str, iso: str) -> None:
             "2    Montage (Std.)      7,5       52,00       390,00",
             ("Montage (Std.)", "7.5", "52.00", "390.00"),
         ),
-        ("Total 3 x 4.50 = 13.50", ("Total", "3", "4.50", "13.50")),
+        ("12 Dinner plate at 9.00 = 108.00", ("Dinner plate", "12", "9.00", "108.00")),
     ],
 )
 def test_a_line_item_is_quantity_price_and_product(line: str, said: tuple[str, ...]) -> None:
     """The numbers are found by what they make together."""
     (found,) = line_items(line)
     assert (found.description, *(str(n) for n in (found.quantity, found.unit_price, found.amount))) == said
+
+
+@pytest.mark.parametrize("line", ["Subtotal 2 3.00 6.00", "Invoice 4417, 12 March 2026", "14 Ferry Lane"])
+def test_other_lines_are_no_items(line: str) -> None:
+    """Sums, headings and addresses have numbers too."""
+    assert line_items(line) == []
