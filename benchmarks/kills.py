@@ -1,12 +1,13 @@
-"""Kills a run again and again, and shows that its table is that of an unbroken run and next to nothing is repeated.
+"""Kills a run again and again: its table must be that of an unbroken run, and next to nothing asked twice.
 
     python benchmarks/kills.py [--rows 2000] [--kills 10] [--seed 1]
 
-The same command is started until it ends by itself. Each start but the last gets SIGKILL: after a time drawn
-between half a second and what is left of the run or, for the last kills, while the final table is written.
-A run that ends before its kill is compared, and the kills go on with a new one. The emulator stays up and
-counts how often it has answered each prompt. What was in flight at a kill is read from the dead run's files:
-requests in its ledger of the day without a reply in its journal. Exit code 1 where a promise is broken.
+The same command is started until it ends by itself; each start before gets SIGKILL. The moments are drawn:
+`start`, from half a second to the first request; `middle`, once a share of the rows that are left has been
+answered; `write`, within the first moments of the final table's draft. A run that ends before its kill is
+compared all the same, and the kills go on with a new one. The emulator stays up and counts how often it has
+answered each prompt. What was in flight at a kill is read from the dead run's files: requests in its ledger
+of the day without a reply in its journal. Exit code 1 where a promise is broken.
 """
 
 import argparse
@@ -30,10 +31,11 @@ from benchmarks.ground import Emulator, Project, echo, emulating, environment, m
 
 LATENCY_S = 0.05
 FIRST_S = 0.5
-START_S = 2.5  # about what a run takes until it asks
-AT_WRITE = 3  # one kill in so many comes during the final write
-WRITE_S = 0.03  # and within so long of the table's first byte
-LOOK_S = 0.0005
+SPREAD_S = 0.03  # a kill comes up to so long after what it waits for
+WRITES = 3  # one kill in so many comes during the final write
+LOOK_S = 0.001
+
+Due = Callable[[int], bool]  # of a process id
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Trial:
     emulator: Emulator
     rows: int
     concurrency: int
-    seconds: float
+    first_request_s: float
     unbroken: pl.DataFrame
     dice: random.Random
 
@@ -98,15 +100,11 @@ def broken_run(trial: Trial, moments: list[str]) -> Broken:
 
 def killed(trial: Trial, made: Project, moment: str, earlier: int) -> Kill | None:
     """Start the run and kill it at its moment; None where it had ended before."""
-    rest = 1 - replies(made) / trial.rows
-    delay = trial.dice.uniform(FIRST_S, START_S + max(0.0, trial.seconds - START_S) * rest)
+    due = _due(trial, made, moment)
     with start(trial.command(made), environment(made.folder)) as process:
         began = time.monotonic()
-        if moment == "write":
-            _wait(process, lambda: any(made.output.parent.glob("*.tmp")))
-            time.sleep(trial.dice.uniform(0, WRITE_S))
-        else:
-            _wait(process, lambda: time.monotonic() - began >= delay)
+        _wait(process, due)
+        time.sleep(trial.dice.uniform(0, SPREAD_S))
         process.kill()
         seconds = time.monotonic() - began
         if process.wait() >= 0:
@@ -115,8 +113,21 @@ def killed(trial: Trial, made: Project, moment: str, earlier: int) -> Kill | Non
     return Kill(moment, seconds, known, sent(made) - known - earlier)
 
 
-def _wait(process: "subprocess.Popen[bytes]", due: Callable[[], bool]) -> None:
-    while process.poll() is None and not due():
+def _due(trial: Trial, made: Project, moment: str) -> Due:
+    """Draw when a run that starts now is to die; the answer says whether that has come."""
+    if moment == "write":
+        return lambda pid: any(made.output.parent.glob(f"*.{pid}.tmp"))
+    if moment == "start":
+        end = time.monotonic() + trial.dice.uniform(FIRST_S, trial.first_request_s)
+        return lambda _pid: time.monotonic() >= end
+    known = replies(made)
+    more = round(trial.dice.uniform(0, 0.9) * (trial.rows - known))
+    enough = trial.emulator.stats()["answered"] + more
+    return lambda _pid: trial.emulator.stats()["answered"] > enough
+
+
+def _wait(process: "subprocess.Popen[bytes]", due: Due) -> None:
+    while process.poll() is None and not due(process.pid):
         time.sleep(LOOK_S)
 
 
@@ -145,12 +156,29 @@ def _number(file: Path, name: str, expression: str) -> int:
 
 
 def unbroken_run(emulator: Emulator, rows: int, concurrency: int) -> tuple[pl.DataFrame, float]:
-    """Return the table of a run that nobody disturbs, and how long it took."""
+    """Return the table of a run that nobody disturbs, and the seconds to its first request."""
+    asked: list[float] = []
+
+    def first_request(_pid: int) -> None:
+        while not emulator.stats()["requests"]:
+            time.sleep(LOOK_S)
+        asked.append(time.monotonic())
+
     with project(rows) as made:
-        took = measure(made.command(emulator, "--concurrency", str(concurrency)), environment(made.folder))
-        if took.code:
-            raise SystemExit(f"the unbroken run ended with exit code {took.code}")
-        return pl.read_parquet(made.output), took.seconds
+        command = made.command(emulator, "--concurrency", str(concurrency))
+        began = time.monotonic()
+        if measure(command, environment(made.folder), first_request).code:
+            raise SystemExit("the unbroken run has failed")
+        return pl.read_parquet(made.output), asked[0] - began
+
+
+def moments_of(kills: int, dice: random.Random) -> list[str]:
+    """Draw the kinds of moments: a third of the kills during the final write, the others before, mixed."""
+    writes = kills // WRITES
+    before = ["start", "middle"] * kills
+    chosen = before[: kills - writes]
+    dice.shuffle(chosen)
+    return chosen + ["write"] * writes
 
 
 def main() -> int:
@@ -162,13 +190,12 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=32, help="requests in flight")
     given = parser.parse_args()
     print(echo(), flush=True)
-    at_write = given.kills // AT_WRITE
-    moments = ["time"] * (given.kills - at_write) + ["write"] * at_write
+    dice = random.Random(given.seed)
+    moments = moments_of(given.kills, dice)
     runs = []
     with emulating("--latency", str(LATENCY_S)) as emulator:
-        unbroken, seconds = unbroken_run(emulator, given.rows, given.concurrency)
-        dice = random.Random(given.seed)
-        trial = Trial(emulator, given.rows, given.concurrency, seconds, unbroken, dice)
+        unbroken, first_request = unbroken_run(emulator, given.rows, given.concurrency)
+        trial = Trial(emulator, given.rows, given.concurrency, first_request, unbroken, dice)
         while moments:
             runs.append(broken_run(trial, moments))
     print(report(runs, trial))
@@ -189,14 +216,18 @@ def report(runs: list[Broken], trial: Trial) -> str:
         for kill in run.kills
     ]
     ends = [
-        [f"{number}", f"{len(run.kills)}", "yes" if run.same else "NO", f"{run.lost}", f"{run.doubled}"]
-        + [f"{run.repeated}", f"{run.in_flight}", f"{len(run.kills) * trial.concurrency}"]
+        [
+            f"{number}",
+            f"{len(run.kills)}",
+            "yes" if run.same else "NO",
+            *map(str, (run.lost, run.doubled, run.repeated, run.in_flight)),
+            f"{len(run.kills) * trial.concurrency}",
+        ]
         for number, run in enumerate(runs, 1)
     ]
+    detail = table(["run", "killed at", "after s", "replies kept", "in flight"], kills)
     head = ["run", "kills", "same table", "rows lost", "doubled", "asked twice", "in flight", "allowed"]
-    first = f"unbroken: {trial.rows:,} rows in {trial.seconds:.1f} s"
-    detail = table(["run", "killed by", "after s", "replies kept", "in flight"], kills)
-    return f"{first}\n\n{detail}\n\n{table(head, ends)}"
+    return f"{detail}\n\n{table(head, ends)}"
 
 
 if __name__ == "__main__":

@@ -62,11 +62,7 @@ class FileLedger:
                 "PRIMARY KEY (scope, day)) WITHOUT ROWID"
             )
         except (sqlite3.Error, OSError) as exc:
-            raise StoreError(
-                f"the quota ledger `{path}` cannot be opened: {exc}",
-                "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
-                "(today's requests are then counted from 0)",
-            ) from exc
+            raise self._broken("opened", exc) from exc
 
     def count(self, day: date) -> int:
         """Return how many requests were sent on `day`."""
@@ -79,11 +75,14 @@ class FileLedger:
         most = 2**62 if limit is None else limit
         if most <= 0:
             return False
-        changed = self._db.execute(
-            "INSERT INTO sent VALUES (?, ?, 1) ON CONFLICT (scope, day) "
-            "DO UPDATE SET requests = requests + 1 WHERE requests < ?",
-            (self._scope, day.isoformat(), most),
-        )
+        try:
+            changed = self._db.execute(
+                "INSERT INTO sent VALUES (?, ?, 1) ON CONFLICT (scope, day) "
+                "DO UPDATE SET requests = requests + 1 WHERE requests < ?",
+                (self._scope, day.isoformat(), most),
+            )
+        except sqlite3.Error as exc:
+            raise self._broken("written", exc) from exc
         return changed.rowcount == 1
 
     def close(self) -> None:
@@ -93,3 +92,10 @@ class FileLedger:
             if last is not None:
                 oldest = date.fromisoformat(last) - timedelta(days=KEPT_DAYS)
                 db.execute("DELETE FROM sent WHERE day < ?", (oldest.isoformat(),))
+
+    def _broken(self, verb: str, exc: Exception) -> StoreError:
+        return StoreError(
+            f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}",
+            "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
+            "(today's requests are then counted from 0)",
+        )

@@ -40,12 +40,14 @@ class Progress:
     async def _live(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
+                tally.mark(time.monotonic())
                 live.update(_picture(tally, limits, limiter), refresh=True)
                 await anyio.sleep(REDRAW_SECONDS)
 
     async def _lines(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
         self._console.print(f"{tally.left:,} rows to ask, {tally.earlier:,} done before", soft_wrap=True)
         while True:
+            tally.mark(time.monotonic())
             await anyio.sleep(LINE_SECONDS)
             self._console.print(" · ".join(_words(tally, limits, limiter)), soft_wrap=True)
 

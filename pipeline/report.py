@@ -27,7 +27,8 @@ class RunReport:
     """What a run did and where its job stands now.
 
     `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
-    that have an answer. `output` is None when no table was written because rows are pending.
+    that have an answer. `output` is None when no table was written because rows are pending; `free` says that
+    the free tier was assumed, where tokens cost nothing.
     """
 
     job: str
@@ -41,6 +42,7 @@ class RunReport:
     cost_usd: float
     seconds: float
     failures: Mapping[FailureKind, int]
+    free: bool = False
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
 
@@ -68,6 +70,7 @@ class RunReport:
             "output": None if self.output is None else str(self.output),
             "run_folder": str(self.folder),
             "emulated": self.emulated,
+            "free_tier": self.free,
             "this_run": {
                 "requests": self.requests,
                 "tokens": asdict(self.usage),
@@ -102,11 +105,14 @@ class RunReport:
             lines.append(f"  {EMULATED}")
         return lines
 
+    def _cost(self) -> str:
+        return "$0 (free tier)" if self.free else f"${self.cost_usd:,.4f}"
+
     def _this_run(self) -> str:
         if not self.requests:
             return "  this run: nothing to ask, every row had its answer"
         out = self.usage.output + self.usage.thoughts
         return (
             f"  this run: {self.requests:,} requests, {self.usage.prompt:,} tokens in, {out:,} out, "
-            f"${self.cost_usd:,.4f}, {span(self.seconds)}"
+            f"{self._cost()}, {span(self.seconds)}"
         )

@@ -99,6 +99,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         cost_usd=tally.cost_usd,
         seconds=time.monotonic() - tally.started,
         failures=tally.failures,
+        free=service.free,
         notes=notes,
         stop=stop if left else None,
     )

@@ -4,8 +4,9 @@ Money is added up in whole picodollars, so that the costs of all rows and the co
 """
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.flow import Failure, FailureKind, Outcome, Usage
 from pipeline.models import Limits, Price
@@ -31,12 +32,23 @@ def _pico_per_token(usd_per_million: float) -> int:
     return round(usd_per_million * 10**6)
 
 
+class _Mark(NamedTuple):
+    """The counters at one moment."""
+
+    at: float
+    finished: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
 @dataclass(slots=True)
 class Tally:
     """Live counters of one run, changed by one event loop only.
 
     `total` rows include `earlier`, those that earlier runs finished. `started` and every `now` are
-    seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too.
+    seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too;
+    tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
+    where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -48,22 +60,30 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     _pico: int = 0
-    _attempts: int = 0
+    _marks: deque[_Mark] = field(default_factory=deque)
 
     def sent(self) -> None:
         """Count one request on its way."""
         self.requests += 1
 
+    def replied(self, usage: Usage, cost_usd: float) -> None:
+        """Count what a reply took."""
+        self.usage += usage
+        self._pico += round(cost_usd * _PICO)
+
+    def mark(self, now: float) -> None:
+        """Remember where the counters stand, so that rates are those of the last minute."""
+        self._marks.append(_Mark(now, self.finished, self.requests, self.usage.prompt))
+        while len(self._marks) > 1 and self._marks[1].at <= now - _MINUTE:
+            self._marks.popleft()
+
     def add(self, outcome: Outcome) -> None:
-        """Count a finished row and what it took."""
+        """Count a finished row."""
         if isinstance(outcome.answer, Failure):
             self.failed += 1
             self.failures[outcome.answer.kind] += 1
         else:
             self.done += 1
-        self._attempts += outcome.spent.attempts
-        self.usage += outcome.spent.usage
-        self._pico += round(outcome.spent.cost_usd * _PICO)
 
     @property
     def finished(self) -> int:
@@ -77,20 +97,20 @@ class Tally:
 
     @property
     def cost_usd(self) -> float:
-        """What the finished rows cost in USD."""
+        """What the replies of this run cost in USD."""
         return self._pico / _PICO
 
     def rows_per_second(self, now: float) -> float:
-        """Return finished rows per second since the start, 0 before any time has passed."""
-        return self._rate(self.finished, now)
+        """Return finished rows per second, 0 before any time has passed."""
+        return self._rate(self.finished - self._since.finished, now)
 
     def requests_per_minute(self, now: float) -> float:
-        """Return requests sent per minute since the start."""
-        return self._rate(self.requests, now) * _MINUTE
+        """Return requests sent per minute."""
+        return self._rate(self.requests - self._since.requests, now) * _MINUTE
 
     def tokens_per_minute(self, now: float) -> float:
-        """Return input tokens of finished rows per minute since the start: what a TPM limit counts."""
-        return self._rate(self.usage.prompt, now) * _MINUTE
+        """Return input tokens of replies per minute: what a TPM limit counts."""
+        return self._rate(self.usage.prompt - self._since.tokens, now) * _MINUTE
 
     def seconds_left(self, now: float, limits: Limits) -> float | None:
         """Return the longest of what the measured rate and each limit allow; None while nothing is known.
@@ -102,8 +122,13 @@ class Tally:
         known = [seconds for seconds in (self._by_rate(now), *self._by_limits(limits)) if seconds is not None]
         return max(known, default=None)
 
+    @property
+    def _since(self) -> _Mark:
+        """Where rates are counted from."""
+        return self._marks[0] if self._marks else _Mark(self.started)
+
     def _rate(self, count: int, now: float) -> float:
-        elapsed = now - self.started
+        elapsed = now - self._since.at
         return count / elapsed if elapsed > 0 else 0.0
 
     def _by_rate(self, now: float) -> float | None:
@@ -112,10 +137,10 @@ class Tally:
 
     def _by_limits(self, limits: Limits) -> tuple[float | None, float | None, float | None]:
         # Before the first row has ended, a row is taken to be one request of unknown size.
-        requests = self.left * (self._attempts / self.finished if self.finished else 1.0)
+        requests = self.left * (max(1.0, self.requests / self.finished) if self.finished else 1.0)
         tokens = self.left * self.usage.prompt / self.finished if self.finished else 0.0
         return (
             requests / limits.rpm * _MINUTE if limits.rpm else None,
             tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,
-            max(0, math.ceil((self._attempts + requests) / limits.rpd) - 1) * _DAY if limits.rpd else None,
+            max(0, math.ceil((self.requests + requests) / limits.rpd) - 1) * _DAY if limits.rpd else None,
         )

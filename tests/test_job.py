@@ -22,11 +22,11 @@ from pipeline.job import (
     job_model,
     job_price,
     load_job,
-    load_schema,
     model_settings,
     resolve,
 )
 from pipeline.models import Limits, Price, Settings
+from pipeline.schema_file import load_schema
 
 TODAY = date(2026, 11, 22)
 SCHEMA = """

@@ -53,6 +53,6 @@ def test_the_count_survives_the_process(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_is_an_error_with_a_hint(tmp_path: Path) -> None:
     """A state folder that cannot be used is named, with the way out."""
     (tmp_path / "state").write_text("")
-    with pytest.raises(StoreError, match="ledger") as caught:
+    with pytest.raises(StoreError, match="today's requests") as caught:
         FileLedger(tmp_path / "state" / "ledger.sqlite", "p/m")
     assert "ROWMILL_STATE_DIR" in caught.value.hint

@@ -68,7 +68,7 @@ def test_costs_of_rows_add_up_to_the_cost_of_the_run(rows: list[Usage]) -> None:
     """The sum over rows is the price of all their tokens, to the last digit."""
     tally = Tally(total=len(rows), started=0.0)
     for usage in rows:
-        tally.add(outcome(usage))
+        tally.replied(usage, cost_usd(usage, LITE, free=False))
     assert tally.usage == sum(rows, NOTHING)
     assert tally.cost_usd == cost_usd(tally.usage, LITE, free=False)
 
@@ -97,10 +97,21 @@ def test_rates_are_of_this_run_since_its_start() -> None:
     tally = Tally(total=100, started=1_000.0, earlier=50)
     for _ in range(10):
         tally.sent()
-        tally.add(outcome(Usage(prompt=30)))
+        tally.replied(Usage(prompt=30), 0.0)
+        tally.add(outcome())
     assert tally.rows_per_second(1_020.0) == 0.5
     assert tally.requests_per_minute(1_020.0) == 30
     assert tally.tokens_per_minute(1_020.0) == 900
+
+
+def test_rates_follow_the_last_minute() -> None:
+    """A slow start or a pause is forgotten after a minute."""
+    tally = Tally(total=1_000, started=0.0)
+    for second in range(301):
+        tally.mark(float(second))
+        if second >= 200:
+            tally.add(outcome())
+    assert tally.rows_per_second(300.0) == pytest.approx(1.0, rel=0.05)
 
 
 def test_rates_at_the_start_are_zero() -> None:
@@ -126,7 +137,10 @@ def test_time_left_is_the_longest_of_all_reasons(limits: Limits, seconds: float)
     """The slowest of rate, rpm, tpm and rpd decides."""
     tally = Tally(total=100, started=0.0)
     for _ in range(10):
-        tally.add(outcome(Usage(prompt=100), attempts=2))
+        tally.sent()
+        tally.sent()
+        tally.replied(Usage(prompt=100), 0.0)
+        tally.add(outcome())
     assert tally.seconds_left(10.0, limits) == pytest.approx(seconds)
 
 

@@ -1,5 +1,6 @@
 """Runs the emulator on the loopback until it is told to stop."""
 
+import logging
 import os
 import signal
 import socket
@@ -73,6 +74,7 @@ def make_server(
         http=_protocol(),
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         ws="none",
@@ -96,6 +98,11 @@ class _Server(uvicorn.Server):
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._announce(f"emulator listening on http://{host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; requests still in flight after a second are cut off, which is no error to report."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         if self._parent is not None and counter % 10 == 0 and os.getppid() != self._parent:

@@ -85,6 +85,23 @@ def test_it_says_where_it_listens_and_ends_well(port: str) -> None:
         assert (server.returncode, out, err) == (0, "", "")
 
 
+def test_it_ends_quietly_with_a_request_in_flight() -> None:
+    """What is not answered within a second is cut off, without a word."""
+    with subprocess.Popen(
+        [*COMMAND, "--latency", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[-1]
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        connection.request("POST", PATH, json.dumps(asking()), {"x-goog-api-key": "key"})
+        while not Emulator(address).stats()["requests"]:
+            pass
+        server.terminate()
+        _, err = server.communicate(timeout=20)
+        connection.close()
+    assert (server.returncode, err) == (0, "")
+
+
 def test_a_taken_port_is_told(emulator: Emulator) -> None:
     """One line on stderr and exit code 2."""
     port = str(urlsplit(emulator.address).port)
