@@ -1,32 +1,83 @@
-"""Quota arithmetic: bucket sizes, token estimates and the Pacific day. No clock, no sleep.
+"""Quota arithmetic: exact sliding windows, paces, token estimates and the Pacific day. No clock, no sleep.
 
-A leaky bucket that holds `burst` and leaks `rate` per second lets at most `burst + 60 * rate` through in
-any 60 seconds. So that no window anywhere exceeds a limit, `rate` is `(limit - burst) / 60`.
+The invariant: no 60 seconds anywhere hold more than the limit. A `Window` keeps it exactly, on what really
+left; a `Pace` in front of it spreads the requests evenly, so that a minute is not sent in its first second.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
-WINDOW = 60.0  # seconds over which RPM and TPM are counted
-BURST = 0.01  # of a minute's limit may be sent at once; the price is as much of the rate
+MINUTE = 60.0  # seconds over which RPM and TPM are counted
+SLACK = 0.3  # seconds by which requests may arrive closer together than they left; costs 0.5 % of the rate
+BURST = 1 / 60  # of a minute: what a second holds may leave at once, to make up for waits at another limit
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """Size and period for a leaky bucket: `burst` at once, `burst` more every `period` seconds."""
+class Pace:
+    """A leaky bucket that lets `burst` through at once and as much again every `period` seconds."""
 
     burst: float
     period: float
 
 
-def bucket(limit: int) -> Bucket:
-    """Return the bucket that keeps every 60-second window at or below `limit` (at least 1)."""
-    burst = max(1.0, float(int(limit * BURST)))
-    if limit <= 1:
-        return Bucket(1.0, WINDOW)
-    return Bucket(burst, burst * WINDOW / (limit - burst))
+def pace(limit: int) -> Pace:
+    """Return the pace that spreads `limit` evenly over a minute."""
+    burst = max(1.0, limit * BURST)
+    return Pace(burst, burst * MINUTE / limit)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one request counts in a window, and when it left."""
+
+    at: float
+    amount: int
+
+
+class Window:
+    """What left within the last minute: the sum of it never exceeds `limit` in any 60 seconds.
+
+    Entries are kept for a minute and `SLACK`, since two requests can arrive closer together than they
+    left. `now` is seconds of a clock that never goes back.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: deque[Entry] = deque()
+        self._sum = 0
+
+    def wait(self, amount: int, now: float) -> float:
+        """Return the seconds until `amount` fits; what is larger than the limit waits for an empty window."""
+        self._forget(now)
+        excess = self._sum + min(amount, self._limit) - self._limit
+        if excess <= 0:
+            return 0.0
+        for entry in self._entries:
+            excess -= entry.amount
+            if excess <= 0:
+                return max(0.0, entry.at + MINUTE + SLACK - now)
+        return 0.0  # only what was settled below its estimate stood in the way
+
+    def take(self, amount: int, now: float) -> Entry:
+        """Count `amount` as leaving now."""
+        entry = Entry(now, amount)
+        self._entries.append(entry)
+        self._sum += amount
+        return entry
+
+    def settle(self, entry: Entry, amount: int, now: float) -> None:
+        """Correct what an entry counts, up or down, if it still counts."""
+        self._forget(now)
+        if self._entries and entry.at >= self._entries[0].at:
+            self._sum += amount - entry.amount
+            entry.amount = amount
+
+    def _forget(self, now: float) -> None:
+        while self._entries and self._entries[0].at + MINUTE + SLACK <= now:
+            self._sum -= self._entries.popleft().amount
 
 
 def pacific_day(now: float) -> date:

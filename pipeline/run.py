@@ -161,8 +161,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     plan, halt = work.plan, Halt()
     checked = plan.checked
     workers = worker_count(checked.limits, checked.loaded.job.limits.concurrency)
-    limiter = Limiter(checked.limits)
-    gate = Gate(limiter, work.service.ledger, halt, rpd=checked.limits.rpd, clock=time.time)
+    gate = Gate(checked.limits, work.service.ledger, halt, clock=time.time)
     opened = open_client(
         work.service.endpoint,
         _generation(plan),
@@ -171,7 +170,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     )
     with closing(Journal(plan.folder.journal)) as journal:
         async with opened as client, anyio.create_task_group() as beside:
-            beside.start_soon(watch, work.tally, checked.limits, limiter)
+            beside.start_soon(watch, work.tally, checked.limits, gate.limiter)
             estimate = _estimate(plan)
             asker = Asker(
                 _question(work), client, gate, journal, halt=halt, tally=work.tally, estimate=estimate

@@ -35,11 +35,21 @@ async def test_requests_leave_in_order() -> None:
 async def test_what_was_underestimated_is_charged_later() -> None:
     """Tokens that a reply counted above the estimate hold back the next request."""
     limiter = Limiter(Limits(tpm=60_000))
-    await limiter.admit(500)
-    limiter.settle(500, 700)
+    limiter.settle(await limiter.admit(700), 1_200)
     started = time.monotonic()
     await limiter.admit(100)
-    assert time.monotonic() - started >= 0.15  # 200 tokens too many, less the 600 - 500 still free
+    assert time.monotonic() - started >= 0.2  # 1,300 tokens in all, where 1,000 leave at once
+
+
+@pytest.mark.anyio
+async def test_requests_are_spread_over_the_minute() -> None:
+    """Of 600 a minute a second's worth leaves at once, and then 10 a second."""
+    limiter = Limiter(Limits(rpm=600))
+    started, left = time.monotonic(), 0
+    while time.monotonic() - started < 0.25:
+        await limiter.admit(1)
+        left += 1
+    assert 8 <= left <= 14
 
 
 @pytest.mark.anyio

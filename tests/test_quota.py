@@ -1,44 +1,73 @@
 """Quota arithmetic."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.quota import WINDOW, Estimate, bucket, day_reset, pacific_day
+from pipeline.quota import MINUTE, SLACK, Estimate, Window, day_reset, pace, pacific_day
 
 
-def leaky(limit: int, seconds: float) -> Iterator[float]:
-    """Yield when a client that always has work sends, by the arithmetic of a leaky bucket."""
-    shape = bucket(limit)
-    rate, level, now = shape.burst / shape.period, 0.0, 0.0
-    while now < seconds:
-        if level + 1 <= shape.burst + 1e-9:
-            level += 1
-            yield now
-        else:
-            wait = (level + 1 - shape.burst) / rate
-            now, level = now + wait, level - wait * rate
+def sent(limit: int, amounts: Sequence[int], errors: Sequence[float]) -> list[tuple[float, int]]:
+    """Return when each request leaves a window, and what it counts; estimates are off by `errors`."""
+    window, now, left = Window(limit), 0.0, []
+    for amount, error in zip(amounts, errors, strict=True):
+        estimate = max(1, round(amount * error))
+        while (wait := window.wait(estimate, now)) > 0:
+            now += wait
+        entry = window.take(estimate, now)
+        window.settle(entry, amount, now + 0.1)
+        left.append((now, amount))
+        now += 0.01
+    return left
 
 
-@given(limit=st.integers(1, 6_000))
-def test_no_window_exceeds_the_limit(limit: int) -> None:
-    """Whatever the limit, no 60 seconds anywhere hold more requests than it."""
-    sent = list(leaky(limit, 2.2 * WINDOW))
-    late = [at for at in sent if at <= 1.1 * WINDOW]
-    most = max(
-        sum(start <= at < start + WINDOW - 1e-6 for at in sent) for start in late[:: max(1, limit // 50)]
-    )
-    assert most <= limit
+@given(
+    limit=st.integers(1, 500),
+    requests=st.lists(st.tuples(st.integers(1, 500), st.floats(1.0, 3.0)), max_size=80),
+)
+def test_no_window_exceeds_the_limit(limit: int, requests: list[tuple[int, float]]) -> None:
+    """Whatever the sizes, no 60 seconds anywhere hold more than the limit, but for a request above it."""
+    amounts = [min(amount, limit) for amount, _ in requests]
+    left = sent(limit, amounts, [error for _, error in requests])
+    for start, _ in left:
+        assert sum(amount for at, amount in left if start <= at < start + MINUTE) <= limit
 
 
-@given(limit=st.integers(15, 6_000))
-def test_next_to_none_of_the_limit_is_wasted(limit: int) -> None:
-    """A client with enough work sends at least 93 % of the limit in its second minute."""
-    sent = [at for at in leaky(limit, 2 * WINDOW) if at >= WINDOW]
-    assert len(sent) >= 0.93 * limit - 1
+@given(limit=st.integers(1, 300), count=st.integers(1, 900))
+def test_next_to_none_of_the_limit_is_wasted(limit: int, count: int) -> None:
+    """With enough work the window lets `limit` requests through every 60.3 seconds."""
+    left = sent(limit, [1] * count, [1.0] * count)
+    assert left[-1][0] <= (count - 1) // limit * (MINUTE + SLACK) + 0.01 * count
+
+
+def test_a_request_above_the_limit_waits_for_an_empty_window_only() -> None:
+    """Nothing waits for ever."""
+    window = Window(100)
+    window.take(100, 0.0)
+    assert window.wait(1_000, 1.0) == pytest.approx(MINUTE + SLACK - 1.0)
+    assert window.wait(1_000, 61.0) == 0.0
+
+
+def test_what_was_overestimated_is_free_again() -> None:
+    """Settling works in both directions, and no longer once the minute is over."""
+    window = Window(100)
+    entry = window.take(90, 0.0)
+    assert window.wait(50, 1.0) > 0
+    window.settle(entry, 30, 1.0)
+    assert window.wait(50, 1.0) == 0.0
+    window.settle(entry, 1_000, 100.0)
+    assert window.wait(100, 100.0) == 0.0
+
+
+@given(limit=st.integers(1, 100_000))
+def test_the_pace_is_the_limit(limit: int) -> None:
+    """The bucket lets exactly the limit through in a minute, and little of it at once."""
+    shape = pace(limit)
+    assert shape.burst * MINUTE / shape.period == pytest.approx(limit)
+    assert shape.burst <= max(1, limit / 60)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,6 @@ class Asker:
         answer = await self._gate.call(lambda: self._send(request), request.tokens)
         if isinstance(answer, Reply):
             self._journal.keep(request.id, row.key, answer)
-            self._gate.limiter.settle(request.tokens, answer.usage.prompt)
             self._estimate.learn(request.text, answer.usage.prompt)
             self._tally.replied(answer.usage, self._question.price(answer))
         elif answer is not None and is_final(answer):

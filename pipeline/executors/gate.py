@@ -13,6 +13,7 @@ from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Reply
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
+from pipeline.models import Limits
 from pipeline.quota import pacific_day
 from pipeline.retry import TABLE, Act
 
@@ -22,15 +23,13 @@ SUSPECT = 3  # this many first rows refused as bad requests, and it is the reque
 
 
 class Gate:
-    """Lets requests leave. `rpd` is the limit of a day, `clock` the Unix time that tells the day."""
+    """Lets requests leave. `clock` is the Unix time, which tells the day."""
 
-    def __init__(
-        self, limiter: Limiter, ledger: Ledger, halt: Halt, *, rpd: int | None, clock: Callable[[], float]
-    ) -> None:
-        self.limiter = limiter
+    def __init__(self, limits: Limits, ledger: Ledger, halt: Halt, *, clock: Callable[[], float]) -> None:
+        self.limiter = Limiter(limits)
+        self._limits = limits
         self._ledger = ledger
         self._halt = halt
-        self._rpd = rpd
         self._clock = clock
         self._answered = False
         self._probe: anyio.Event | None = None  # set when the one request that is under way has ended
@@ -53,13 +52,20 @@ class Gate:
             probe.set()
 
     async def _pass(self, send: Send, tokens: int) -> Reply | Failure | None:
+        if self._limits.tpm is not None and tokens > self._limits.tpm:
+            said = f"about {tokens:,} input tokens, where {self._limits.tpm:,} a minute are allowed (tpm)"
+            return Failure(FailureKind.TOO_LONG, said)
+        admission = None
         with self._halt.waiting():
-            await self.limiter.admit(tokens)
-        if self._halt.pulled.is_set():
+            admission = await self.limiter.admit(tokens)
+        if admission is None or self._halt.pulled.is_set():
             return None
-        if not self._ledger.take(pacific_day(self._clock()), self._rpd):
-            return Failure(FailureKind.QUOTA_DAY, f"all {self._rpd} requests of today are used")
-        return await send()
+        if not self._ledger.take(pacific_day(self._clock()), self._limits.rpd):
+            return Failure(FailureKind.QUOTA_DAY, f"all {self._limits.rpd} requests of today are used")
+        answer = await send()
+        if isinstance(answer, Reply):
+            self.limiter.settle(admission, answer.usage.prompt)
+        return answer
 
     def _judge(self, answer: Reply | Failure | None) -> None:
         """Open the gate, unless the answer leaves open whether any request is welcome."""
