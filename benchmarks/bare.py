@@ -86,7 +86,7 @@ async def own(prompts: list[str], address: str) -> list[Review]:
     async with open_client(where, shared, timeout_s=120, connections=IN_FLIGHT) as client:
 
         async def ask(text: str) -> Review:
-            reply = await client.ask(Request(bytes(16), text, None, 1))
+            reply = await client.ask(Request(bytes(16), text, None))
             assert isinstance(reply, Reply)
             return Review.model_validate_json(reply.text)
 

@@ -103,7 +103,7 @@ async def replay(paths: list[Path], verbose: bool) -> dict[str, Count]:
 
 async def _one(client: Client, record: Recorded, count: Count, structured: bool, verbose: bool) -> None:
     count.lines += 1
-    request = Request(id=bytes(16), text="recorded", max_output_tokens=None, tokens=1)
+    request = Request(id=bytes(16), text="recorded", max_output_tokens=None)
     try:
         outcome = await client.ask(request)
         failure = outcome if isinstance(outcome, Failure) else failure_of_reply(outcome)

@@ -1,108 +1,300 @@
-"""Checks of CSV and TSV files: encoding, header, and that every record has as many fields as the header.
+"""Checks of text tables (CSV, TSV, NDJSON) that name the line at fault, and the types of CSV columns.
 
-Polars fills short records with nulls and says little about where a file is broken, so the file is first
-read once by the standard library's reader, which streams and knows line numbers.
+Polars fills short records with nulls, takes a quote inside a bare cell for the start of a quoted one and says
+little about where a file is broken. So a text file is first read once by the standard library, which streams
+and knows line numbers; what passes here, Polars reads with the same cells.
 """
 
 import codecs
 import csv
-import sys
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from pipeline.errors import InputError
 
-BLOCK = 2**20
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 RESAVE = "save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`), then run the same command again"
+QUOTING = (
+    "a cell that holds the separator, a quote or a line break must stand in double quotes, and a quote in it "
+    "must be doubled"
+)
+MAGIC = {
+    codecs.BOM_UTF16_LE: ("UTF-16 text", RESAVE),
+    codecs.BOM_UTF16_BE: ("UTF-16 text", RESAVE),
+    b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it first"),
+    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save the sheet as `CSV UTF-8`"),
+    b"PAR1": ("a Parquet file", "give it the ending `.parquet`, or set format in [input]"),
+    b"ARROW1": ("an Arrow file", "give it the ending `.arrow`, or set format in [input]"),
+}
+MOST_CHARACTERS = 2**31 - 1  # of a cell; the most that every platform takes
+
+INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+DIGITS = 16  # of a cell that a float still holds exactly enough
+
+_HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
 
 @dataclass(frozen=True, slots=True)
 class Delimited:
-    """What the check found: the header, the records below it, and how many lines are blank."""
+    """What the check of a CSV or TSV file found.
+
+    `records` counts those below the header without the blank lines, which stand in `blank` as positions
+    among records and blank lines; a blank line of a table with one column is a record. `quoted` says whether
+    any cell stands in quotes; `stray` is the first line that can only be read if none does.
+    """
 
     header: tuple[str, ...]
     records: int
-    blank: int
+    blank: tuple[int, ...]
+    quoted: bool
+    stray: int | None
 
 
 def check(path: Path, separator: str) -> Delimited:
-    """Read the whole file once; raises InputError with the line where it is broken."""
-    _check_encoding(path)
-    csv.field_size_limit(sys.maxsize)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator, strict=True)
+    """Read a whole CSV or TSV file once; raises InputError with the line where it is broken."""
+    csv.field_size_limit(MOST_CHARACTERS)
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        check = _Check(path, file, separator)
         try:
-            header = tuple(next(reader, ()))
-            _check_header(path, header)
-            records, blank = _count(path, reader, header)
+            return check.found()
+        except UnicodeDecodeError as exc:
+            raise _not_utf8(path) from exc
         except csv.Error as exc:
-            raise _malformed(path, reader.line_num, exc) from exc
-    return Delimited(header, records, blank)
+            raise _malformed(path, check.line, check.reader.line_num, exc) from exc
 
 
-def _count(path: Path, reader: "Iterator[list[str]]", header: Sequence[str]) -> tuple[int, int]:
-    records, blank, width = 0, 0, len(header)
-    for record in reader:
-        if len(record) == width:
-            records += 1
-        elif record:
-            line = getattr(reader, "line_num", 0)
-            raise InputError(
-                f"`{path}`, line {line}: {len(record)} cells where the header has {width}",
-                "a cell that holds the separator, a quote or a line break must stand in double quotes, and "
-                "a quote in it must be doubled",
-            )
-        else:
-            blank += 1
-    return (records + blank, 0) if width == 1 else (records, blank)
+class _Check:
+    """One pass over a file; `line` is where the record at hand begins, `kept` the lines it was read from."""
+
+    def __init__(self, path: Path, file: Iterable[str], separator: str) -> None:
+        self.path = path
+        self.separator = separator
+        self.line = 1
+        self.kept: list[str] = []
+        self.reader = csv.reader(self._lines(file), delimiter=separator, strict=True)
+        self.quoted = False
+        self.stray: int | None = None
+        cell = rf'(?:"(?:[^"]++|"")*+"|[^"\r\n{separator}]*+)'
+        self.clean = re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")  # each quote encloses or is doubled
+
+    def found(self) -> Delimited:
+        """Read all records."""
+        header = _checked_header(self.path, next(self.reader, None))
+        self._next()
+        width, records, kept = len(header), 0, self.kept
+        blank: list[int] = []
+        for cells in self.reader:
+            if len(cells) == width:
+                records += 1
+            elif cells:
+                raise _ragged(self.path, self.line, len(cells), width)
+            elif width == 1:
+                records += 1
+            else:
+                blank.append(records + len(blank))
+            if len(kept) > 1 or '"' in kept[0] or "\r" in kept[0]:
+                self._next()
+            else:
+                self.line += 1
+                kept.clear()
+        return Delimited(header, records, tuple(blank), self.quoted, self.stray)
+
+    def _lines(self, file: Iterable[str]) -> Iterator[str]:
+        for line in file:
+            self.kept.append(line)
+            yield line
+
+    def _next(self) -> None:
+        """Look at the quotes and line ends of the record at hand, and go to the next."""
+        raw = "".join(self.kept)
+        inner = raw.removesuffix("\n").removesuffix("\r")
+        if inner.endswith("\r"):
+            raise _bare_return(self.path, self.line)
+        enclosed = raw.startswith('"') or f'{self.separator}"' in raw
+        self.quoted |= enclosed
+        pairs = inner.count('"') % 2 == 0 and ("\n" not in inner or enclosed and self.clean.fullmatch(raw))
+        if not pairs and self.stray is None:
+            self.stray = self.line
+        self.line += len(self.kept)
+        self.kept.clear()
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
+def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]:
+    if header is None:
+        raise InputError(f"`{path}` is empty", "write the table to it, or name another file")
     if not header:
-        raise InputError(f"`{path}` has no header", "the first line must name the columns")
+        raise InputError(f"`{path}` has no header: line 1 is blank", "the first line must name the columns")
+    if any("\0" in name for name in header):
+        raise InputError(f"the header of `{path}` holds NUL characters; it may be UTF-16 text", RESAVE)
     double = next((name for name in header if header.count(name) > 1), None)
     if double is not None:
         raise InputError(f"`{path}` has two columns `{double}`", "rename one of them in the header")
+    return tuple(header)
 
 
-def _malformed(path: Path, line: int, exc: csv.Error) -> InputError:
-    if "unexpected end" in str(exc):
+def _ragged(path: Path, line: int, cells: int, width: int) -> InputError:
+    return InputError(
+        f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {width}", QUOTING
+    )
+
+
+def _malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
+    said = str(exc)
+    if "unexpected end" in said:
         return InputError(
-            f"`{path}` ends inside a quoted cell, at line {line}",
-            'a `"` that opens a cell is never closed: look for it further up, or get the whole file again',
+            f"`{path}` ends inside a quoted cell of the row that begins at line {start}",
+            'a `"` that opens a cell is never closed: look for it there, or get the whole file again',
         )
+    if "new-line character" in said:
+        return _bare_return(path, line)
+    if "expected after" in said:
+        where = f"line {line}" if line == start else f"line {line} (the row begins at line {start})"
+        return InputError(f"`{path}`, {where}: text after the closing quote of a cell", QUOTING)
+    return InputError(f"`{path}`, line {line}: {said.lower()}", QUOTING)
+
+
+def _bare_return(path: Path, line: int) -> InputError:
     return InputError(
-        f"`{path}`, line {line}: {str(exc).lower()}",
-        "a cell that holds a quote must stand in double quotes, and the quote in it must be doubled",
+        f"`{path}`, line {line}: a carriage return that neither ends a line nor stands in a quoted cell",
+        "save the file with ordinary line ends",
     )
 
 
-def _check_encoding(path: Path) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    lines, read = 1, 0
+def _not_utf8(path: Path) -> InputError:
+    """Find the line that is not UTF-8, and guess what the file is."""
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        start = file.read(8)
+        file.seek(0)
+        for magic, (what, hint) in MAGIC.items():
+            if start.startswith(magic):
+                return InputError(f"`{path}` is {what}", hint)
+        for number, line in enumerate(file, 1):
             try:
-                decoder.decode(block)
+                line.decode()
             except UnicodeDecodeError as exc:
-                raise _not_utf8(path, block, exc, lines) from exc
-            lines += block.count(b"\n")
-            read += len(block)
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as exc:
-            raise InputError(f"`{path}` ends in the middle of a letter", "get the file again") from exc
+                byte = f"`{path}`, line {number}: byte 0x{line[exc.start]:02x} is not UTF-8"
+                if "unexpected end" in exc.reason and not file.read(1):
+                    return InputError(
+                        f"{byte}: the file ends in the middle of a letter", "get the file again"
+                    )
+                return InputError(f"{byte}; it may be Windows-1252", RESAVE)
+    return InputError(f"`{path}` was changed while it was read", "run the same command again")
 
 
-def _not_utf8(path: Path, block: bytes, exc: UnicodeDecodeError, lines: int) -> InputError:
+def check_ndjson(path: Path) -> int:
+    """Read a whole NDJSON file once and count its rows; raises InputError where Polars would misread it."""
+    records = 0
     with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return InputError(f"`{path}` is UTF-16 text", RESAVE)
-    line = lines + block[: exc.start].count(b"\n")
-    return InputError(
-        f"`{path}`, line {line}: byte 0x{exc.object[exc.start]:02x} is not UTF-8; it may be Windows-1252",
-        RESAVE,
-    )
+        for number, line in enumerate(file, 1):
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                raise InputError(f"`{path}` begins with a byte order mark", "save it as UTF-8 without BOM")
+            try:
+                line.decode()
+            except UnicodeDecodeError as exc:
+                raise _not_utf8(path) from exc
+            records += not line.isspace()
+            if _HALF_LETTER.search(line):
+                _check_letters(path, number, line)
+    return records
+
+
+def _check_letters(path: Path, number: int, line: bytes) -> None:
+    """Refuse half a surrogate pair: Polars would put another character in its place."""
+    try:
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        half = f"\\u{ord(exc.object[exc.start]):04x}"
+        raise InputError(
+            f"`{path}`, line {number}: `{half}` is half a letter",
+            "it was cut from a pair such as `\\ud83d\\ude00`: write the pair, or leave the half out",
+        ) from exc
+    except (ValueError, RecursionError):
+        return  # no JSON: Polars says so, and `ndjson_fault` where
+
+
+def ndjson_fault(path: Path) -> InputError | None:
+    """Find the line for which Polars did not read an NDJSON file, if it can be told."""
+    kinds: dict[str, tuple[str, int]] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
+            try:
+                cells = json.loads(line, parse_constant=_no_number)
+            except (ValueError, RecursionError) as exc:
+                said = str(exc).split(": line", maxsplit=1)[0].lower()
+                return InputError(f"`{path}`, line {number}: no JSON: {said}", "each line must be one object")
+            if not isinstance(cells, dict):
+                return InputError(
+                    f"`{path}`, line {number}: {_json_kind(cells)} where an object should be",
+                    'each line must be one object, such as `{"id": 1}`',
+                )
+            fault = _mixed(kinds, cells, number)
+            if fault:
+                return InputError(f"`{path}`, line {number}: {fault}", "give the column values of one kind")
+    return None
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"`{word}` is no JSON number")
+
+
+def _mixed(kinds: dict[str, tuple[str, int]], cells: dict[str, object], number: int) -> str | None:
+    for name, cell in cells.items():
+        if cell is None:
+            continue
+        kind = _json_kind(cell)
+        first, line = kinds.setdefault(name, (kind, number))
+        if first != kind and "text" not in {first, kind}:  # Polars writes anything as text where some is text
+            return f"`{name}` is {kind}, but {first} in line {line}"
+    return None
+
+
+def _json_kind(cell: object) -> str:
+    words = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
+    return "null" if cell is None else words.get(type(cell), "an object")
+
+
+def text_types(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.DataType]:
+    """Find the type that every cell of a column of text has; reads the table once."""
+    tests = []
+    for number, name in enumerate(names):
+        cell = pl.col(name)
+        tests += [
+            cell.str.contains(INTEGER).all().alias(f"{number} int"),
+            (cell.str.contains(NUMBER) & (cell.str.len_bytes() <= DIGITS)).all().alias(f"{number} float"),
+            cell.is_in(["true", "false"]).all().alias(f"{number} true"),
+            cell.is_in(["True", "False"]).all().alias(f"{number} True"),
+            cell.is_in(["TRUE", "FALSE"]).all().alias(f"{number} TRUE"),
+            cell.is_not_null().any().alias(f"{number} any"),
+        ]
+    found = scan.select(tests).collect(engine="streaming").row(0, named=True)
+    return {name: _text_type(number, found) for number, name in enumerate(names)}
+
+
+def _text_type(number: int, found: dict[str, bool]) -> pl.DataType:
+    kinds = [
+        ("int", pl.Int64()),
+        ("float", pl.Float64()),
+        *((word, pl.Boolean()) for word in ("true", "True", "TRUE")),
+    ]
+    if found[f"{number} any"]:
+        for word, kind in kinds:
+            if found[f"{number} {word}"]:
+                return kind
+    return pl.String()
+
+
+def typed(name: str, kind: pl.DataType) -> pl.Expr:
+    """Return a column of text in the type that `text_types` found for it."""
+    if kind == pl.Boolean:
+        cell = pl.col(name).str.to_lowercase()
+        return pl.when(cell.is_not_null()).then(cell == "true").alias(name)
+    return pl.col(name).cast(kind)

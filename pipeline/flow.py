@@ -91,13 +91,12 @@ class Row:
 class Request:
     """One call: what makes it differ from the other calls of the run.
 
-    `id` (16 bytes) is a digest of everything that changes the answer; `tokens` is the estimated input.
+    `id` (16 bytes) is a digest of everything that changes the answer.
     """
 
     id: bytes
     text: str
     max_output_tokens: int | None
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ amount first and a large prompt would starve behind small ones.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -31,9 +32,13 @@ class Limiter:
         self._tokens = None if limits.tpm is None else _Budget(limits.tpm)
         self._resume = 0.0
 
-    async def admit(self, tokens: int) -> Admission:
-        """Return when a request of `tokens` estimated input tokens may leave."""
+    async def admit(self, estimate: Callable[[], int]) -> Admission:
+        """Return when a request may leave that counts about `estimate()` input tokens.
+
+        The estimate is asked for when it is the request's turn, since it learns while requests wait.
+        """
         async with self._turn:
+            tokens = estimate()
             if self._requests is not None:
                 await self._requests.pace(1)
             if self._tokens is not None:

@@ -161,7 +161,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     plan, halt = work.plan, Halt()
     checked = plan.checked
     workers = worker_count(checked.limits, checked.loaded.job.limits.concurrency)
-    gate = Gate(checked.limits, work.service.ledger, halt, clock=time.time)
+    gate = Gate(checked.limits, work.service.ledger, halt, estimate=_estimate(plan), clock=time.time)
     opened = open_client(
         work.service.endpoint,
         _generation(plan),
@@ -171,10 +171,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     with closing(Journal(plan.folder.journal)) as journal:
         async with opened as client, anyio.create_task_group() as beside:
             beside.start_soon(watch, work.tally, checked.limits, gate.limiter)
-            estimate = _estimate(plan)
-            asker = Asker(
-                _question(work), client, gate, journal, halt=halt, tally=work.tally, estimate=estimate
-            )
+            asker = Asker(_question(work), client, gate, journal, halt=halt, tally=work.tally)
             await execute(_batches(work), asker, _sink(work, journal), halt, workers=workers)
             beside.cancel_scope.cancel()
     return halt

@@ -6,19 +6,31 @@ and only one that every cell of it has. The input is streamed: what is kept is 1
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from polars.datatypes import DataTypeClass
 
-from pipeline.delimited import SEPARATORS, Delimited, check
+from pipeline.delimited import (
+    QUOTING,
+    SEPARATORS,
+    Delimited,
+    check,
+    check_ndjson,
+    ndjson_fault,
+    text_types,
+    typed,
+)
 from pipeline.errors import InputError
 from pipeline.flow import Row
 from pipeline.keys import digest
@@ -26,6 +38,7 @@ from pipeline.template import column_hint
 
 BATCH = 20_000  # rows of a table
 ROWS = 1_000  # rows that become Python objects at a time
+PAIRS = 100  # of rows whose keys begin alike; more than one pair of different keys is next to impossible
 ENDINGS = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -38,9 +51,24 @@ ENDINGS = {
     ".ipc": "ipc",
     ".feather": "ipc",
 }
-INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
-DIGITS = 16  # of a cell that a float still holds exactly enough
+FOREIGN = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    OverflowError,
+)
+Columns: TypeAlias = Mapping[str, pl.DataType]
+Kind: TypeAlias = pl.DataType | DataTypeClass
+_HINTS = {
+    "csv": QUOTING,
+    "tsv": QUOTING,
+    "ndjson": "each line must be one JSON object, and a column must hold values of one kind",
+    "parquet": "check that it is a whole Parquet file, or get it again",
+    "ipc": "check that it is a whole Arrow IPC file (not a stream), or get it again",
+}
+AGAIN = "run the same command again: rows that are still the same are not asked again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +93,50 @@ class Chunk:
     digests: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is read, and how the files stood when they were opened."""
+
+    paths: tuple[Path, ...]
+    kind: str
+    stamps: list[tuple[int, int, int]]
+
+    @property
+    def text(self) -> bool:
+        """Whether all cells are text."""
+        return self.kind in SEPARATORS
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """Rows as Python values: the cells of the used columns, and what names each row."""
+
+    keys: list[bytes]
+    digests: list[bytes]
+    used: dict[str, list[object]]
+
+
 class Source:
     """An opened input. Make it with `open_source`."""
 
     def __init__(
-        self, files: Sequence[Path], scan: pl.LazyFrame, text: Sequence[Delimited] | None, limit: int | None
+        self,
+        files: _Files,
+        scan: pl.LazyFrame,
+        rows: int | None,
+        *,
+        key: Sequence[str],
+        used: Sequence[str] | None,
+        limit: int | None,
     ) -> None:
-        self.files = tuple(files)
-        self.key: tuple[str, ...] = ()
-        self.used: tuple[str, ...] | None = None
-        self._text = text is not None
-        self._expected = sum(one.records for one in text) if text is not None else None
-        if text is not None and any(one.blank for one in text):
-            scan = scan.filter(~pl.all_horizontal(pl.all().is_null()))
-        self._whole = limit is None
+        self.files = files.paths
+        self.key = tuple(key)
+        self._files = files
+        self._limit = limit
+        self._expected = rows if rows is None or limit is None else min(rows, limit)
         self._scan = scan if limit is None else scan.head(limit)
-        self._stamps = _stamps(files)
-        with _polars_errors(self.files):
-            self._schema = self._scan.collect_schema()
+        self._schema = self._scan.collect_schema()
+        self.used = tuple(self._schema) if used is None else tuple(used)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -92,82 +146,146 @@ class Source:
     @cached_property
     def types(self) -> pl.Schema:
         """The columns as the output has them; of CSV this reads the file once."""
-        return pl.Schema(_text_types(self._scan, self._schema)) if self._text else self._schema
+        if not self._files.text:
+            return self._schema
+        with _translated(self._files):
+            return pl.Schema(text_types(self._scan, self.columns))
 
     def survey(self) -> Survey:
-        """Read the input once; raises InputError for broken or empty files and keys that are not unique."""
-        keys, digests = [], []
-        for frame in self._frames(self._hashed, BATCH):
-            own, used = self._digests(frame)
-            keys.append(_heads(own))
-            digests.append(_heads(used) if used is not own else keys[-1])
-        joined = np.concatenate(keys) if keys else np.empty(0, np.uint64)
-        self._check_rows(joined)
-        return Survey(joined, np.concatenate(digests))
+        """Read the input once; raises InputError for broken or empty files and keys that are not unique.
+
+        All columns are read, so that nothing is found broken only after it was paid for.
+        """
+        keys: list[NDArray[np.uint64]] = []
+        digests: list[NDArray[np.uint64]] = []
+        rows = 0
+        self._check_pages()
+        for frame in self._frames(self.columns, BATCH):
+            hashed = self._hashed(frame)
+            self._check_nulls(frame, rows)
+            rows += frame.height
+            keys.append(_heads(hashed.keys))
+            digests.append(_heads(hashed.digests) if hashed.digests is not hashed.keys else keys[-1])
+        survey = Survey(_joined(keys), _joined(digests))
+        self._check_count(survey.rows)
+        if self.key:
+            self._check_unique(survey.keys)
+        return survey
 
     def rows(self, pending: NDArray[np.bool_]) -> Iterator[list[Row]]:
-        """Yield the rows where `pending` is true, in order, some at a time, with the used columns only."""
+        """Yield the rows where `pending` is true, in order, some at a time, with the used columns only.
+
+        `pending` has one element for each row of the survey.
+        """
         start = 0
-        used = list(self.used if self.used is not None else self.columns)
-        for frame in self._frames(self._hashed, ROWS):
+        for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS):
             mask = pending[start : start + frame.height]
+            if len(mask) < frame.height:
+                raise _changed()
             if mask.any():
-                wanted = frame.filter(pl.Series(mask))
-                keys, digests = self._digests(wanted)
-                values = wanted.select(used).to_dicts()
+                hashed = self._hashed(frame.filter(pl.Series(mask)))
+                cells = zip(*hashed.used.values(), strict=True)
+                values = [dict(zip(hashed.used, row, strict=True)) for row in cells]
                 indices = (start + np.flatnonzero(mask)).tolist()
-                yield [Row(*row) for row in zip(indices, keys, digests, values, strict=True)]
+                yield [Row(*row) for row in zip(indices, hashed.keys, hashed.digests, values, strict=True)]
             start += frame.height
+        if start != len(pending):
+            raise _changed()
 
     def tables(self, size: int = BATCH) -> Iterator[Chunk]:
-        """Yield the whole input in order, `size` rows at a time."""
-        for frame in self._frames(list(self.columns), size):
-            keys, digests = self._digests(frame)
-            yield Chunk(self._natural(frame), keys, digests)
+        """Yield the whole input in order, at most `size` rows at a time."""
+        for frame in self._frames(self.columns, size):
+            hashed = self._hashed(frame)
+            yield Chunk(self._natural(frame), hashed.keys, hashed.digests)
 
     def check_unchanged(self) -> None:
-        """Raise InputError when a file was written to since it was opened."""
-        if _stamps(self.files) != self._stamps:
-            raise InputError(
-                "the input was changed while the run went on",
-                "run the same command again: rows that are still the same are not asked again",
-            )
+        """Raise InputError when a file was written to, replaced or removed since it was opened."""
+        try:
+            stamps = _stamps(self.files)
+        except OSError as exc:
+            raise _changed() from exc
+        if stamps != self._files.stamps:
+            raise _changed()
 
     def _natural(self, frame: pl.DataFrame) -> pl.DataFrame:
-        if not self._text:
+        if not self._files.text:
             return frame
-        return frame.select(_typed(name, kind) for name, kind in self.types.items())
+        with _translated(self._files):
+            return frame.select(typed(name, kind) for name, kind in self.types.items())
 
-    @property
-    def _hashed(self) -> list[str]:
-        used = self.used if self.used is not None else self.columns
-        return list(dict.fromkeys([*self.key, *used]))
-
-    def _frames(self, columns: list[str], size: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, columns: Iterable[str], size: int) -> Iterator[pl.DataFrame]:
         """Stream the columns; no frame is longer than `size`."""
-        with _polars_errors(self.files):
-            batches = self._scan.select(columns).collect_batches(
+        with _translated(self._files):
+            batches = self._scan.select(list(columns)).collect_batches(
                 chunk_size=size, maintain_order=True, lazy=True, engine="streaming"
             )
             for batch in batches:
                 yield from batch.iter_slices(size)
 
-    def _digests(self, frame: pl.DataFrame) -> tuple[list[bytes], list[bytes]]:
-        """Return keys and digests of a frame's rows; the same list twice where no key columns are named."""
-        used = self.used if self.used is not None else self.columns
-        digests = _row_digests(frame.select(used))
-        return (_row_digests(frame.select(self.key)) if self.key else digests), digests
+    def _hashed(self, frame: pl.DataFrame) -> _Hashed:
+        """Hash a frame's rows; keys and digests are the same list where no key columns are named."""
+        used = {name: _cells(frame[name]) for name in self.used}
+        digests = [digest(row) for row in zip(*used.values(), strict=True)]
+        if not self.key:
+            return _Hashed(digests, digests, used)
+        own = [_exact(frame[name], used.get(name)) for name in self.key]
+        return _Hashed([digest(row) for row in zip(*own, strict=True)], digests, used)
 
-    def _check_rows(self, keys: NDArray[np.uint64]) -> None:
-        if not len(keys):
+    def _check_pages(self) -> None:
+        """Let pyarrow read what Polars takes on trust: a damaged page can make it end the process."""
+        if self._files.kind not in {"parquet", "ipc"}:
+            return
+        rows = 0
+        for path in self.files:
+            with _translated(self._files, path):
+                for batch in _batches(path, self._files.kind):
+                    batch.validate(full=True)
+                    rows += len(batch)
+                    if self._limit is not None and rows >= self._limit:
+                        return
+
+    def _check_nulls(self, frame: pl.DataFrame, start: int) -> None:
+        for name in self.key:
+            if frame[name].null_count():
+                row = start + int(frame[name].is_null().arg_max() or 0) + 1
+                raise InputError(
+                    f"key column `{name}` is empty in row {row:,}",
+                    "fill it, name another key in [input], or leave `key` out: the text is then the key",
+                )
+
+    def _check_count(self, rows: int) -> None:
+        if not rows:
             raise InputError(f"`{self.files[0]}` has no rows", "nothing is there to ask about")
-        if self._whole and self._expected is not None and len(keys) != self._expected:
+        if self._expected is not None and rows != self._expected:
             raise InputError(
-                f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {len(keys):,}",
-                "remove blank lines, and put cells that hold quotes or line breaks in double quotes",
+                f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",
+                _HINTS[self._files.kind],
             )
-        if self.key:
-            _check_keys(self._scan.select(self.key), self.key, keys, self.files)
+
+    def _check_unique(self, keys: NDArray[np.uint64]) -> None:
+        """Raise InputError for the first key that two rows share; names are compared whole, by their rows."""
+        order = np.argsort(keys, kind="stable")
+        alike = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+        pairs = sorted(zip(order[alike + 1].tolist(), order[alike].tolist(), strict=True))[:PAIRS]
+        named = self._named({row for pair in pairs for row in pair})
+        for later, earlier in pairs:
+            if named[earlier] == named[later]:
+                shown = ", ".join(f"`{_short(cell)}`" for cell in named[earlier])
+                raise InputError(
+                    f"rows {earlier + 1:,} and {later + 1:,} have the same key {shown}",
+                    "name more key columns in [input], or leave `key` out: the text is then the key",
+                )
+
+    def _named(self, rows: set[int]) -> dict[int, tuple[object, ...]]:
+        """Read the key cells of some rows."""
+        found: dict[int, tuple[object, ...]] = {}
+        start = 0
+        for frame in self._frames(self.key, BATCH) if rows else ():
+            here = [row for row in rows if start <= row < start + frame.height]
+            cells = [_exact(frame[name][[row - start for row in here]], None) for name in self.key]
+            found |= dict(zip(here, zip(*cells, strict=True), strict=True))
+            start += frame.height
+        return found
 
 
 def open_source(
@@ -184,182 +302,308 @@ def open_source(
     format where the ending does not. Raises InputError for a missing, empty or broken file and for a key
     column that is not there.
     """
-    files = _files(path)
-    kind = _format(files, kind)
-    for file in files:
-        if file.stat().st_size == 0:
-            raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
-    text = [check(file, SEPARATORS[kind]) for file in files] if kind in SEPARATORS else None
-    if text is not None:
-        _check_headers(files, text)
-    source = Source(files, _scan(files, kind, folder=path.is_dir()), text, limit)
+    first = _Files((path,), kind or "", [])
+    with _translated(first):
+        paths, kind = _found(path, kind)
+        files = _Files(paths, kind, _stamps(paths))
+    with _translated(files):
+        for file, (size, *_) in zip(paths, files.stamps, strict=True):
+            if not size:
+                raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
+        scan, rows = _scan(files, folder=path if path.is_dir() else None)
+        source = Source(files, scan, rows, key=key, used=used, limit=limit)
     for name in key:
         if name not in source.columns:
             raise InputError(f"key column `{name}` is not in the input", column_hint(name, source.columns))
-    source.key, source.used = tuple(key), None if used is None else tuple(used)
+    if kind in {"parquet", "ipc"}:
+        _check_types(source)
     return source
 
 
-def _files(path: Path) -> list[Path]:
+def _found(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
+    """Return the files that `path` means, in order, and their format."""
     if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [
-            file for file in sorted(path.rglob("*")) if file.suffix.lower() in ENDINGS and file.is_file()
-        ]
-        if not found:
-            known = ", ".join(sorted(ENDINGS))
-            raise InputError(f"the folder `{path}` holds no table", f"its files must end in one of {known}")
-        return found
-    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(name)]
-    if found:
-        return found
-    if glob.has_magic(str(path)):
-        raise InputError(f"no file matches `{path}`", "check the pattern; `**` goes down into folders")
-    near = [file.name for file in path.parent.glob("*")] if path.parent.is_dir() else []
-    hint = (
-        f"`{path.parent}` does not exist"
-        if not near
-        else column_hint(path.name, near).replace("columns", "files there")
-    )
-    raise InputError(f"the input `{path}` does not exist", hint)
+        paths = [path]
+    elif path.is_dir():
+        paths = _in_folder(path, kind)
+    else:
+        paths = _matches(path)
+    if not paths:
+        raise _missing(path)
+    return tuple(paths), _format(paths, kind)
 
 
-def _format(files: Sequence[Path], given: str | None) -> str:
-    kinds = {given} if given else {ENDINGS.get(file.suffix.lower()) for file in files}
-    if len(kinds) > 1:
-        raise InputError("the input mixes formats", "name one pattern, such as `data/*.csv`")
-    kind = kinds.pop()
-    if kind is None:
+def _in_folder(folder: Path, kind: str | None) -> list[Path]:
+    """Return the tables in a folder and below; names that begin with a dot are hidden, as for a glob."""
+    wanted = {ending for ending, known in ENDINGS.items() if kind in {None, known}}
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in wanted
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        hint = f"its files must end in one of {', '.join(sorted(wanted))}; else name them with a glob"
+        raise InputError(f"the folder `{folder}` holds no table", hint)
+    return found
+
+
+def _matches(path: Path) -> list[Path]:
+    """Return the files that a glob matches; the folders in it that exist are taken by their name."""
+    root = next(folder for folder in path.parents if folder.is_dir())
+    names = glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True)
+    return [root / name for name in sorted(set(names)) if (root / name).is_file()]
+
+
+def _missing(path: Path) -> InputError:
+    if path.exists():
+        return InputError(f"the input `{path}` is neither a file nor a folder", "save it as a file first")
+    if glob.has_magic(path.name):
+        return InputError(f"no file matches `{path}`", "check the pattern; `**` goes down into folders")
+    said = f"the input `{path}` does not exist"
+    if not path.parent.is_dir():
+        return InputError(said, f"the folder `{path.parent}` does not exist either")
+    near = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
+    return InputError(said, column_hint(path.name, near, what="files there"))
+
+
+def _format(paths: Sequence[Path], given: str | None) -> str:
+    kinds = {ENDINGS.get(path.suffix.lower()): path for path in reversed(paths)}
+    if given:
+        return given
+    if None in kinds:
         raise InputError(
-            f"the format of `{files[0]}` is not known by its ending",
+            f"the format of `{kinds[None]}` is not known by its ending",
             "set format in [input] to csv, tsv, parquet, ndjson or ipc; unpack compressed files first",
         )
-    return kind
+    if len(kinds) > 1:
+        one, other = list(kinds.values())[:2]
+        raise InputError(
+            f"the input mixes formats: `{other}` and `{one}`", "name one pattern, such as `data/*.csv`"
+        )
+    return next(kind for kind in kinds if kind)
 
 
-def _check_headers(files: Sequence[Path], text: Sequence[Delimited]) -> None:
-    for file, one in zip(files, text, strict=True):
-        if one.header != text[0].header:
+def _scan(files: _Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]:
+    """Return the lazy table and how many rows it must have, where that is known."""
+    if files.kind in SEPARATORS:
+        return _scan_text(files, SEPARATORS[files.kind])
+    if files.kind == "ndjson":
+        return _scan_ndjson(files)
+    schemas, rows = [], 0
+    for path in files.paths:
+        with _translated(files, path):
+            if files.kind == "parquet":
+                rows += pq.read_metadata(path).num_rows
+                schemas.append(dict(pl.read_parquet_schema(path)))
+            else:
+                schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
+    for path, schema in zip(files.paths, schemas, strict=True):
+        _check_same(files.paths[0], schemas[0], path, schema)
+    if files.kind == "ipc":
+        return pl.scan_ipc(list(files.paths), glob=False), None
+    hive = folder is not None and _is_hive(folder, files.paths)
+    return pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False), rows
+
+
+def _scan_text(files: _Files, separator: str) -> tuple[pl.LazyFrame, int]:
+    """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
+    found = []
+    for path in files.paths:
+        with _translated(files, path):
+            found.append(check(path, separator))
+    first = dict.fromkeys(found[0].header, pl.String())
+    for path, one in zip(files.paths, found, strict=True):
+        _check_same(files.paths[0], first, path, dict.fromkeys(one.header, pl.String()))
+        if one.header != found[0].header:
+            said = f"`{path}` has its columns in another order than `{files.paths[0]}`"
+            raise InputError(said, "give all files the same header")
+    rows = sum(one.records for one in found)
+    if not rows:
+        raise InputError(f"`{files.paths[0]}` has a header but no rows", "nothing is there to ask about")
+    scan = pl.scan_csv(
+        list(files.paths),
+        separator=separator,
+        quote_char=_quote(files.paths, found),
+        has_header=False,
+        skip_rows=1,  # the header, in which Polars would keep doubled quotes
+        schema=first,
+        glob=False,
+    )
+    return _without_blank(scan, found), rows
+
+
+def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
+    """Return the quote character; None where no cell stands in quotes, so that quotes mean themselves."""
+    if not any(one.quoted for one in found):
+        return None
+    for path, one in zip(paths, found, strict=True):
+        if one.stray is not None:
             raise InputError(
-                f"`{file}` has other columns than `{files[0]}`", "give all files the same header"
+                f"`{path}`, line {one.stray}: a quote in a cell without quotes around it", QUOTING
             )
-    if not any(one.records for one in text):
-        raise InputError(f"`{files[0]}` has a header but no rows", "nothing is there to ask about")
+    return '"'
 
 
-def _scan(files: Sequence[Path], kind: str, *, folder: bool) -> pl.LazyFrame:
-    paths = list(files)
-    if kind in SEPARATORS:
-        return pl.scan_csv(paths, separator=SEPARATORS[kind], infer_schema=False, glob=False)
+def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFrame:
+    """Leave the blank lines out, which Polars reads as rows of nulls."""
+    starts = accumulate((one.records + len(one.blank) for one in found), initial=0)
+    blank = [start + line for start, one in zip(starts, found, strict=False) for line in one.blank]
+    if not blank:
+        return scan
+    number = "_" * (1 + max(len(name) for name in found[0].header))  # no column has this name
+    return scan.with_row_index(number).filter(~pl.col(number).is_in(blank)).drop(number)
+
+
+def _scan_ndjson(files: _Files) -> tuple[pl.LazyFrame, int]:
+    """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
+    rows, frames = 0, []
+    for path in files.paths:
+        with _translated(files, path):
+            records = check_ndjson(path)
+            rows += records
+            if records:
+                schema = pl.scan_ndjson(_literal(path), infer_schema_length=None).collect_schema()
+                frames.append(pl.DataFrame(schema=schema))
+    if not rows:
+        raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
+    union = pl.concat(frames, how="diagonal_relaxed").schema
+    schema = pl.Schema({name: _writable(kind) for name, kind in union.items()})
+    return pl.scan_ndjson([_literal(path) for path in files.paths], schema=schema), rows
+
+
+def _literal(path: Path) -> Path:
+    """Return a path that stands for itself where Polars expands patterns."""
+    return Path(glob.escape(str(path)))
+
+
+def _writable(kind: Kind) -> Kind:
+    """Return the type with text in place of what no Parquet file can hold."""
+    if isinstance(kind, pl.List):
+        return pl.List(_writable(kind.inner))
+    if isinstance(kind, pl.Array):
+        return pl.Array(_writable(kind.inner), kind.size)
+    if isinstance(kind, pl.Struct) and kind.fields:
+        return pl.Struct({field.name: _writable(field.dtype) for field in kind.fields})
+    return pl.String() if kind in (pl.Struct, pl.Int128, pl.UInt128, pl.Object) else kind
+
+
+def _check_types(source: Source) -> None:
+    for name, kind in source.types.items():
+        if _writable(kind) != kind:
+            raise InputError(
+                f"column `{name}` has the type {kind}, which a table for others cannot hold",
+                "write it as text or as decimals of at most 38 digits",
+            )
+
+
+def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> None:
+    """Raise InputError when two files differ in names or types of their columns."""
+    for name in dict.fromkeys([*expected, *found]):
+        if name not in found or name not in expected:
+            where, lacks = (first, path) if name in expected else (path, first)
+            raise InputError(
+                f"`{lacks}` has no column `{name}`, but `{where}` has",
+                "give all files the same columns, or name a pattern that takes fewer files",
+            )
+        if expected[name] != found[name]:
+            raise InputError(
+                f"column `{name}` is {found[name]} in `{path}`, but {expected[name]} in `{first}`",
+                "write all files with the same types",
+            )
+
+
+def _is_hive(folder: Path, paths: Sequence[Path]) -> bool:
+    """Say whether folders such as `year=2026` add columns; raises InputError where they differ."""
+    levels = [
+        [part.partition("=")[0] for part in path.relative_to(folder).parent.parts if "=" in part]
+        for path in paths
+    ]
+    for path, names in zip(paths, levels, strict=True):
+        if names != levels[0]:
+            raise InputError(
+                f"`{path}` and `{paths[0]}` stand in folders of different columns",
+                "let all paths name the same columns, such as `year=2026/month=11`",
+            )
+    return bool(levels[0])
+
+
+def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
+    """Read a Parquet or Arrow file with pyarrow."""
     if kind == "parquet":
-        for file in paths:
-            _check_parquet(file)
-        return pl.scan_parquet(paths, hive_partitioning=folder, glob=False)
-    if kind == "ndjson":
-        return pl.scan_ndjson(paths, infer_schema_length=None)
-    return pl.scan_ipc(paths, glob=False)
-
-
-def _check_parquet(file: Path) -> None:
-    try:
-        pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as exc:
-        raise InputError(f"`{file}` is no whole Parquet file: {_line(exc)}", "get the file again") from exc
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=ROWS)
+    else:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)
 
 
 @contextmanager
-def _polars_errors(files: Sequence[Path]) -> Iterator[None]:
+def _translated(files: _Files, path: Path | None = None) -> Iterator[None]:
+    """Turn what Polars, pyarrow and the system raise into InputError; `path` is the file, where known."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as exc:
-        raise InputError(
-            f"`{files[0]}` cannot be read: {_line(exc)}",
-            "check that the file is whole and of the format that its ending says; in a CSV, a cell that "
-            "holds a quote must stand in double quotes, and the quote in it must be doubled",
-        ) from exc
+    except FOREIGN as exc:
+        raise _unreadable(files, path, exc) from exc
 
 
-def _row_digests(frame: pl.DataFrame) -> list[bytes]:
-    return [digest(cells) for cells in zip(*(column.to_list() for column in frame), strict=True)]
+def _unreadable(files: _Files, path: Path | None, exc: BaseException) -> InputError:
+    if files.kind == "ndjson":
+        for one in [path] if path else files.paths:
+            if fault := ndjson_fault(one):
+                return fault
+    which = f"`{path or files.paths[0]}`"
+    if path is None and len(files.paths) > 1:
+        which += f" or another of the {len(files.paths):,} files"
+    if isinstance(exc, OSError) and exc.errno:
+        said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
+        return InputError(said, "check the path and the right to read it")
+    if isinstance(exc, pa.ArrowNotImplementedError):
+        return InputError(f"{which} holds what cannot be read: {_line(exc)}", _HINTS["ipc"])
+    return InputError(f"{which} cannot be read: {_line(exc)}", _HINTS.get(files.kind, _HINTS["ipc"]))
+
+
+def _changed() -> InputError:
+    return InputError("the input was changed while the run went on", AGAIN)
+
+
+def _cells(column: pl.Series) -> list[object]:
+    """Return a column as Python values."""
+    try:
+        return column.to_list()
+    except FOREIGN as exc:
+        said = f"column `{column.name}` holds a value that cannot be used: {_line(exc)}"
+        raise InputError(said, "dates and times must lie in the years 1 to 9999") from exc
+
+
+def _exact(column: pl.Series, cells: list[object] | None) -> list[object]:
+    """Return key cells as Python values; nanoseconds, which these lack, are put beside them."""
+    cells = _cells(column) if cells is None else cells
+    kind = column.dtype
+    if kind == pl.Time or (isinstance(kind, pl.Datetime | pl.Duration) and kind.time_unit == "ns"):
+        rest = (column.to_physical() % 1000).to_list()
+        return [(cell, more) if more else cell for cell, more in zip(cells, rest, strict=True)]
+    return cells
 
 
 def _heads(digests: list[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
 
 
-def _check_keys(
-    scan: pl.LazyFrame, key: Sequence[str], keys: NDArray[np.uint64], files: Sequence[Path]
-) -> None:
-    """Raise InputError for the first null in a key column and for the first key that two rows share."""
-    with _polars_errors(files):
-        nulls = scan.select(pl.all().null_count()).collect(engine="streaming").row(0)
-    for name, number in zip(key, nulls, strict=True):
-        if number:
-            raise InputError(
-                f"key column `{name}` is empty in {number:,} row{'s' * (number > 1)}",
-                "fill it, name another key in [input], or leave `key` out: the text is then the key",
-            )
-    values, counts = np.unique(keys, return_counts=True)
-    if (counts > 1).any():
-        _accuse(scan, np.flatnonzero(np.isin(keys, values[counts > 1])), files)
+def _joined(heads: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    return np.concatenate(heads) if heads else np.empty(0, np.uint64)
 
 
-def _accuse(scan: pl.LazyFrame, suspects: NDArray[np.int64], files: Sequence[Path]) -> None:
-    """Compare the real keys of rows whose digests begin alike."""
-    seen: dict[tuple[object, ...], int] = {}
-    with _polars_errors(files):
-        rows = scan.with_row_index("").filter(pl.col("").is_in(suspects[:10_000])).collect(engine="streaming")
-    for index, *cells in rows.iter_rows():
-        first = seen.setdefault(tuple(map(repr, cells)), index)
-        if first != index:
-            shown = ", ".join(f"`{cell}`" for cell in cells)
-            raise InputError(
-                f"rows {first + 1:,} and {index + 1:,} have the same key {shown}",
-                "name more key columns in [input], or leave `key` out: the text is then the key",
-            )
-
-
-def _text_types(scan: pl.LazyFrame, schema: pl.Schema) -> dict[str, pl.DataType]:
-    """Find the type that every cell of a column of text has."""
-    tests = []
-    for number, name in enumerate(schema):
-        cell = pl.col(name)
-        tests += [
-            cell.str.contains(INTEGER).all().alias(f"{number} int"),
-            (cell.str.contains(NUMBER) & (cell.str.len_bytes() <= DIGITS)).all().alias(f"{number} float"),
-            cell.is_in(["true", "false"]).all().alias(f"{number} true"),
-            cell.is_in(["True", "False"]).all().alias(f"{number} True"),
-            cell.is_in(["TRUE", "FALSE"]).all().alias(f"{number} TRUE"),
-            cell.is_not_null().any().alias(f"{number} any"),
-        ]
-    found = scan.select(tests).collect(engine="streaming").row(0, named=True)
-    return {name: _kind(number, found) for number, name in enumerate(schema)}
-
-
-def _kind(number: int, found: dict[str, bool]) -> pl.DataType:
-    kinds = [
-        ("int", pl.Int64()),
-        ("float", pl.Float64()),
-        *((word, pl.Boolean()) for word in ("true", "True", "TRUE")),
-    ]
-    if found[f"{number} any"]:
-        for word, kind in kinds:
-            if found[f"{number} {word}"]:
-                return kind
-    return pl.String()
-
-
-def _typed(name: str, kind: pl.DataType) -> pl.Expr:
-    if kind == pl.Boolean:
-        cell = pl.col(name).cast(pl.String).str.to_lowercase()
-        return pl.when(cell.is_not_null()).then(cell == "true").alias(name)
-    return pl.col(name).cast(kind)
-
-
-def _line(exc: Exception) -> str:
+def _line(exc: BaseException) -> str:
     return " ".join(str(exc).split("\n\n")[0].split())[:200]
 
 
-def _stamps(files: Sequence[Path]) -> list[tuple[int, int]]:
-    return [((stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+def _short(cell: object) -> str:
+    return " ".join(str(cell).split())[:80]
+
+
+def _stamps(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """Return size, time of change and inode of each file."""
+    return [((stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ino) for path in paths]

@@ -18,7 +18,6 @@ from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
-from pipeline.quota import Estimate
 from pipeline.retry import Act, Step, is_final, larger_cap, next_step
 from pipeline.schema import validate
 from pipeline.template import Template
@@ -70,7 +69,6 @@ class Asker:
         *,
         halt: Halt,
         tally: Tally,
-        estimate: Estimate,
     ) -> None:
         self._question = question
         self._client = client
@@ -78,7 +76,6 @@ class Asker:
         self._journal = journal
         self._halt = halt
         self._tally = tally
-        self._estimate = estimate
 
     async def outcome(self, row: Row, turn: int) -> Outcome | None:
         """Return how the row ended, or None when the run was stopped before that.
@@ -111,18 +108,16 @@ class Asker:
         if entry is not None:
             self._charge(attempt, entry.answer, paid=entry.key == row.key)
             return self._judged(entry.answer)
-        tokens = self._estimate.tokens(attempt.text)
-        answer = await self._ask(Request(id_, attempt.text, attempt.cap, tokens), row)
+        answer = await self._ask(Request(id_, attempt.text, attempt.cap), row)
         if answer is None:
             return None
         self._charge(attempt, answer, paid=True)
         return self._judged(answer)
 
     async def _ask(self, request: Request, row: Row) -> Reply | Failure | None:
-        answer = await self._gate.call(lambda: self._send(request), request.tokens)
+        answer = await self._gate.call(lambda: self._send(request), request.text)
         if isinstance(answer, Reply):
             self._journal.keep(request.id, row.key, answer)
-            self._estimate.learn(request.text, answer.usage.prompt)
             self._tally.replied(answer.usage, self._question.price(answer))
         elif answer is not None and is_final(answer):
             self._journal.keep(request.id, row.key, answer)

@@ -128,7 +128,7 @@ class Asking:
 
 def question(text: str = "Is this a question?", most: int | None = 100) -> Request:
     """Return a request for one text."""
-    return Request(id=bytes(16), text=text, max_output_tokens=most, tokens=5)
+    return Request(id=bytes(16), text=text, max_output_tokens=most)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ ANSWER = json.dumps(
 
 
 def _request(most: int | None = 100) -> Request:
-    return Request(id=bytes(16), text="Is this a question?", max_output_tokens=most, tokens=5)
+    return Request(id=bytes(16), text="Is this a question?", max_output_tokens=most)
 
 
 def _failure(outcome: Reply | Failure) -> Failure:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 TOKEN = "ya29.not-a-real-token-0123456789"
 ANSWER = json.dumps({"candidates": [{"content": {"parts": [{"text": "{}"}]}, "finishReason": "STOP"}]})
-QUESTION = Request(id=bytes(16), text="Is this a question?", max_output_tokens=9, tokens=5)
+QUESTION = Request(id=bytes(16), text="Is this a question?", max_output_tokens=9)
 GRANTED = json.dumps({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"})
 
 
