@@ -93,7 +93,7 @@ def rowmill() -> None:
     """Ask Gemini Flash-Lite one typed question about every row of a table."""
 
 
-@rowmill.command()
+@rowmill.command(short_help="Ask for every row without an answer, write the table.")
 @_job_options
 @click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
@@ -113,7 +113,7 @@ def run(*, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options:
     return report.exit_code
 
 
-@rowmill.command()
+@rowmill.command(short_help="Say how far a job is. Asks nothing.")
 @_job_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(*, as_json: bool, **options: object) -> None:
@@ -123,12 +123,14 @@ def status(*, as_json: bool, **options: object) -> None:
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
 
 
-@rowmill.command()
+@rowmill.command(short_help="Print what is sent and what comes out.")
 @_job_options
 def schema(**options: object) -> None:
     """Print the JSON schema that JOB sends and the Arrow schema of its output."""
     checked = _checked(options)
+    console.print("sent as the response's JSON schema:", soft_wrap=True)
     click.echo(json.dumps(checked.json_schema, indent=2, ensure_ascii=False))
+    console.print("\ncolumns of the output:", soft_wrap=True)
     try:
         columns = pl.DataFrame(schema=_plan(checked, options).source.types).to_arrow().schema
     except InputError as error:

@@ -71,24 +71,29 @@ def check(path: Path, separator: str) -> Delimited:
 
 
 class _Check:
-    """One pass over a file; `line` is where the record at hand begins, `kept` the lines it was read from."""
+    """One pass over a file; `kept` are the lines of the record at hand."""
 
     def __init__(self, path: Path, file: Iterable[str], separator: str) -> None:
         self.path = path
-        self.separator = separator
-        self.line = 1
+        self.opening = f'{separator}"'
         self.kept: list[str] = []
-        self.reader = csv.reader(self._lines(file), delimiter=separator, strict=True)
+        self.reader = csv.reader(_keeping(file, self.kept), delimiter=separator, strict=True)
         self.quoted = False
         self.stray: int | None = None
         cell = rf'(?:"(?:[^"]++|"")*+"|[^"\r\n{separator}]*+)'
         self.clean = re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")  # each quote encloses or is doubled
 
+    @property
+    def line(self) -> int:
+        """Where the record at hand begins."""
+        return self.reader.line_num - len(self.kept) + 1
+
     def found(self) -> Delimited:
         """Read all records."""
         header = _checked_header(self.path, next(self.reader, None))
-        self._next()
+        self._check_quotes()
         width, records, kept = len(header), 0, self.kept
+        kept.clear()
         blank: list[int] = []
         for cells in self.reader:
             if len(cells) == width:
@@ -99,31 +104,26 @@ class _Check:
                 records += 1
             else:
                 blank.append(records + len(blank))
-            if len(kept) > 1 or '"' in kept[0] or "\r" in kept[0]:
-                self._next()
-            else:
-                self.line += 1
-                kept.clear()
+            if '"' in kept[0] or "\r" in kept[0]:
+                self._check_quotes()
+            kept.clear()
         return Delimited(header, records, tuple(blank), self.quoted, self.stray)
 
-    def _lines(self, file: Iterable[str]) -> Iterator[str]:
-        for line in file:
-            self.kept.append(line)
-            yield line
-
-    def _next(self) -> None:
-        """Look at the quotes and line ends of the record at hand, and go to the next."""
-        raw = "".join(self.kept)
-        inner = raw.removesuffix("\n").removesuffix("\r")
-        if inner.endswith("\r"):
+    def _check_quotes(self) -> None:
+        """Look at the quotes and the line end of the record at hand."""
+        raw = self.kept[0] if len(self.kept) == 1 else "".join(self.kept)
+        if raw.endswith(("\r\r\n", "\r\r")):
             raise _bare_return(self.path, self.line)
-        enclosed = raw.startswith('"') or f'{self.separator}"' in raw
-        self.quoted |= enclosed
-        pairs = inner.count('"') % 2 == 0 and ("\n" not in inner or enclosed and self.clean.fullmatch(raw))
-        if not pairs and self.stray is None:
+        self.quoted = self.quoted or raw.startswith('"') or self.opening in raw
+        paired = raw.count('"') % 2 == 0 and (len(self.kept) == 1 or self.clean.fullmatch(raw))
+        if not paired and self.stray is None:
             self.stray = self.line
-        self.line += len(self.kept)
-        self.kept.clear()
+
+
+def _keeping(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
 
 
 def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]:
@@ -229,7 +229,8 @@ def ndjson_fault(path: Path) -> InputError | None:
             try:
                 cells = json.loads(line, parse_constant=_no_number)
             except (ValueError, RecursionError) as exc:
-                said = str(exc).split(": line", maxsplit=1)[0].lower()
+                said = str(exc).split(": line", maxsplit=1)[0][:200]
+                said = said[:1].lower() + said[1:]
                 return InputError(f"`{path}`, line {number}: no JSON: {said}", "each line must be one object")
             if not isinstance(cells, dict):
                 return InputError(

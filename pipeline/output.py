@@ -35,6 +35,7 @@ class Written:
     prompt_tokens: int = 0
     output_tokens: int = 0  # thoughts included
     cost_usd: float = 0.0
+    shared: int = 0  # rows that took the answer of another
     sources: set[str] = field(default_factory=set)  # where answers came from
 
     def count(self, rows: pa.Table) -> None:
@@ -46,6 +47,7 @@ class Written:
         self.output_tokens += pc.sum(rows["_output_tokens"]).as_py() or 0
         self.output_tokens += pc.sum(rows["_thought_tokens"]).as_py() or 0
         self.cost_usd += pc.sum(rows["_cost_usd"]).as_py() or 0.0
+        self.shared += pc.sum(pc.equal(rows["_source"], "cache")).as_py() or 0
         self.sources |= set(rows["_source"].unique().to_pylist())
 
 

@@ -43,6 +43,7 @@ class Plan:
     identity: dict[str, object]
     fingerprint: str
     folder: Folder
+    limited: bool  # only the first rows of the input are taken
 
 
 def check_job(loaded: LoadedJob, today: date) -> CheckedJob:
@@ -77,7 +78,8 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     _check_target(output, source)
     who = identity(checked.loaded, checked.json_schema, endpoint)
     print_ = fingerprint(who)
-    return Plan(checked, source, output, who, print_, run_folder(runs or project / RUNS, job.name, print_))
+    folder = run_folder(runs or project / RUNS, job.name, print_)
+    return Plan(checked, source, output, who, print_, folder, limited=limit is not None)
 
 
 def _check_target(target: Path, source: Source) -> None:

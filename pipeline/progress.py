@@ -1,6 +1,7 @@
 """Shows a `Tally` while a run goes on: a live display on a terminal, a line now and then elsewhere."""
 
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
@@ -12,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.executors.halt import Halt
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.usage import Tally
@@ -21,6 +23,16 @@ LINE_SECONDS = 10.0
 NARROWEST = 6
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What there is to see of a run while it goes on."""
+
+    tally: Tally
+    limits: Limits
+    limiter: Limiter
+    halt: Halt
+
+
 class Progress:
     """Draws on `console`, which is standard error; `quiet` draws nothing."""
 
@@ -28,43 +40,45 @@ class Progress:
         self._console = console
         self._quiet = quiet
 
-    async def watch(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
+    async def watch(self, run: Watched) -> None:
         """Draw until cancelled."""
         if self._quiet:
             return
         if self._console.is_terminal:
-            await self._live(tally, limits, limiter)
+            await self._live(run)
         else:
-            await self._lines(tally, limits, limiter)
+            await self._lines(run)
 
-    async def _live(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
+    async def _live(self, run: Watched) -> None:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
-                tally.mark(time.monotonic())
-                live.update(_picture(tally, limits, limiter), refresh=True)
+                run.tally.mark(time.monotonic())
+                live.update(_picture(run), refresh=True)
                 await anyio.sleep(REDRAW_SECONDS)
 
-    async def _lines(self, tally: Tally, limits: Limits, limiter: Limiter) -> None:
-        self._console.print(f"{tally.left:,} rows to ask, {tally.earlier:,} done before", soft_wrap=True)
+    async def _lines(self, run: Watched) -> None:
+        self._console.print(
+            f"{many(run.tally.left, 'row')} to ask, {run.tally.earlier:,} done before", soft_wrap=True
+        )
         while True:
-            tally.mark(time.monotonic())
+            run.tally.mark(time.monotonic())
             await anyio.sleep(LINE_SECONDS)
-            self._console.print(" · ".join(_words(tally, limits, limiter)), soft_wrap=True)
+            self._console.print(" · ".join(_words(run)), soft_wrap=True)
 
 
-def _picture(tally: Tally, limits: Limits, limiter: Limiter) -> Table:
+def _picture(run: Watched) -> Table:
     grid = Table.grid(padding=(0, 1))
-    rows, *rest = _words(tally, limits, limiter)
-    done = tally.earlier + tally.finished
-    grid.add_row(ProgressBar(total=max(1, tally.total), completed=done, width=30), Text(rows))
+    rows, *rest = _words(run)
+    done = run.tally.earlier + run.tally.finished
+    grid.add_row(ProgressBar(total=max(1, run.tally.total), completed=done, width=30), Text(rows))
     grid.add_row(Text(""), Text(" · ".join(rest[:3])))
     grid.add_row(Text(""), Text(" · ".join(rest[3:])))
     return grid
 
 
-def _words(tally: Tally, limits: Limits, limiter: Limiter) -> list[str]:
+def _words(run: Watched) -> list[str]:
     """Return rows; rates; requests and tokens a minute; tokens, cost and time left."""
-    now = time.monotonic()
+    now, tally, limits = time.monotonic(), run.tally, run.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     words = [
         f"{tally.earlier + tally.finished:,} of {tally.total:,} rows{failed}",
@@ -75,8 +89,12 @@ def _words(tally: Tally, limits: Limits, limiter: Limiter) -> list[str]:
         f"${tally.cost_usd:,.4f}",
         _left(tally.seconds_left(now, limits)),
     ]
-    if limiter.paused_for > 1:
-        words.append(f"the API asked to wait, {limiter.paused_for:,.0f} s to go")
+    if run.halt.pulled.is_set():
+        words[-1] = "stopping: what is in flight may end within 10 s, Ctrl-C again drops it"
+    elif run.limiter.paused_for > 1:
+        words[-1] = f"the API asked to wait, {run.limiter.paused_for:,.0f} s to go"
+    elif tally.trouble is not None:
+        words.append(f"asking again: {tally.trouble.message[:60]}")
     return words
 
 
@@ -86,6 +104,11 @@ def _of(limit: int | None) -> str:
 
 def _left(seconds: float | None) -> str:
     return "time left unknown yet" if seconds is None else f"{span(seconds)} left"
+
+
+def many(number: int, word: str) -> str:
+    """Return a count with its word: `1 row`, `2,000 rows`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def span(seconds: float) -> str:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 PACIFIC = ZoneInfo("America/Los_Angeles")
 MINUTE = 60.0  # seconds over which RPM and TPM are counted
 SLACK = 0.3  # seconds by which requests may arrive closer together than they left; costs 0.5 % of the rate
+PRIOR = 100.0  # how much spread of lengths it takes to believe in another slope than 1
 BURST = 1 / 60  # of a minute: what a second holds may leave at once, to make up for waits at another limit
 
 
@@ -97,26 +98,33 @@ def day_reset(now: float) -> datetime:
 class Estimate:
     """How many input tokens a prompt will count, learned from what earlier prompts counted.
 
-    Starts at one token for four ASCII characters and one for every other character, and then follows
-    the ratio of counted to guessed tokens over about the last 200 replies. Instructions and schema are
-    sent with each request and are part of the guess.
+    A first guess is one token for four ASCII characters and one for every other character. What the API
+    counts is a line over that guess: instructions and whatever else is sent with each request lift it, the
+    script tilts it. The line is fitted to about the last 200 replies and starts with slope 1.
     """
 
     def __init__(self, fixed: str) -> None:
         self._fixed = _guess(fixed)
-        self._guessed = 0.0
-        self._counted = 0.0
+        self._weight = self._x = self._y = self._xx = self._xy = 0.0
 
     def tokens(self, text: str) -> int:
-        """Return the expected count of `text` together with the fixed part, at least 1."""
-        factor = self._counted / self._guessed if self._guessed else 1.0
-        return max(1, round((self._fixed + _guess(text)) * factor))
+        """Return the expected count of a request with `text`, at least 1."""
+        guess = _guess(text)
+        if not self._weight:
+            return max(1, round(self._fixed + guess))
+        x, y = self._x / self._weight, self._y / self._weight
+        spread = self._xx - self._x * x
+        slope = (self._xy - self._x * y + PRIOR) / (spread + PRIOR)
+        return max(1, round(y + min(4.0, max(0.2, slope)) * (guess - x)))
 
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
-        fade = 1 - 1 / 200
-        self._guessed = self._guessed * fade + self._fixed + _guess(text)
-        self._counted = self._counted * fade + counted
+        guess, fade = _guess(text), 1 - 1 / 200
+        self._weight = self._weight * fade + 1
+        self._x = self._x * fade + guess
+        self._y = self._y * fade + counted
+        self._xx = self._xx * fade + guess * guess
+        self._xy = self._xy * fade + guess * counted
 
 
 def _guess(text: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.errors import Exit
 from pipeline.flow import FailureKind, Usage
 from pipeline.output import Written
-from pipeline.progress import span
+from pipeline.progress import many, span
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
 SHOWN_USD = 5e-5  # what a cost shown with four places may hide
@@ -27,13 +27,14 @@ class RunReport:
     """What a run did and where its job stands now.
 
     `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
-    that have an answer. `output` is None when no table was written because rows are pending; `free` says that
-    the free tier was assumed, where tokens cost nothing.
+    that have an answer. `limited` says that only the first rows were taken, `free` that the free tier was
+    assumed, where tokens cost nothing. `output` is None when no table was written because rows are pending.
     """
 
     job: str
     folder: Path
     rows: int
+    limited: bool
     pending: int
     table: Written
     output: Path | None
@@ -64,6 +65,7 @@ class RunReport:
             "job": self.job,
             "exit_code": int(self.exit_code),
             "rows": self.rows,
+            "limited": self.limited,
             "ok": self.table.ok,
             "failed": self.table.failed,
             "pending": self.pending,
@@ -74,14 +76,14 @@ class RunReport:
             "this_run": {
                 "requests": self.requests,
                 "tokens": asdict(self.usage),
-                "cost_usd": self.cost_usd,
+                "cost_usd": round(self.cost_usd, 12),
                 "seconds": round(self.seconds, 3),
                 "failures": {str(kind): number for kind, number in self.failures.items()},
             },
             "table": {
                 "prompt_tokens": self.table.prompt_tokens,
                 "output_tokens": self.table.output_tokens,
-                "cost_usd": self.table.cost_usd,
+                "cost_usd": round(self.table.cost_usd, 12),
             },
             "notes": self.notes,
             "stopped": None if self.stop is None else {"message": self.stop.message, "hint": self.stop.hint},
@@ -89,16 +91,19 @@ class RunReport:
 
     def sentences(self) -> list[str]:
         """Return the report for people, a line each."""
+        rows = f"the first {many(self.rows, 'row')} (--limit)" if self.limited else many(self.rows, "row")
         pending = f", {self.pending:,} pending" if self.pending else ""
-        lines = [
-            f"{self.job}: {self.rows:,} rows, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"
-        ]
+        lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
         lines.append(self._this_run())
         if self.requests and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
             lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")
+        if self.table.shared:
+            lines.append(
+                f"  {many(self.table.shared, 'row')} took the answer of another with the same prompt"
+            )
         if self.output is not None:
             lines.append(f"  written: {self.output}")
         if self.emulated:
@@ -110,9 +115,9 @@ class RunReport:
 
     def _this_run(self) -> str:
         if not self.requests:
-            return "  this run: nothing to ask, every row had its answer"
+            return "  this run: no request was made" + ("" if self.pending else ", every row had its answer")
         out = self.usage.output + self.usage.thoughts
         return (
-            f"  this run: {self.requests:,} requests, {self.usage.prompt:,} tokens in, {out:,} out, "
+            f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in, {out:,} out, "
             f"{self._cost()}, {span(self.seconds)}"
         )

@@ -1,6 +1,5 @@
 """One run: find what is pending, ask for it, write the table, sum up."""
 
-import json
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
@@ -23,19 +22,19 @@ from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
 from pipeline.ledger import Ledger
-from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.output import TOKENS, Written, count, write_output
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
+from pipeline.progress import Watched
 from pipeline.quota import Estimate, day_reset
 from pipeline.report import RunReport, Stop
-from pipeline.retry import HINTS, TABLE, Act
+from pipeline.retry import HINTS, OUTAGE, TABLE, Act
 from pipeline.source import Survey
 from pipeline.store import changes, owned
 from pipeline.usage import Tally, cost_usd
 
-Watch: TypeAlias = Callable[[Tally, Limits, Limiter], Coroutine[object, object, None]]
+Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
 MOST_WORKERS = 256
 SECONDS_EACH = 3.0  # what a request is taken to last when workers are counted out from the rate
@@ -91,6 +90,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
         rows=survey.rows,
+        limited=plan.limited,
         pending=left,
         table=table,
         output=None if left else plan.output,
@@ -149,10 +149,13 @@ def _first(group: BaseExceptionGroup[RowmillError]) -> RowmillError:
 
 def _stop(reason: Failure | None) -> Stop:
     if reason is None:
-        return Stop("stopped before the end, as you wished", GOES_ON, Exit.STOPPED)
+        return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
+    if reason.kind in OUTAGE:
+        return Stop(f"the API cannot be reached: {reason.message}", HINTS[reason.kind], Exit.STOPPED)
     if TABLE[reason.kind].act is Act.STOP:
         reset = day_reset(time.time()).astimezone()
-        message = f"the daily quota is used up ({reason.message}); it resets at {reset:%a %d %b %H:%M %Z}"
+        limit = reason.message if reason.quota_id is None else f"{reason.quota_id} says the API"
+        message = f"the daily quota is used up; it resets at {reset:%a %d %b %H:%M %Z} ({limit})"
         return Stop(message, HINTS[reason.kind], Exit.STOPPED)
     return Stop(f"the API refuses this run: {reason.message}", HINTS[reason.kind], Exit.REFUSED)
 
@@ -161,7 +164,13 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     plan, halt = work.plan, Halt()
     checked = plan.checked
     workers = worker_count(checked.limits, checked.loaded.job.limits.concurrency)
-    gate = Gate(checked.limits, work.service.ledger, halt, estimate=_estimate(plan), clock=time.time)
+    gate = Gate(
+        checked.limits,
+        work.service.ledger,
+        halt,
+        estimate=Estimate(checked.loaded.job.prompt.system),
+        clock=time.time,
+    )
     opened = open_client(
         work.service.endpoint,
         _generation(plan),
@@ -170,7 +179,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
     )
     with closing(Journal(plan.folder.journal)) as journal:
         async with opened as client, anyio.create_task_group() as beside:
-            beside.start_soon(watch, work.tally, checked.limits, gate.limiter)
+            beside.start_soon(watch, Watched(work.tally, checked.limits, gate.limiter, halt))
             asker = Asker(_question(work), client, gate, journal, halt=halt, tally=work.tally)
             await execute(_batches(work), asker, _sink(work, journal), halt, workers=workers)
             beside.cancel_scope.cancel()
@@ -195,10 +204,6 @@ def _generation(plan: Plan) -> Generation:
         temperature=settings.temperature,
         safety=settings.safety,
     )
-
-
-def _estimate(plan: Plan) -> Estimate:
-    return Estimate(plan.checked.loaded.job.prompt.system + json.dumps(plan.checked.json_schema))
 
 
 def _question(work: _Work) -> Question:

@@ -10,13 +10,14 @@ from pipeline.parts import Parts
 from pipeline.plan import Plan
 from pipeline.quota import day_reset, pacific_day
 from pipeline.run import pending_rows
-from pipeline.store import owner
+from pipeline.store import changes, owner
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """Rows by state, what they took, and the day's quota.
 
+    `differs` names what was different in the last run, where there was none with these settings;
     `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
     """
 
@@ -29,6 +30,7 @@ class JobStatus:
     sent_today: int | None
     rpd: int | None
     resets: datetime
+    differs: list[str]
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values; `docs/reference.md` names the keys."""
@@ -46,6 +48,7 @@ class JobStatus:
             "requests_today": self.sent_today,
             "requests_per_day": self.rpd,
             "quota_resets": self.resets.isoformat(),
+            "differs": self.differs,
         }
 
     def sentences(self) -> list[str]:
@@ -58,6 +61,9 @@ class JobStatus:
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
+        if self.differs:
+            names = ", ".join(f"`{name}`" for name in self.differs)
+            lines.append(f"  not run with these settings yet: the last run of this job differs in {names}")
         return [*lines, f"  running now: {self.running}"] if self.running else lines
 
     def _quota(self) -> str:
@@ -84,4 +90,5 @@ def job_status(plan: Plan, ledger: Ledger | None, now: float) -> JobStatus:
         sent_today=None if ledger is None else ledger.count(pacific_day(now)),
         rpd=plan.checked.limits.rpd,
         resets=day_reset(now),
+        differs=changes(plan.folder, plan.identity),
     )

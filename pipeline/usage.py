@@ -13,6 +13,7 @@ from pipeline.models import Limits, Price
 
 _PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
 _MINUTE = 60.0
+_LEAST = 10.0  # seconds below which no rate is made of a count
 _DAY = 86_400.0
 
 
@@ -57,6 +58,8 @@ class Tally:
     done: int = 0
     failed: int = 0
     requests: int = 0
+    replies: int = 0
+    trouble: Failure | None = None  # what the last call met, if it was not answered
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     _pico: int = 0
@@ -67,9 +70,15 @@ class Tally:
         self.requests += 1
 
     def replied(self, usage: Usage, cost_usd: float) -> None:
-        """Count what a reply took."""
+        """Count a reply and what it took."""
+        self.replies += 1
+        self.trouble = None
         self.usage += usage
         self._pico += round(cost_usd * _PICO)
+
+    def refused(self, failure: Failure) -> None:
+        """Remember why a call was not answered."""
+        self.trouble = failure
 
     def mark(self, now: float) -> None:
         """Remember where the counters stand, so that rates are those of the last minute."""
@@ -119,6 +128,8 @@ class Tally:
         """
         if not self.left:
             return 0.0
+        if self.trouble is not None and not self.finished:
+            return None
         known = [seconds for seconds in (self._by_rate(now), *self._by_limits(limits)) if seconds is not None]
         return max(known, default=None)
 
@@ -129,7 +140,7 @@ class Tally:
 
     def _rate(self, count: int, now: float) -> float:
         elapsed = now - self._since.at
-        return count / elapsed if elapsed > 0 else 0.0
+        return count / max(elapsed, _LEAST) if elapsed > 0 else 0.0
 
     def _by_rate(self, now: float) -> float | None:
         rate = self.rows_per_second(now)

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from pipeline.job import load_job
 from pipeline.ledger import Ledger, MemoryLedger
-from pipeline.limiter import Limiter
-from pipeline.models import Limits
 from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan, check_job, make_plan
+from pipeline.progress import Watched
 from pipeline.report import RunReport
 from pipeline.run import Service, run_job
-from pipeline.usage import Tally
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")  # machines are slow at times; every test has a time limit of its own
 
 TODAY = date(2026, 11, 22)
 SCHEMA = """
@@ -129,7 +131,7 @@ class Project:
         return pl.read_parquet(self.output)
 
 
-async def unwatched(_tally: Tally, _limits: Limits, _limiter: Limiter) -> None:
+async def unwatched(_run: Watched) -> None:
     """Show no progress."""
 
 

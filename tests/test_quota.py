@@ -101,3 +101,11 @@ def test_the_estimate_learns_what_a_script_costs() -> None:
     for _ in range(100):
         estimate.learn(text, 45)
     assert abs(estimate.tokens(text) - 45) <= 2
+
+
+def test_the_estimate_of_a_long_text_learned_from_short_ones() -> None:
+    """What short prompts count does not make a long one look short or too long."""
+    estimate = Estimate("")
+    for n in range(1, 50):
+        estimate.learn("word " * (n % 7 + 1), 300 + (n % 7 + 1))  # 300 tokens are sent with each request
+    assert 4_500 <= estimate.tokens("word " * 5_000) <= 7_000

@@ -331,3 +331,25 @@ def test_part_files_are_plain_parquet(project: Project, emulator: Emulator) -> N
     part = pq.read_table(next(Path(report.folder, "parts").glob("*.parquet")))
     assert part["answer"].to_pylist()[0]["label"] == "positive"
     assert part["_status"].to_pylist() == ["ok"]
+
+
+def test_an_api_out_of_reach_stops_the_run_and_fails_no_row(project: Project) -> None:
+    """When nothing is answered at all the rows are not at fault: they stay pending."""
+    project.rows([f"good {n}" for n in range(20)])
+    with emulating("--fault", "reset@1+") as gone:
+        report = project.run(gone.address)
+        assert gone.stats()["requests"] == 6
+    assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 20)
+    assert report.stop is not None
+    assert "cannot be reached" in report.stop.message
+
+
+def test_a_row_above_the_token_budget_fails_alone(project: Project, emulator: Emulator) -> None:
+    """A prompt that alone exceeds the tokens of a minute is a failed row with the reason, not a hang."""
+    project.change("tpm = 600000000", "tpm = 2000")
+    project.rows(["good", "word " * 5_000])
+    report = project.run(emulator.address)
+    table = project.table()
+    assert table["_error_kind"].to_list() == [None, "too_long"]
+    assert "tpm" in table["_error"][1]
+    assert report.requests == 1

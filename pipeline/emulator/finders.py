@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from pipeline.emulator.subject import Subject
 from pipeline.emulator.values import CODE, DATE, EMAIL, PHONE, URL, amounts, currency, numbers
@@ -62,6 +63,7 @@ _CLAUSE = re.compile(
     r"\n|;\s|,\s(?!\d)|\s/\s|\s{2,}(?=[^\W\d]{2,}\s[^\n]*\d)|\.\s+(?=[^\W\d_])"
     r"|(?<=\d[.,]\d\d)\s\+\s"
 )
+_FIGURES = re.compile(r"[\d.,:%€$£]+")
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _TERM = re.compile(
     r"(?i)\b(\d{1,3})\s?(?:days|tagen?|jours|días|dias|giorni|dagen|dagar|dager|dní|dni|gün|дней|天|日以内|일)"
@@ -93,6 +95,7 @@ _INVOICE_NUMBER = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def name_words(name: str) -> frozenset[str]:
     """Split a name (`invoiceNumber`, `due_date`) into words, each by the one name for its meaning."""
     words = (word.lower() for word in _SPLIT.split(name) if word)
@@ -150,8 +153,7 @@ def money(subject: Subject, words: frozenset[str]) -> Decimal | None:
     found: Decimal | None = None
     rank = 0
     cents = _CENTS.search(subject.core) is not None
-    for line in _CLAUSE.split(DATE.sub(" ", subject.core)):
-        said = name_words(re.sub(r"[\d.,:%€$£]+", " ", line))
+    for line, said in _clauses(subject.core):
         shared = len(said & wanted) * 2 + len(said & words)
         if not said & wanted or (("subtotal" in said or "sub" in said) and "subtotal" not in wanted):
             continue
@@ -161,6 +163,13 @@ def money(subject: Subject, words: frozenset[str]) -> Decimal | None:
     if found is None and "total" in wanted and subject.items:
         return sum((item.amount for item in subject.items), Decimal())
     return found
+
+
+@lru_cache(maxsize=8)  # every amount of a text is looked for in the same clauses
+def _clauses(text: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Split a text where one statement ends and another begins, each with its words."""
+    lines = _CLAUSE.split(DATE.sub(" ", text))
+    return tuple((line, name_words(_FIGURES.sub(" ", line))) for line in lines)
 
 
 def _has_cents(value: Decimal) -> bool:

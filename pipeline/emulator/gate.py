@@ -89,6 +89,8 @@ class Gate:
 
     def _charge(self, where: Route, call: Call) -> None:
         broken = self._ledgers[where.model].admit(self._clock(), self._wall(), call.tokens)
+        if broken and where.cloud:  # the cloud names no quota
+            raise Refused(bodies.exhausted(bodies.VERTEX_EXHAUSTED))
         if broken:
             raise Refused(bodies.quota_exceeded(broken, where.model, self._settings.tier))
 

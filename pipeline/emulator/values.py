@@ -100,6 +100,8 @@ def dates(text: str) -> list[Dated]:
 
 def decimal(text: str) -> Decimal:
     """Read a number as people write it: `1.234,56`, `1,234.56`, `1 234,5`, `12'000`."""
+    if text.isdecimal():
+        return Decimal(text)
     text = re.sub(r"['’\s]", "", text)
     point = max(text.rfind("."), text.rfind(","))
     if point < 0:

@@ -18,7 +18,7 @@ from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
-from pipeline.retry import Act, Step, is_final, larger_cap, next_step
+from pipeline.retry import OUTAGE, Act, Step, is_final, larger_cap, next_step
 from pipeline.schema import validate
 from pipeline.template import Template
 from pipeline.usage import Tally
@@ -80,8 +80,15 @@ class Asker:
     async def outcome(self, row: Row, turn: int) -> Outcome | None:
         """Return how the row ended, or None when the run was stopped before that.
 
-        `turn` counts the times the row was given up before.
+        `turn` counts the times the row was given up before. When all attempts met an outage and nobody
+        else was answered meanwhile, it is not the row's fault: the run stops and the row stays pending.
         """
+        try:
+            return await self._outcome(row, turn)
+        finally:
+            self._gate.leave()
+
+    async def _outcome(self, row: Row, turn: int) -> Outcome | None:
         text = self._question.template.render(row.values)
         if isinstance(text, str) and not text.strip():
             text = Failure(FailureKind.TEMPLATE, "the prompt of this row is empty")
@@ -89,12 +96,16 @@ class Asker:
             return Outcome(row.key, row.digest, text, Spent(), turn)
         attempt = _Attempt(text, self._question.max_output_tokens, Spent())
         seen: Counter[FailureKind] = Counter()
+        before = self._tally.replies
         while (answer := await self._answer(row, attempt, turn)) is not None:
             if not isinstance(answer, Failure):
                 return Outcome(row.key, row.digest, answer, attempt.spent, turn)
             seen[answer.kind] += 1
             step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
             if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
+                if answer.kind in OUTAGE and self._tally.replies == before:
+                    self._halt.pull(answer)
+                    break
                 return Outcome(row.key, row.digest, answer, attempt.spent, turn)
             if not await self._take(step, answer, attempt, text):
                 break
@@ -119,8 +130,10 @@ class Asker:
         if isinstance(answer, Reply):
             self._journal.keep(request.id, row.key, answer)
             self._tally.replied(answer.usage, self._question.price(answer))
-        elif answer is not None and is_final(answer):
-            self._journal.keep(request.id, row.key, answer)
+        elif answer is not None:
+            self._tally.refused(answer)
+            if is_final(answer):
+                self._journal.keep(request.id, row.key, answer)
         return answer
 
     async def _send(self, request: Request) -> Reply | Failure:

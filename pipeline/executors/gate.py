@@ -1,7 +1,7 @@
 """What a request passes before it leaves: the minute's budgets, the day's quota, and the first answer.
 
-Until the API has answered once, requests go one at a time. A wrong key, model or schema is then found with
-a single request instead of one for each worker, and nothing is spent.
+Until the API has answered once, requests go one at a time, for one row. A wrong key, model or schema is then
+found with a single request instead of one for each worker, and nothing is spent.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.quota import Estimate, pacific_day
-from pipeline.retry import TABLE, Act
+from pipeline.retry import OUTAGE, TABLE, Act
 
 Send: TypeAlias = Callable[[], Awaitable[Reply | Failure]]
 
@@ -41,24 +41,32 @@ class Gate:
         self._halt = halt
         self._clock = clock
         self._answered = False
-        self._probe: anyio.Event | None = None  # set when the one request that is under way has ended
+        self._probing: int | None = None  # the task that alone may ask until the API has answered
+        self._changed = anyio.Event()
         self._suspects = 0
 
     async def call(self, send: Send, text: str) -> Reply | Failure | None:
         """Return what `send` answers to `text` once it may leave, or None when the run is stopped before."""
-        while not self._answered and self._probe is not None and not self._halt.pulled.is_set():
+        me = anyio.get_current_task().id
+        while not self._answered and self._probing not in (None, me) and not self._halt.pulled.is_set():
             with self._halt.waiting():
-                await self._probe.wait()
+                await self._changed.wait()
         if self._answered:
             return await self._pass(send, text)
-        probe = self._probe = anyio.Event()
-        try:
-            answer = await self._pass(send, text)
-            self._judge(answer)
-            return answer
-        finally:
-            self._probe = None
-            probe.set()
+        self._probing = me
+        answer = await self._pass(send, text)
+        self._judge(answer)
+        return answer
+
+    def leave(self) -> None:
+        """Say that the row of this task has ended, so that another may try the API in its place."""
+        if self._probing == anyio.get_current_task().id:
+            self._probing = None
+            self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _pass(self, send: Send, text: str) -> Reply | Failure | None:
         tokens = self._estimate.tokens(text)
@@ -82,10 +90,14 @@ class Gate:
         """Open the gate, unless the answer leaves open whether any request is welcome."""
         if answer is None:
             return
-        if isinstance(answer, Failure) and answer.kind is FailureKind.BAD_REQUEST:
-            self._suspect(answer)
-        elif isinstance(answer, Reply) or TABLE[answer.kind].act in (Act.AGAIN, Act.GIVE_UP):
-            self._answered = True
+        if isinstance(answer, Failure):
+            if answer.kind is FailureKind.BAD_REQUEST:
+                self._suspect(answer)
+                return
+            if answer.kind in OUTAGE or TABLE[answer.kind].act not in (Act.AGAIN, Act.GIVE_UP):
+                return
+        self._answered = True
+        self._wake()
 
     def _suspect(self, answer: Failure) -> None:
         self._suspects += 1

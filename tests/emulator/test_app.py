@@ -118,6 +118,14 @@ async def test_quotas_hold_for_each_model_by_itself() -> None:
     assert (await desk.ask()).status == 200
 
 
+async def test_the_cloud_names_no_quota() -> None:
+    """A refusal on the cloud path has one sentence and no details."""
+    desk = Desk(Settings(rpm=1))
+    got = [await desk.ask(path=CLOUD, key="Bearer t", header="authorization") for _ in range(2)]
+    assert [one.status for one in got] == [200, 429]
+    assert "details" not in got[1].json["error"]
+
+
 async def test_the_day_has_a_quota_of_its_own() -> None:
     """It ends with the Pacific day, whatever the other clock says."""
     desk = Desk(Settings(rpd=1))
