@@ -11,11 +11,12 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply
 
+OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 REPLY = TypeAdapter(Reply)
 FAILURE = TypeAdapter(Failure)
 
@@ -34,6 +35,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept = False
+        self._since = 0
         try:
             self._db = self._open()
             self._log = os.open(f"{path}-wal", os.O_RDONLY)
@@ -58,7 +60,10 @@ class Journal:
         if row is None:
             return None
         key, failed, body = row
-        return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
+        try:
+            return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
+        except ValidationError:  # of another version, or damaged: as good as not there
+            return None
 
     def keep(self, request_id: bytes, key: bytes, answer: Reply | Failure) -> None:
         """Write down an answer; when this returns, a killed process no longer loses it."""
@@ -66,19 +71,24 @@ class Journal:
         body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
         self._run("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?)", request_id, key, failed, body)
         self._kept = True
+        self._since += 1
 
     def sync(self) -> None:
         """Make all that was kept since the last time survive a power cut."""
         if not self._kept:
             return
         self._kept = False
+        self._since = 0
         try:
             os.fdatasync(self._log)
         except OSError as exc:
             raise self._broken("synced", exc) from exc
+        if self._since > OFTEN:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Move the log into the file, so that the log stays small. Called after a part is written."""
+        """Move the log into the file, so that the log stays small."""
+        self._since = 0
         try:
             db = sqlite3.connect(self._path, timeout=30.0)
             try:

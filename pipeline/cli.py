@@ -22,11 +22,12 @@ from pipeline import emulator as emulator_server
 from pipeline.errors import Exit, InputError, RowmillError, UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, origin
 from pipeline.job import load_job
-from pipeline.ledger import FileLedger, MemoryLedger
+from pipeline.ledger import FileLedger, MemoryLedger, sent_on
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.progress import Progress, picture
+from pipeline.quota import pacific_day
 from pipeline.report import RunReport
 from pipeline.run import Service, run_job
 from pipeline.status import job_status
@@ -34,7 +35,16 @@ from pipeline.status import job_status
 Command = TypeVar("Command", bound=Callable[..., object])
 BUG = 70  # the exit code of a fault of our own, as in sysexits.h
 
-console = Console(stderr=True, highlight=False)
+
+class Talk(Console):
+    """Standard error; when nobody reads it any more, the run goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
+console = Talk(stderr=True, highlight=False)
 
 
 def main() -> None:
@@ -51,7 +61,9 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         _complain("stopped before the end", "run the same command again: it goes on where it stopped")
         code = Exit.STOPPED
-    except Exception:  # noqa: BLE001 - a bug must not look like exit 1, which means failed rows
+    except SystemExit as asked:
+        code = asked.code if isinstance(asked.code, int) else BUG
+    except BaseException:  # noqa: BLE001 - a bug, also a panic of Rust, must not look like failed rows
         traceback.print_exc()
         code = BUG
     sys.exit(code)
@@ -119,7 +131,8 @@ def run(*, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options:
 def status(*, as_json: bool, **options: object) -> None:
     """Say how far JOB is: rows, tokens, cost, and when the daily quota resets. Asks nothing."""
     checked = _checked(options)
-    found = job_status(_plan(checked, options), _known_ledger(checked, options), time.time())
+    now = time.time()
+    found = job_status(_plan(checked, options), _sent_today(checked, options, now), now)
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
 
 
@@ -205,7 +218,7 @@ def _service(checked: CheckedJob, found: Endpoint | None) -> Iterator[Service]:
     """Yield who answers; the emulator, where it is wanted, lives as long as the block."""
     free = checked.loaded.job.limits.free
     if found is not None:
-        ledger = _ledger(checked, found)
+        ledger = FileLedger(_ledger_file(), _scope(checked, found))
         try:
             yield Service(found, ledger, free and not found.vertex)
         finally:
@@ -215,19 +228,23 @@ def _service(checked: CheckedJob, found: Endpoint | None) -> Iterator[Service]:
             yield Service(offline_endpoint(address), MemoryLedger(), free)
 
 
-def _ledger(checked: CheckedJob, found: Endpoint) -> FileLedger:
+def _ledger_file() -> Path:
     folder = os.environ.get("ROWMILL_STATE_DIR")
-    state = Path(folder) if folder else user_state_path("rowmill")
-    return FileLedger(state / "ledger.sqlite", f"{found.scope}/{checked.model.id}")
+    return (Path(folder) if folder else user_state_path("rowmill")) / "ledger.sqlite"
 
 
-def _known_ledger(checked: CheckedJob, options: Mapping[str, object]) -> FileLedger | None:
-    """Return the count of today's requests, or None where no key says whose they are."""
+def _scope(checked: CheckedJob, found: Endpoint) -> str:
+    """Name what daily limits are counted for: the project and the model."""
+    return f"{found.scope}/{checked.model.id}"
+
+
+def _sent_today(checked: CheckedJob, options: Mapping[str, object], now: float) -> int | None:
+    """Return how many requests were sent today, or None where no key says whose they are."""
     try:
         found = _endpoint(options)
     except UsageError:
         return None
-    return None if found is None else _ledger(checked, found)
+    return None if found is None else sent_on(_ledger_file(), _scope(checked, found), pacific_day(now))
 
 
 def _text(value: object) -> str | None:

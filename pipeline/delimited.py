@@ -38,6 +38,7 @@ INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 DIGITS = 16  # of a cell that a float still holds exactly enough
 
+_BARE_RETURN = re.compile(r"\r(?!\n|\Z)")
 _HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
 
@@ -77,10 +78,11 @@ class _Check:
         self.path = path
         self.opening = f'{separator}"'
         self.kept: list[str] = []
-        self.reader = csv.reader(_keeping(file, self.kept), delimiter=separator, strict=True)
+        self.below = False  # the header
+        self.reader = csv.reader(self._lines(file), delimiter=separator, strict=True)
         self.quoted = False
         self.stray: int | None = None
-        cell = rf'(?:"(?:[^"]++|"")*+"|[^"\r\n{separator}]*+)'
+        cell = rf'(?:"(?:[^"]++|"")*+"|[^"\n{separator}]*+)'
         self.clean = re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")  # each quote encloses or is doubled
 
     @property
@@ -91,7 +93,10 @@ class _Check:
     def found(self) -> Delimited:
         """Read all records."""
         header = _checked_header(self.path, next(self.reader, None))
+        if self.kept[-1].endswith(("\r\r\n", "\r\r")):
+            raise _bare_return(self.path, 1)
         self._check_quotes()
+        self.below = True
         width, records, kept = len(header), 0, self.kept
         kept.clear()
         blank: list[int] = []
@@ -104,26 +109,24 @@ class _Check:
                 records += 1
             else:
                 blank.append(records + len(blank))
-            if '"' in kept[0] or "\r" in kept[0]:
+            if '"' in kept[0]:
                 self._check_quotes()
             kept.clear()
         return Delimited(header, records, tuple(blank), self.quoted, self.stray)
 
+    def _lines(self, file: Iterable[str]) -> Iterator[str]:
+        for line in file:
+            self.kept.append(line)
+            # to Polars a carriage return within a line is a letter, to the csv module an error
+            yield _BARE_RETURN.sub(" ", line) if self.below and "\r" in line else line
+
     def _check_quotes(self) -> None:
-        """Look at the quotes and the line end of the record at hand."""
+        """Look at the quotes of the record at hand."""
         raw = self.kept[0] if len(self.kept) == 1 else "".join(self.kept)
-        if raw.endswith(("\r\r\n", "\r\r")):
-            raise _bare_return(self.path, self.line)
         self.quoted = self.quoted or raw.startswith('"') or self.opening in raw
         paired = raw.count('"') % 2 == 0 and (len(self.kept) == 1 or self.clean.fullmatch(raw))
         if not paired and self.stray is None:
             self.stray = self.line
-
-
-def _keeping(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
-    for line in lines:
-        kept.append(line)
-        yield line
 
 
 def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]:
@@ -162,8 +165,8 @@ def _malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
 
 def _bare_return(path: Path, line: int) -> InputError:
     return InputError(
-        f"`{path}`, line {line}: a carriage return that neither ends a line nor stands in a quoted cell",
-        "save the file with ordinary line ends",
+        f"`{path}`, line {line}: a carriage return in the header that does not end it",
+        "save the file with line ends of one kind, line feeds or both",
     )
 
 

@@ -31,8 +31,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def clear_drafts(folder: Path, stem: str = "") -> None:
-    """Remove what a killed process left half written in `folder`, of files whose name begins with `stem`."""
-    for draft in folder.glob(f"{_plain(stem)}*{TEMPORARY}"):
+    """Remove what a killed process left half written in `folder`, of the file `stem` or of any."""
+    for draft in folder.glob(f"{_plain(stem)}.[0-9]*{TEMPORARY}" if stem else f"*{TEMPORARY}"):
         draft.unlink(missing_ok=True)
 
 

@@ -36,6 +36,12 @@ class InputError(RowmillError):
     """The input table cannot be used (exit 2)."""
 
 
+class ChangedError(InputError):
+    """The input was changed while the run went on (exit 3): the same command continues."""
+
+    exit_code = Exit.STOPPED
+
+
 class OutputError(RowmillError):
     """The output path cannot be written or its columns clash (exit 2)."""
 

@@ -153,7 +153,7 @@ def identity(loaded: LoadedJob, json_schema: Mapping[str, object], endpoint: str
     return {
         "system": prompt.system,
         "row": prompt.row,
-        "json_schema": dict(json_schema),
+        "json_schema": json.dumps(json_schema, ensure_ascii=False),  # as text: the order of fields counts
         "model": models.canonical_id(model.id),
         "thinking": model.thinking,
         "max_output_tokens": model.max_output_tokens,

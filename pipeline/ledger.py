@@ -5,13 +5,14 @@ leaves, so that a killed process has counted what it sent. The limit is per proj
 """
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import StoreError
 
+COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
 KEPT_DAYS = 40
 
 
@@ -46,6 +47,16 @@ class MemoryLedger:
         return True
 
 
+def sent_on(path: Path, scope: str, day: date) -> int:
+    """Return the count of a day without changing anything on disk; 0 where nothing was counted."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            row = db.execute(COUNT, (scope, day.isoformat())).fetchone()
+    except sqlite3.Error:  # no file yet, or none that can be read
+        return 0
+    return int(row[0]) if row else 0
+
+
 class FileLedger:
     """The count in a SQLite file that all runs of a user share; `scope` names project and model."""
 
@@ -66,8 +77,10 @@ class FileLedger:
 
     def count(self, day: date) -> int:
         """Return how many requests were sent on `day`."""
-        query = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
-        row = self._db.execute(query, (self._scope, day.isoformat())).fetchone()
+        try:
+            row = self._db.execute(COUNT, (self._scope, day.isoformat())).fetchone()
+        except sqlite3.Error as exc:
+            raise self._broken("read", exc) from exc
         return int(row[0]) if row else 0
 
     def take(self, day: date, limit: int | None) -> bool:
@@ -87,7 +100,7 @@ class FileLedger:
 
     def close(self) -> None:
         """Forget days long past and close the file."""
-        with closing(self._db) as db:
+        with closing(self._db) as db, suppress(sqlite3.Error):  # the next run tidies up
             last = db.execute("SELECT max(day) FROM sent").fetchone()[0]
             if last is not None:
                 oldest = date.fromisoformat(last) - timedelta(days=KEPT_DAYS)

@@ -97,5 +97,5 @@ class _Budget:
 
     def settle(self, entry: Entry, counted: int) -> None:
         """Correct the window now, and the pace with the next request."""
-        self._owed += counted - entry.amount
+        self._owed = max(self._owed + counted - entry.amount, -self._pace.max_rate)
         self.window.settle(entry, counted, time.monotonic())

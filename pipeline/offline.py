@@ -1,5 +1,6 @@
 """The emulator as a server of its own for one run (`--offline`)."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from pipeline.models import Limits
 def offline_endpoint(address: str) -> Endpoint:
     """Return the emulator as an endpoint; it wants a key, and any will do."""
     return Endpoint(
-        api_key="offline", base_url=address, vertex=False, project=None, location=None, api_version="v1beta"
+        api_key="no-key-for-the-emulator",
+        base_url=address,
+        vertex=False,
+        project=None,
+        location=None,
+        api_version="v1beta",
     )
 
 
@@ -26,7 +32,10 @@ def emulator(limits: Limits, *, model: str, free: bool) -> Iterator[str]:
         if (value := getattr(limits, name)) is not None:
             command += [f"--{name}", str(value)]
     # A session of its own: Ctrl-C in the terminal must not end it before what is in flight is answered.
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("GEMINI_", "GOOGLE_"))}
+    server = subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=bare
+    )
     try:
         yield _address(server)
     finally:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.arrow import Layout
 from pipeline.disk import clear_drafts, whole_file
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import ChangedError, OutputError, StoreError
 from pipeline.parts import Index, Parts, Positions, heads
 from pipeline.source import Chunk, Source
 
@@ -54,7 +54,7 @@ class Written:
 def write_output(source: Source, parts: Parts, index: Index, layout: Layout, target: Path) -> Written:
     """Write the table to `target` (Parquet, CSV or NDJSON by its ending) and return what is in it.
 
-    An old file stays until the new one is whole. Raises StoreError, and InputError when the input has
+    An old file stays until the new one is whole. Raises StoreError, and ChangedError when the input has
     changed since it was read.
     """
     written = Written()
@@ -77,15 +77,38 @@ def write_output(source: Source, parts: Parts, index: Index, layout: Layout, tar
     return written
 
 
+def check_types(schema: pa.Schema, target: Path) -> None:
+    """Raise OutputError for a column that a file of the target's format cannot hold."""
+    if target.suffix.lower() == ".parquet":
+        return
+    for column in schema:
+        if bad := _unwritten(column.type):
+            raise OutputError(
+                f"column `{column.name}` holds {bad}, which a `{target.suffix}` file cannot",
+                "write Parquet: let the output's path end in `.parquet`",
+            )
+
+
+def _unwritten(kind: pa.DataType) -> str | None:
+    """Return what neither CSV nor NDJSON can hold, if the type has it anywhere."""
+    is_ = pa.types
+    if is_.is_binary(kind) or is_.is_large_binary(kind) or is_.is_fixed_size_binary(kind):
+        return "bytes"
+    if is_.is_duration(kind):
+        return "durations"
+    inner = [kind.field(n).type for n in range(kind.num_fields)] if is_.is_nested(kind) else []
+    return next((bad for one in inner if (bad := _unwritten(one))), None)
+
+
 def first_rows(target: Path, rows: int) -> pl.DataFrame:
     """Return the first rows of a written table."""
     match target.suffix.lower():
         case ".parquet":
             scan = pl.scan_parquet(target)
         case ".csv":
-            scan = pl.scan_csv(target)
+            scan = pl.scan_csv(target, infer_schema=False)
         case _:
-            scan = pl.scan_ndjson(target)
+            scan = pl.scan_ndjson(target, infer_schema_length=None)
     return scan.head(rows).collect()
 
 
@@ -110,7 +133,7 @@ def _answers(chunk: Chunk, parts: Parts, index: Index, seen: "np.typing.NDArray[
     """Return the part rows of a chunk; what an answer took stands only where it is used first."""
     positions = index.find(heads(chunk.keys), heads(chunk.digests))
     if (positions < 0).any():
-        raise InputError("the input has changed while it was read", "run the same command again")
+        raise ChangedError("the input has changed while it was read", "run the same command again")
     rows = parts.take(index, positions)
     if rows["_key"].to_pylist() != list(chunk.keys):
         raise StoreError(

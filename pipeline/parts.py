@@ -4,6 +4,7 @@ The parts are the truth: a row is done when a part holds its key with the digest
 later part wins over an earlier one, so a row that is asked again simply stands in a newer part.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +23,21 @@ from pipeline.errors import StoreError
 Positions: TypeAlias = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no key is lost in the product
+PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 INDEXED = ["_key", "_digest", "_status", "_round"]
 OPEN_PARTS = 8  # tables kept in memory while the output is written
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Where each key's last answer lies; arrays of equal length, sorted by `keys`.
+    """Where the last answer to each text of each key lies; arrays of equal length, sorted by `ids`.
 
-    `keys` and `digests` are the first 8 bytes of the real ones, little-endian; `part` and `row` say where.
+    `keys` and `digests` are the first 8 bytes of the real ones, little-endian, `ids` are made of both; `part`
+    and `row` say where.
     """
 
+    ids: NDArray[np.uint64]
     keys: NDArray[np.uint64]
     digests: NDArray[np.uint64]
     ok: NDArray[np.bool_]
@@ -42,9 +47,9 @@ class Index:
 
     def find(self, keys: NDArray[np.uint64], digests: NDArray[np.uint64]) -> Positions:
         """Return for each row its position in the index, or -1 where it has no answer to its present text."""
-        if not len(self.keys):
+        if not len(self.ids):
             return np.full(len(keys), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+        at = np.minimum(np.searchsorted(self.ids, _ids(keys, digests)), len(self.ids) - 1)
         known = (self.keys[at] == keys) & (self.digests[at] == digests)
         return np.where(known, at, -1).astype(np.int64)
 
@@ -57,24 +62,33 @@ class Parts:
         self._schema = schema
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self.set_aside: list[str] = []
-        self._paths = sorted(folder.glob("part-*.parquet"))
+        self._mine = False
+        self._paths = sorted(path for path in folder.glob("part-*") if PART_NAME.fullmatch(path.name))
         self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self._paths), default=0)
 
     def clean(self) -> None:
         """Remove what a killed process left half written, and set damaged parts aside. For the owner only."""
-        clear_drafts(self._folder)
-        for path in list(self._paths):
-            if not _is_whole(path):
-                path.rename(path.with_suffix(".damaged"))
-                self._paths.remove(path)
-                self.set_aside.append(path.name)
+        self._mine = True
+        try:
+            clear_drafts(self._folder)
+            for path in [path for path in self._paths if not _is_whole(path)]:
+                self._put_away(path)
+        except OSError as exc:
+            raise StoreError(
+                f"`{self._folder}` cannot be tidied: {exc.strerror}", "check its permissions, then run again"
+            ) from exc
+
+    def _put_away(self, path: Path) -> None:
+        path.rename(path.with_suffix(".damaged"))
+        self._paths.remove(path)
+        self.set_aside.append(path.name)
 
     def write(self, table: pa.Table) -> None:
         """Add a part; when this returns it is durable. Raises StoreError."""
         path = self._folder / f"part-{self._next:07d}.parquet"
         try:
             with whole_file(path) as draft:
-                pq.write_table(table, draft, compression="zstd")
+                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         except (OSError, pa.ArrowException) as exc:
             raise StoreError(
                 f"the part `{path}` cannot be written: {exc}",
@@ -86,7 +100,13 @@ class Parts:
 
     def index(self) -> Index:
         """Read which rows the parts answer."""
-        return _merge([pq.read_table(path, columns=INDEXED, partitioning=None) for path in self._paths])
+        try:
+            return _merge([pq.read_table(path, columns=INDEXED, partitioning=None) for path in self._paths])
+        except (OSError, pa.ArrowException) as exc:
+            raise StoreError(
+                f"a part in `{self._folder}` cannot be read: {str(exc).splitlines()[0]}",
+                "`rowmill run` sets damaged parts aside and asks for what they held",
+            ) from exc
 
     def take(self, index: Index, positions: Positions) -> pa.Table:
         """Return the part rows at `positions` of the index, in that order."""
@@ -101,10 +121,22 @@ class Parts:
         back = np.argsort(np.concatenate(order), kind="stable")
         return pa.concat_tables(pieces).take(pa.array(back))
 
+    def _read(self, path: Path) -> pa.Table:
+        """Read a part with its checksums verified; a damaged one is set aside by the owner."""
+        try:
+            return pq.read_table(path, partitioning=None, page_checksum_verification=True).cast(self._schema)
+        except (OSError, pa.ArrowException) as exc:
+            if self._mine:
+                self._put_away(path)
+            raise StoreError(
+                f"the part `{path}` is damaged",
+                "run the same command again: the part is set aside, and what it held is taken from the "
+                "journal or asked again",
+            ) from exc
+
     def _table(self, number: int) -> pa.Table:
         if number not in self._tables:
-            table = pq.read_table(self._paths[number], partitioning=None)
-            self._tables[number] = table.cast(self._schema)
+            self._tables[number] = self._read(self._paths[number])
             if len(self._tables) > OPEN_PARTS:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(number)
@@ -133,7 +165,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _merge(tables: Sequence[pa.Table]) -> Index:
-    """Join the columns of all parts, keep the last row of each key, sort by key."""
+    """Join the columns of all parts and keep the last answer to each text of each key."""
     sizes = [len(table) for table in tables]
     keys = _join([_column_heads(table["_key"]) for table in tables], np.uint64)
     digests = _join([_column_heads(table["_digest"]) for table in tables], np.uint64)
@@ -141,11 +173,17 @@ def _merge(tables: Sequence[pa.Table]) -> Index:
     rounds = _join([table["_round"].to_numpy() for table in tables], np.int32)
     part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     row = _join([np.arange(size, dtype=np.int32) for size in sizes], np.int32)
-    order = np.argsort(keys, kind="stable")
+    ids = _ids(keys, digests)
+    order = np.argsort(ids, kind="stable")
     last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = keys[order][1:] != keys[order][:-1]
+    last[:-1] = ids[order][1:] != ids[order][:-1]
     kept = order[last]
-    return Index(keys[kept], digests[kept], ok[kept], rounds[kept], part[kept], row[kept])
+    return Index(ids[kept], keys[kept], digests[kept], ok[kept], rounds[kept], part[kept], row[kept])
+
+
+def _ids(keys: NDArray[np.uint64], digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix both into one number; wrapping around is meant."""
+    return keys * MIX + digests
 
 
 def _join(arrays: Sequence[NDArray[Scalar]], kind: type[Scalar]) -> NDArray[Scalar]:

@@ -6,12 +6,14 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from pipeline.arrow import Layout
-from pipeline.errors import OutputError
+from pipeline.errors import InputError, OutputError
 from pipeline.job import LoadedJob, identity, job_limits, job_model, model_settings, resolve
 from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
+from pipeline.output import check_types
 from pipeline.schema import json_schema
 from pipeline.source import Source, open_source
 from pipeline.store import Folder, run_folder
@@ -73,13 +75,23 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
         path, key=job.input.key, used=checked.template.columns, limit=limit, kind=job.input.format
     )
     check_columns(checked.template, source.columns)
-    checked.layout.output(pl.DataFrame(schema=source.types).to_arrow().schema)
+    columns = checked.layout.output(_columns(source))
     output = resolve(project, job.output.path)
     _check_target(output, source)
+    check_types(columns, output)
     who = identity(checked.loaded, checked.json_schema, endpoint)
     print_ = fingerprint(who)
     folder = run_folder(runs or project / RUNS, job.name, print_)
     return Plan(checked, source, output, who, print_, folder, limited=limit is not None)
+
+
+def _columns(source: Source) -> pa.Schema:
+    try:
+        return pl.DataFrame(schema=source.types).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    except (pa.ArrowException, pl.exceptions.PolarsError) as exc:
+        raise InputError(
+            f"a column of the input has a type of Polars' own: {exc}", "cast it, then run again"
+        ) from exc
 
 
 def _check_target(target: Path, source: Source) -> None:

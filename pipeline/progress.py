@@ -90,7 +90,7 @@ def _words(run: Watched) -> list[str]:
         _left(tally.seconds_left(now, limits)),
     ]
     if run.halt.pulled.is_set():
-        words[-1] = "stopping: what is in flight may end within 10 s, Ctrl-C again drops it"
+        words[-1] = "stopping: what is in flight may end within 5 s, Ctrl-C again drops it"
     elif run.limiter.paused_for > 1:
         words[-1] = f"the API asked to wait, {run.limiter.paused_for:,.0f} s to go"
     elif tally.trouble is not None:

@@ -76,6 +76,8 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.TEMPLATE: GIVE_UP,
 }
 
+LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and can be continued then
+
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = frozenset({FailureKind.CONNECTION, FailureKind.OVERLOADED})
 
@@ -83,6 +85,7 @@ HINTS: Mapping[FailureKind, str] = {
     FailureKind.CONNECTION: "check the network, the proxy settings and the address (`--base-url`), then run "
     "the same command again: it goes on where it stopped",
     FailureKind.OVERLOADED: "run the same command again later: it goes on where it stopped",
+    FailureKind.RATE_LIMITED: "run the same command again then: it goes on where it stopped",
     FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
     "see https://aistudio.google.com/rate-limit",

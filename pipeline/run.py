@@ -17,7 +17,7 @@ from pipeline.executors.asker import Asker, Question
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.online import Pending, Sink, execute
-from pipeline.flow import Failure, Outcome, Reply, Row, Spent, Usage
+from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
 from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
@@ -26,12 +26,12 @@ from pipeline.models import Limits
 from pipeline.output import TOKENS, Written, count, write_output
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
-from pipeline.progress import Watched
+from pipeline.progress import Watched, span
 from pipeline.quota import Estimate, day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import HINTS, OUTAGE, TABLE, Act
 from pipeline.source import Survey
-from pipeline.store import changes, owned
+from pipeline.store import begin_round, changes, end_round, owned
 from pipeline.usage import Tally, cost_usd
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
@@ -62,6 +62,7 @@ class _Work:
     index: Index
     pending: NDArray[np.bool_]
     tally: Tally
+    turn: int | None  # of --retry-failed
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
@@ -76,24 +77,28 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         parts = Parts(plan.folder.parts, plan.checked.layout.part)
         parts.clean()
         index = parts.index()
-        pending = pending_rows(survey, index, retry_failed=retry_failed)
+        turn = begin_round(plan.folder, int(index.rounds.max(initial=0))) if retry_failed else None
+        pending = pending_rows(survey, index, turn)
         todo = int(pending.sum())
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
         stop = None
         if todo:
-            stop = _asked(_Work(plan, service, parts, index, pending, tally), watch)
+            stop = _asked(_Work(plan, service, parts, index, pending, tally, turn), watch)
             index = parts.index()
-        left = int(pending_rows(survey, index).sum())
-        table = _table(plan, survey, parts, index, complete=not left)
+        unanswered = int(pending_rows(survey, index).sum())
+        left = int(pending_rows(survey, index, turn).sum())
+        if turn is not None and not left:
+            end_round(plan.folder)
+        table = _table(plan, survey, parts, index, complete=not unanswered)
     return RunReport(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
         rows=survey.rows,
         limited=plan.limited,
-        pending=left,
+        pending=unanswered,
         table=table,
-        output=None if left else plan.output,
+        output=None if unanswered else plan.output,
         requests=tally.requests,
         usage=tally.usage,
         cost_usd=tally.cost_usd,
@@ -105,12 +110,16 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     )
 
 
-def pending_rows(survey: Survey, index: Index, *, retry_failed: bool = False) -> NDArray[np.bool_]:
-    """Return which rows of the input are to be asked: of equal rows the first, unless it is answered."""
+def pending_rows(survey: Survey, index: Index, turn: int | None = None) -> NDArray[np.bool_]:
+    """Return which rows of the input are to be asked: of equal rows the first, unless it is answered.
+
+    In round `turn` of `--retry-failed`, rows that failed in an earlier round are to be asked too.
+    """
     positions = index.find(survey.keys, survey.digests)
     answered = positions >= 0
-    if retry_failed:
-        answered[answered] = index.ok[positions[answered]]
+    if turn is not None:
+        known = positions[answered]
+        answered[answered] = index.ok[known] | (index.rounds[known] >= turn)
     first = np.zeros(survey.rows, dtype=np.bool_)
     first[np.unique(survey.keys, return_index=True)[1]] = True
     return first & ~answered
@@ -152,6 +161,9 @@ def _stop(reason: Failure | None) -> Stop:
         return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
     if reason.kind in OUTAGE:
         return Stop(f"the API cannot be reached: {reason.message}", HINTS[reason.kind], Exit.STOPPED)
+    if TABLE[reason.kind].act is Act.PAUSE:
+        wait = span(reason.retry_after or 0)
+        return Stop(f"the API asks to wait {wait}", HINTS[reason.kind], Exit.STOPPED)
     if TABLE[reason.kind].act is Act.STOP:
         reset = day_reset(time.time()).astimezone()
         limit = reason.message if reason.quota_id is None else f"{reason.quota_id} says the API"
@@ -181,7 +193,7 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
         async with opened as client, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, checked.limits, gate.limiter, halt))
             asker = Asker(_question(work), client, gate, journal, halt=halt, tally=work.tally)
-            await execute(_batches(work), asker, _sink(work, journal), halt, workers=workers)
+            await execute(_batches(work), asker, _sink(work, journal, halt), halt, workers=workers)
             beside.cancel_scope.cancel()
     return halt
 
@@ -231,30 +243,37 @@ def _price(work: _Work) -> Callable[[Reply], float]:
     return price
 
 
-def _sink(work: _Work, journal: Journal) -> Sink:
+def _sink(work: _Work, journal: Journal, halt: Halt) -> Sink:
     layout = work.plan.checked.layout
 
     def write(outcomes: list[Outcome]) -> None:
-        work.parts.write(layout.table(outcomes))
-        journal.checkpoint()
+        if halt.reason is not None and halt.reason.kind is FailureKind.CONFIG:
+            outcomes = [one for one in outcomes if not _suspect(one)]  # the request was wrong, not these rows
+        if outcomes:
+            work.parts.write(layout.table(outcomes))
+            journal.checkpoint()
 
     return Sink(ended=work.tally.add, write=write, sync=journal.sync)
 
 
+def _suspect(outcome: Outcome) -> bool:
+    return isinstance(outcome.answer, Failure) and outcome.answer.kind is FailureKind.BAD_REQUEST
+
+
 def _batches(work: _Work) -> Iterator[list[Pending]]:
     for rows in work.plan.source.rows(work.pending):
-        yield _with_earlier(rows, work.parts, work.index)
+        yield _with_earlier(rows, work)
 
 
-def _with_earlier(rows: list[Row], parts: Parts, index: Index) -> list[Pending]:
+def _with_earlier(rows: list[Row], work: _Work) -> list[Pending]:
     """Add what earlier rounds took to rows that have failed before and are asked again."""
-    positions = index.find(heads([row.key for row in rows]), heads([row.digest for row in rows]))
-    if (positions < 0).all():
+    if work.turn is None:
         return [Pending(row) for row in rows]
+    positions = work.index.find(heads([row.key for row in rows]), heads([row.digest for row in rows]))
     known = np.flatnonzero(positions >= 0)
-    earlier = dict(zip(known, parts.take(index, positions[known]).to_pylist(), strict=True))
+    earlier = dict(zip(known, work.parts.take(work.index, positions[known]).to_pylist(), strict=True))
     return [
-        Pending(row, earlier[n]["_round"] + 1, _spent(earlier[n])) if n in earlier else Pending(row)
+        Pending(row, work.turn, _spent(earlier[n])) if n in earlier else Pending(row)
         for n, row in enumerate(rows)
     ]
 

@@ -6,8 +6,8 @@ and only one that every cell of it has. The input is streamed: what is kept is 1
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -31,7 +31,7 @@ from pipeline.delimited import (
     text_types,
     typed,
 )
-from pipeline.errors import InputError
+from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
 from pipeline.keys import digest
 from pipeline.template import column_hint
@@ -172,7 +172,7 @@ class Source:
             self._check_unique(survey.keys)
         return survey
 
-    def rows(self, pending: NDArray[np.bool_]) -> Iterator[list[Row]]:
+    def rows(self, pending: NDArray[np.bool_]) -> Generator[list[Row], None, None]:
         """Yield the rows where `pending` is true, in order, some at a time, with the used columns only.
 
         `pending` has one element for each row of the survey.
@@ -192,7 +192,7 @@ class Source:
         if start != len(pending):
             raise _changed()
 
-    def tables(self, size: int = BATCH) -> Iterator[Chunk]:
+    def tables(self, size: int = BATCH) -> Generator[Chunk, None, None]:
         """Yield the whole input in order, at most `size` rows at a time."""
         for frame in self._frames(self.columns, size):
             hashed = self._hashed(frame)
@@ -213,8 +213,9 @@ class Source:
         with _translated(self._files):
             return frame.select(typed(name, kind) for name, kind in self.types.items())
 
-    def _frames(self, columns: Iterable[str], size: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, columns: Iterable[str], size: int) -> Generator[pl.DataFrame, None, None]:
         """Stream the columns; no frame is longer than `size`."""
+        self.check_unchanged()  # Polars keeps what it knows of a file, and would read another one by it
         with _translated(self._files):
             batches = self._scan.select(list(columns)).collect_batches(
                 chunk_size=size, maintain_order=True, lazy=True, engine="streaming"
@@ -310,6 +311,7 @@ def open_source(
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
+            file.open("rb").close()  # the system says better than Polars why it cannot be read
         scan, rows = _scan(files, folder=path if path.is_dir() else None)
         source = Source(files, scan, rows, key=key, used=used, limit=limit)
     for name in key:
@@ -365,6 +367,8 @@ def _missing(path: Path) -> InputError:
     if not path.parent.is_dir():
         return InputError(said, f"the folder `{path.parent}` does not exist either")
     near = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
+    if not near:
+        return InputError(said, f"the folder `{path.parent}` is empty")
     return InputError(said, column_hint(path.name, near, what="files there"))
 
 
@@ -396,7 +400,7 @@ def _scan(files: _Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]
         with _translated(files, path):
             if files.kind == "parquet":
                 rows += pq.read_metadata(path).num_rows
-                schemas.append(dict(pl.read_parquet_schema(path)))
+                schemas.append(dict(pl.scan_parquet(path, glob=False).collect_schema()))
             else:
                 schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
     for path, schema in zip(files.paths, schemas, strict=True):
@@ -426,9 +430,8 @@ def _scan_text(files: _Files, separator: str) -> tuple[pl.LazyFrame, int]:
         list(files.paths),
         separator=separator,
         quote_char=_quote(files.paths, found),
-        has_header=False,
-        skip_rows=1,  # the header, in which Polars would keep doubled quotes
-        schema=first,
+        infer_schema=False,
+        new_columns=list(first),  # Polars would keep doubled quotes in names
         glob=False,
     )
     return _without_blank(scan, found), rows
@@ -550,10 +553,11 @@ def _translated(files: _Files, path: Path | None = None) -> Iterator[None]:
 
 
 def _unreadable(files: _Files, path: Path | None, exc: BaseException) -> InputError:
-    if files.kind == "ndjson":
-        for one in [path] if path else files.paths:
-            if fault := ndjson_fault(one):
-                return fault
+    if files.kind == "ndjson" and not isinstance(exc, OSError):
+        with suppress(OSError):
+            for one in [path] if path else files.paths:
+                if fault := ndjson_fault(one):
+                    return fault
     which = f"`{path or files.paths[0]}`"
     if path is None and len(files.paths) > 1:
         which += f" or another of the {len(files.paths):,} files"
@@ -566,7 +570,7 @@ def _unreadable(files: _Files, path: Path | None, exc: BaseException) -> InputEr
 
 
 def _changed() -> InputError:
-    return InputError("the input was changed while the run went on", AGAIN)
+    return ChangedError("the input was changed while the run went on", AGAIN)
 
 
 def _cells(column: pl.Series) -> list[object]:
@@ -597,7 +601,7 @@ def _joined(heads: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
 
 
 def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).split("\n\n")[0].split())[:200]
+    return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
 
 
 def _short(cell: object) -> str:

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.ledger import Ledger
 from pipeline.output import Written, count
 from pipeline.parts import Parts
 from pipeline.plan import Plan
-from pipeline.quota import day_reset, pacific_day
+from pipeline.quota import day_reset
 from pipeline.run import pending_rows
 from pipeline.store import changes, owner
 
@@ -74,7 +73,7 @@ class JobStatus:
         return f"requests today: {self.sent_today:,}{limit}; {resets}"
 
 
-def job_status(plan: Plan, ledger: Ledger | None, now: float) -> JobStatus:
+def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
     """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
     survey = plan.source.survey()
     parts = Parts(plan.folder.parts, plan.checked.layout.part)
@@ -87,7 +86,7 @@ def job_status(plan: Plan, ledger: Ledger | None, now: float) -> JobStatus:
         rows=survey.rows,
         pending=int(pending.sum()),
         table=count(parts, index, index.find(survey.keys, survey.digests)),
-        sent_today=None if ledger is None else ledger.count(pacific_day(now)),
+        sent_today=sent_today,
         rpd=plan.checked.limits.rpd,
         resets=day_reset(now),
         differs=changes(plan.folder, plan.identity),

@@ -5,6 +5,7 @@
         lock            held with flock by the process that runs; says which one
         replies.sqlite  the journal (`cache`)
         parts/          the truth (`parts`)
+        round           the round of --retry-failed that is under way
 
 Nothing in it is ever changed by a run with another identity, so an old answer cannot be passed off as
 a new one.
@@ -14,8 +15,9 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,8 @@ from pipeline.disk import whole_file
 from pipeline.errors import StoreError
 
 IDENTITY = "identity.json"
+ROUND = "round"  # of --retry-failed, while one is under way
+GLANCES = 3
 SHORT = 12  # letters of the fingerprint in a folder's name
 CONTINUE = "check the path and its permissions, or choose another folder with `--runs-dir`"
 
@@ -104,6 +108,11 @@ def owner(folder: Folder) -> str | None:
 
 
 def _lock(lock: int, folder: Folder) -> None:
+    for _ in range(GLANCES):  # `owner` may look at the lock for a moment
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(0.02)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
@@ -117,9 +126,39 @@ def _lock(lock: int, folder: Folder) -> None:
             f"the run folder `{folder.path}` cannot be locked: {exc.strerror}",
             "choose a folder on a local disk with `--runs-dir`",
         ) from exc
+    try:
+        _sign(lock)
+    except OSError as exc:
+        raise StoreError(
+            f"the run folder `{folder.path}` cannot be written: {exc.strerror}", CONTINUE
+        ) from exc
+
+
+def _sign(lock: int) -> None:
     me = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%F %T} UTC"}
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps(me).encode(), 0)
+
+
+def begin_round(folder: Folder, rounds: int) -> int:
+    """Return the number of the round in which failed rows are asked again, `rounds` + 1 for a new one.
+
+    A round that was interrupted goes on under its number, so that rows it has asked are not asked again.
+    """
+    path = folder.path / ROUND
+    try:
+        if path.exists():
+            return int(path.read_text())
+        with whole_file(path) as draft:
+            draft.write_text(str(rounds + 1))
+    except (OSError, ValueError) as exc:
+        raise StoreError(f"`{path}` cannot be used: {exc}", f"{CONTINUE}; or delete that file") from exc
+    return rounds + 1
+
+
+def end_round(folder: Folder) -> None:
+    """Forget the round, because all of its rows have been asked."""
+    (folder.path / ROUND).unlink(missing_ok=True)
 
 
 def _read(lock: int) -> str:

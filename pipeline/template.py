@@ -108,7 +108,7 @@ def check_columns(template: Template, columns: Sequence[str]) -> tuple[str, ...]
 
 
 def column_hint(name: str, columns: Sequence[str], what: str = "columns") -> str:
-    """Return what to say about a name that is not among `columns`: the nearest of them, and which there are."""
+    """Return what to say about a name that is not among `columns`: the nearest one, and all of them."""
     near = get_close_matches(name.lower(), [column.lower() for column in columns], n=1)
     meant = [column for column in columns if near and column.lower() == near[0]]
     listed = "the columns are " + ", ".join(f"`{column}`" for column in columns)

@@ -343,3 +343,42 @@ def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
     with emulating() as emulator:
         other.run(emulator.address)
     assert broken.equals(other.table().drop("_latency_ms"))
+
+
+def test_sigterm_while_the_table_is_written_is_a_stop(project: Project) -> None:
+    """After the questions a signal still ends with 3, and the same command writes the table."""
+    project.change('key = ["id"]', "key = []")
+    project.rows(["good", "bad"] * 300_000)
+    with emulating() as emulator:
+        with started(project, emulator) as first:
+            wait_for(lambda: any((project.folder / "out").glob("*.tmp")), 60)
+            first.terminate()
+            first.communicate(timeout=30)
+        assert first.returncode == 3
+        assert not project.output.exists()
+        assert not list((project.folder / "out").iterdir())
+        with started(project, emulator) as second:
+            second.communicate(timeout=60)
+        assert (second.returncode, emulator.stats()["requests"]) == (0, 2)
+
+
+def test_a_closed_stderr_does_not_end_the_run(project: Project) -> None:
+    """When nobody reads the progress any more the run goes on."""
+    project.rows([f"good {n}" for n in range(30)])
+    with (
+        emulating("--latency", "0.3") as emulator,
+        started(project, emulator, "--concurrency", "2") as process,
+    ):
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(timeout=60) == 0
+    assert project.table().height == 30
+
+
+def test_a_key_in_the_address_is_refused(shell: Shell, project: Project) -> None:
+    """An address is stored and shown, so it may hold no secret."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    said = shell("run", project.job, "--base-url", "http://127.0.0.1:9/?key=SECRET")
+    assert said.code == 2
+    assert "SECRET" not in said.err

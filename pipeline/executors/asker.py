@@ -18,7 +18,7 @@ from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
-from pipeline.retry import OUTAGE, Act, Step, is_final, larger_cap, next_step
+from pipeline.retry import LONGEST_PAUSE, OUTAGE, Act, Step, is_final, larger_cap, next_step
 from pipeline.schema import validate
 from pipeline.template import Template
 from pipeline.usage import Tally
@@ -132,7 +132,7 @@ class Asker:
             self._tally.replied(answer.usage, self._question.price(answer))
         elif answer is not None:
             self._tally.refused(answer)
-            if is_final(answer):
+            if is_final(answer) and not self._gate.doubts(answer):
                 self._journal.keep(request.id, row.key, answer)
         return answer
 
@@ -165,6 +165,9 @@ class Asker:
                 attempt.cap = larger_cap(attempt.cap, attempt.thoughts, self._question.output_ceiling)
             case Act.REPAIR:
                 attempt.text = REPAIR.format(text=text, error=failure.message)
+            case Act.PAUSE if step.wait > LONGEST_PAUSE:
+                self._halt.pull(failure)
+                return False
             case Act.PAUSE:
                 self._gate.limiter.pause(step.wait)
                 return not self._halt.pulled.is_set()

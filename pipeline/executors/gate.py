@@ -58,6 +58,10 @@ class Gate:
         self._judge(answer)
         return answer
 
+    def doubts(self, answer: Failure) -> bool:
+        """Say whether a refusal may yet turn out to be of the request and not of its row."""
+        return answer.kind is FailureKind.BAD_REQUEST and not self._answered
+
     def leave(self) -> None:
         """Say that the row of this task has ended, so that another may try the API in its place."""
         if self._probing == anyio.get_current_task().id:

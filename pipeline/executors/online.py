@@ -24,7 +24,7 @@ from pipeline.flow import Outcome, Row, Spent
 PART_ROWS = 5_000
 PART_SECONDS = 60.0
 SYNC_SECONDS = 0.1
-DRAIN_SECONDS = 10.0  # how long what is in flight may take to end once the run is stopped
+DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the run is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,13 @@ async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
     """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight."""
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if halt.pulled.is_set():
-                pool.cancel()
-            halt.pull(None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with anyio.open_signal_receiver(*before) as signals:
+            async for _ in signals:
+                if halt.pulled.is_set():
+                    pool.cancel()
+                halt.pull(None)
+    finally:  # the receiver leaves the system's own handlers behind, which end the process at once
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -118,12 +118,13 @@ def _address(flag: str | None, values: Mapping[str, str], name: str) -> str | No
     address = (flag or "").strip() or values.get(name)
     if address is None:
         return None
-    hint = "give the whole address without user and path of a method, like `https://gateway.example.com`"
+    hint = "give the address without user, query and path of a method, like `https://gateway.example.com`"
     try:
         parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError as exc:
         raise UsageError("the base URL cannot be read", hint) from exc
-    if not usable or "@" in parts.netloc:  # a password in the address would be printed with it
+    # a password or a key in the address would be printed and stored with it
+    if not usable or "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError("the base URL is not an `http://` or `https://` address of a host", hint)
     return address
