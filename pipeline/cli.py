@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 import polars as pl
+import pyarrow as pa
 from platformdirs import user_state_path
 from rich.console import Console
 
@@ -50,6 +51,7 @@ console = Talk(stderr=True, highlight=False)
 def main() -> None:
     """Run the command and exit with its code; the one place where errors become exit codes."""
     signal.signal(signal.SIGTERM, _interrupt)
+    _keep_memory_flat()
     try:
         code = rowmill.main(standalone_mode=False)
     except RowmillError as error:
@@ -67,6 +69,12 @@ def main() -> None:
         traceback.print_exc()
         code = BUG
     sys.exit(code)
+
+
+def _keep_memory_flat() -> None:
+    """Choose for the process what memory that does not grow with the input needs; benchmarks/memory.py."""
+    os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "300000")  # bytes; it reads less far ahead
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what mimalloc keeps
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

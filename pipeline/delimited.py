@@ -39,6 +39,7 @@ NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 DIGITS = 16  # of a cell that a float still holds exactly enough
 
 _BARE_RETURN = re.compile(r"\r(?!\n|\Z)")
+_QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
 _HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
 
@@ -77,12 +78,13 @@ class _Check:
     def __init__(self, path: Path, file: Iterable[str], separator: str) -> None:
         self.path = path
         self.opening = f'{separator}"'
+        self.returning = f"\r{separator}"  # Polars drops a carriage return there
         self.kept: list[str] = []
         self.below = False  # the header
         self.reader = csv.reader(self._lines(file), delimiter=separator, strict=True)
         self.quoted = False
         self.stray: int | None = None
-        cell = rf'(?:"(?:[^"]++|"")*+"|[^"\n{separator}]*+)'
+        cell = rf'(?:{_QUOTED.pattern}|[^"\n{separator}]*+)'
         self.clean = re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")  # each quote encloses or is doubled
 
     @property
@@ -94,7 +96,7 @@ class _Check:
         """Read all records."""
         header = _checked_header(self.path, next(self.reader, None))
         if self.kept[-1].endswith(("\r\r\n", "\r\r")):
-            raise _bare_return(self.path, 1)
+            raise _bare_return(self.path, 1, "in the header that does not end it")
         self._check_quotes()
         self.below = True
         width, records, kept = len(header), 0, self.kept
@@ -109,7 +111,7 @@ class _Check:
                 records += 1
             else:
                 blank.append(records + len(blank))
-            if '"' in kept[0]:
+            if '"' in kept[0] or "\r" in kept[0]:
                 self._check_quotes()
             kept.clear()
         return Delimited(header, records, tuple(blank), self.quoted, self.stray)
@@ -123,6 +125,8 @@ class _Check:
     def _check_quotes(self) -> None:
         """Look at the quotes of the record at hand."""
         raw = self.kept[0] if len(self.kept) == 1 else "".join(self.kept)
+        if self.returning in raw and self.returning in _QUOTED.sub("", raw):
+            raise _bare_return(self.path, self.line, "at the end of a cell without quotes")
         self.quoted = self.quoted or raw.startswith('"') or self.opening in raw
         paired = raw.count('"') % 2 == 0 and (len(self.kept) == 1 or self.clean.fullmatch(raw))
         if not paired and self.stray is None:
@@ -156,17 +160,17 @@ def _malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
             'a `"` that opens a cell is never closed: look for it there, or get the whole file again',
         )
     if "new-line character" in said:
-        return _bare_return(path, line)
+        return _bare_return(path, line, "in the header that does not end it")
     if "expected after" in said:
         where = f"line {line}" if line == start else f"line {line} (the row begins at line {start})"
         return InputError(f"`{path}`, {where}: text after the closing quote of a cell", QUOTING)
     return InputError(f"`{path}`, line {line}: {said.lower()}", QUOTING)
 
 
-def _bare_return(path: Path, line: int) -> InputError:
+def _bare_return(path: Path, line: int, where: str) -> InputError:
     return InputError(
-        f"`{path}`, line {line}: a carriage return in the header that does not end it",
-        "save the file with line ends of one kind, line feeds or both",
+        f"`{path}`, line {line}: a carriage return {where}",
+        "save the file with line feeds at the ends of lines, and cells with line breaks in double quotes",
     )
 
 

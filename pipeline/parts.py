@@ -26,7 +26,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no key is lost in the product
 PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 INDEXED = ["_key", "_digest", "_status", "_round"]
-OPEN_PARTS = 8  # tables kept in memory while the output is written
+OPEN_PARTS = 2  # tables kept in memory while the output is written
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,71 +4,28 @@ CSV cells reach prompts and keys as the text that stands in the file; only the o
 and only one that every cell of it has. The input is streamed: what is kept is 16 bytes for each row.
 """
 
-import glob
-import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from polars.datatypes import DataTypeClass
 
-from pipeline.delimited import (
-    QUOTING,
-    SEPARATORS,
-    Delimited,
-    check,
-    check_ndjson,
-    ndjson_fault,
-    text_types,
-    typed,
-)
-from pipeline.errors import ChangedError, InputError
+from pipeline.delimited import text_types, typed
+from pipeline.errors import InputError
+from pipeline.files import FOREIGN, HINTS, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
 from pipeline.keys import digest
+from pipeline.scan import scan_files, writable
 from pipeline.template import column_hint
 
-BATCH = 20_000  # rows of a table
+BATCH = 5_000  # rows of a table
 ROWS = 1_000  # rows that become Python objects at a time
 PAIRS = 100  # of rows whose keys begin alike; more than one pair of different keys is next to impossible
-ENDINGS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".arrow": "ipc",
-    ".ipc": "ipc",
-    ".feather": "ipc",
-}
-FOREIGN = (
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    pa.ArrowException,
-    OSError,
-    ValueError,
-    OverflowError,
-)
-Columns: TypeAlias = Mapping[str, pl.DataType]
-Kind: TypeAlias = pl.DataType | DataTypeClass
-_HINTS = {
-    "csv": QUOTING,
-    "tsv": QUOTING,
-    "ndjson": "each line must be one JSON object, and a column must hold values of one kind",
-    "parquet": "check that it is a whole Parquet file, or get it again",
-    "ipc": "check that it is a whole Arrow IPC file (not a stream), or get it again",
-}
-AGAIN = "run the same command again: rows that are still the same are not asked again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +51,6 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
-    """What is read, and how the files stood when they were opened."""
-
-    paths: tuple[Path, ...]
-    kind: str
-    stamps: list[tuple[int, int, int]]
-
-    @property
-    def text(self) -> bool:
-        """Whether all cells are text."""
-        return self.kind in SEPARATORS
-
-
-@dataclass(frozen=True, slots=True)
 class _Hashed:
     """Rows as Python values: the cells of the used columns, and what names each row."""
 
@@ -121,7 +64,7 @@ class Source:
 
     def __init__(
         self,
-        files: _Files,
+        files: Files,
         scan: pl.LazyFrame,
         rows: int | None,
         *,
@@ -148,7 +91,7 @@ class Source:
         """The columns as the output has them; of CSV this reads the file once."""
         if not self._files.text:
             return self._schema
-        with _translated(self._files):
+        with translated(self._files):
             return pl.Schema(text_types(self._scan, self.columns))
 
     def survey(self) -> Survey:
@@ -181,7 +124,7 @@ class Source:
         for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS):
             mask = pending[start : start + frame.height]
             if len(mask) < frame.height:
-                raise _changed()
+                raise changed()
             if mask.any():
                 hashed = self._hashed(frame.filter(pl.Series(mask)))
                 cells = zip(*hashed.used.values(), strict=True)
@@ -190,7 +133,7 @@ class Source:
                 yield [Row(*row) for row in zip(indices, hashed.keys, hashed.digests, values, strict=True)]
             start += frame.height
         if start != len(pending):
-            raise _changed()
+            raise changed()
 
     def tables(self, size: int = BATCH) -> Generator[Chunk, None, None]:
         """Yield the whole input in order, at most `size` rows at a time."""
@@ -201,22 +144,22 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise InputError when a file was written to, replaced or removed since it was opened."""
         try:
-            stamps = _stamps(self.files)
+            stamps = stamps_of(self.files)
         except OSError as exc:
-            raise _changed() from exc
+            raise changed() from exc
         if stamps != self._files.stamps:
-            raise _changed()
+            raise changed()
 
     def _natural(self, frame: pl.DataFrame) -> pl.DataFrame:
         if not self._files.text:
             return frame
-        with _translated(self._files):
+        with translated(self._files):
             return frame.select(typed(name, kind) for name, kind in self.types.items())
 
     def _frames(self, columns: Iterable[str], size: int) -> Generator[pl.DataFrame, None, None]:
         """Stream the columns; no frame is longer than `size`."""
         self.check_unchanged()  # Polars keeps what it knows of a file, and would read another one by it
-        with _translated(self._files):
+        with translated(self._files):
             batches = self._scan.select(list(columns)).collect_batches(
                 chunk_size=size, maintain_order=True, lazy=True, engine="streaming"
             )
@@ -238,7 +181,7 @@ class Source:
             return
         rows = 0
         for path in self.files:
-            with _translated(self._files, path):
+            with translated(self._files, path):
                 for batch in _batches(path, self._files.kind):
                     batch.validate(full=True)
                     rows += len(batch)
@@ -260,7 +203,7 @@ class Source:
         if self._expected is not None and rows != self._expected:
             raise InputError(
                 f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",
-                _HINTS[self._files.kind],
+                HINTS[self._files.kind],
             )
 
     def _check_unique(self, keys: NDArray[np.uint64]) -> None:
@@ -303,16 +246,16 @@ def open_source(
     format where the ending does not. Raises InputError for a missing, empty or broken file and for a key
     column that is not there.
     """
-    first = _Files((path,), kind or "", [])
-    with _translated(first):
-        paths, kind = _found(path, kind)
-        files = _Files(paths, kind, _stamps(paths))
-    with _translated(files):
+    first = Files((path,), kind or "", [])
+    with translated(first):
+        paths, kind = find(path, kind)
+        files = Files(paths, kind, stamps_of(paths))
+    with translated(files):
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
-        scan, rows = _scan(files, folder=path if path.is_dir() else None)
+        scan, rows = scan_files(files, folder=path if path.is_dir() else None)
         source = Source(files, scan, rows, key=key, used=used, limit=limit)
     for name in key:
         if name not in source.columns:
@@ -322,214 +265,13 @@ def open_source(
     return source
 
 
-def _found(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
-    """Return the files that `path` means, in order, and their format."""
-    if path.is_file():
-        paths = [path]
-    elif path.is_dir():
-        paths = _in_folder(path, kind)
-    else:
-        paths = _matches(path)
-    if not paths:
-        raise _missing(path)
-    return tuple(paths), _format(paths, kind)
-
-
-def _in_folder(folder: Path, kind: str | None) -> list[Path]:
-    """Return the tables in a folder and below; names that begin with a dot are hidden, as for a glob."""
-    wanted = {ending for ending, known in ENDINGS.items() if kind in {None, known}}
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in wanted
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not found:
-        hint = f"its files must end in one of {', '.join(sorted(wanted))}; else name them with a glob"
-        raise InputError(f"the folder `{folder}` holds no table", hint)
-    return found
-
-
-def _matches(path: Path) -> list[Path]:
-    """Return the files that a glob matches; the folders in it that exist are taken by their name."""
-    root = next(folder for folder in path.parents if folder.is_dir())
-    names = glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True)
-    return [root / name for name in sorted(set(names)) if (root / name).is_file()]
-
-
-def _missing(path: Path) -> InputError:
-    if path.exists():
-        return InputError(f"the input `{path}` is neither a file nor a folder", "save it as a file first")
-    if glob.has_magic(path.name):
-        return InputError(f"no file matches `{path}`", "check the pattern; `**` goes down into folders")
-    said = f"the input `{path}` does not exist"
-    if not path.parent.is_dir():
-        return InputError(said, f"the folder `{path.parent}` does not exist either")
-    near = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
-    if not near:
-        return InputError(said, f"the folder `{path.parent}` is empty")
-    return InputError(said, column_hint(path.name, near, what="files there"))
-
-
-def _format(paths: Sequence[Path], given: str | None) -> str:
-    kinds = {ENDINGS.get(path.suffix.lower()): path for path in reversed(paths)}
-    if given:
-        return given
-    if None in kinds:
-        raise InputError(
-            f"the format of `{kinds[None]}` is not known by its ending",
-            "set format in [input] to csv, tsv, parquet, ndjson or ipc; unpack compressed files first",
-        )
-    if len(kinds) > 1:
-        one, other = list(kinds.values())[:2]
-        raise InputError(
-            f"the input mixes formats: `{other}` and `{one}`", "name one pattern, such as `data/*.csv`"
-        )
-    return next(kind for kind in kinds if kind)
-
-
-def _scan(files: _Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]:
-    """Return the lazy table and how many rows it must have, where that is known."""
-    if files.kind in SEPARATORS:
-        return _scan_text(files, SEPARATORS[files.kind])
-    if files.kind == "ndjson":
-        return _scan_ndjson(files)
-    schemas, rows = [], 0
-    for path in files.paths:
-        with _translated(files, path):
-            if files.kind == "parquet":
-                rows += pq.read_metadata(path).num_rows
-                schemas.append(dict(pl.scan_parquet(path, glob=False).collect_schema()))
-            else:
-                schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
-    for path, schema in zip(files.paths, schemas, strict=True):
-        _check_same(files.paths[0], schemas[0], path, schema)
-    if files.kind == "ipc":
-        return pl.scan_ipc(list(files.paths), glob=False), None
-    hive = folder is not None and _is_hive(folder, files.paths)
-    return pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False), rows
-
-
-def _scan_text(files: _Files, separator: str) -> tuple[pl.LazyFrame, int]:
-    """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
-    found = []
-    for path in files.paths:
-        with _translated(files, path):
-            found.append(check(path, separator))
-    first = dict.fromkeys(found[0].header, pl.String())
-    for path, one in zip(files.paths, found, strict=True):
-        _check_same(files.paths[0], first, path, dict.fromkeys(one.header, pl.String()))
-        if one.header != found[0].header:
-            said = f"`{path}` has its columns in another order than `{files.paths[0]}`"
-            raise InputError(said, "give all files the same header")
-    rows = sum(one.records for one in found)
-    if not rows:
-        raise InputError(f"`{files.paths[0]}` has a header but no rows", "nothing is there to ask about")
-    scan = pl.scan_csv(
-        list(files.paths),
-        separator=separator,
-        quote_char=_quote(files.paths, found),
-        infer_schema=False,
-        new_columns=list(first),  # Polars would keep doubled quotes in names
-        glob=False,
-    )
-    return _without_blank(scan, found), rows
-
-
-def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
-    """Return the quote character; None where no cell stands in quotes, so that quotes mean themselves."""
-    if not any(one.quoted for one in found):
-        return None
-    for path, one in zip(paths, found, strict=True):
-        if one.stray is not None:
-            raise InputError(
-                f"`{path}`, line {one.stray}: a quote in a cell without quotes around it", QUOTING
-            )
-    return '"'
-
-
-def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFrame:
-    """Leave the blank lines out, which Polars reads as rows of nulls."""
-    starts = accumulate((one.records + len(one.blank) for one in found), initial=0)
-    blank = [start + line for start, one in zip(starts, found, strict=False) for line in one.blank]
-    if not blank:
-        return scan
-    number = "_" * (1 + max(len(name) for name in found[0].header))  # no column has this name
-    return scan.with_row_index(number).filter(~pl.col(number).is_in(blank)).drop(number)
-
-
-def _scan_ndjson(files: _Files) -> tuple[pl.LazyFrame, int]:
-    """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
-    rows, frames = 0, []
-    for path in files.paths:
-        with _translated(files, path):
-            records = check_ndjson(path)
-            rows += records
-            if records:
-                schema = pl.scan_ndjson(_literal(path), infer_schema_length=None).collect_schema()
-                frames.append(pl.DataFrame(schema=schema))
-    if not rows:
-        raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
-    union = pl.concat(frames, how="diagonal_relaxed").schema
-    schema = pl.Schema({name: _writable(kind) for name, kind in union.items()})
-    return pl.scan_ndjson([_literal(path) for path in files.paths], schema=schema), rows
-
-
-def _literal(path: Path) -> Path:
-    """Return a path that stands for itself where Polars expands patterns."""
-    return Path(glob.escape(str(path)))
-
-
-def _writable(kind: Kind) -> Kind:
-    """Return the type with text in place of what no Parquet file can hold."""
-    if isinstance(kind, pl.List):
-        return pl.List(_writable(kind.inner))
-    if isinstance(kind, pl.Array):
-        return pl.Array(_writable(kind.inner), kind.size)
-    if isinstance(kind, pl.Struct) and kind.fields:
-        return pl.Struct({field.name: _writable(field.dtype) for field in kind.fields})
-    return pl.String() if kind in (pl.Struct, pl.Int128, pl.UInt128, pl.Object) else kind
-
-
 def _check_types(source: Source) -> None:
     for name, kind in source.types.items():
-        if _writable(kind) != kind:
+        if writable(kind) != kind:
             raise InputError(
                 f"column `{name}` has the type {kind}, which a table for others cannot hold",
                 "write it as text or as decimals of at most 38 digits",
             )
-
-
-def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> None:
-    """Raise InputError when two files differ in names or types of their columns."""
-    for name in dict.fromkeys([*expected, *found]):
-        if name not in found or name not in expected:
-            where, lacks = (first, path) if name in expected else (path, first)
-            raise InputError(
-                f"`{lacks}` has no column `{name}`, but `{where}` has",
-                "give all files the same columns, or name a pattern that takes fewer files",
-            )
-        if expected[name] != found[name]:
-            raise InputError(
-                f"column `{name}` is {found[name]} in `{path}`, but {expected[name]} in `{first}`",
-                "write all files with the same types",
-            )
-
-
-def _is_hive(folder: Path, paths: Sequence[Path]) -> bool:
-    """Say whether folders such as `year=2026` add columns; raises InputError where they differ."""
-    levels = [
-        [part.partition("=")[0] for part in path.relative_to(folder).parent.parts if "=" in part]
-        for path in paths
-    ]
-    for path, names in zip(paths, levels, strict=True):
-        if names != levels[0]:
-            raise InputError(
-                f"`{path}` and `{paths[0]}` stand in folders of different columns",
-                "let all paths name the same columns, such as `year=2026/month=11`",
-            )
-    return bool(levels[0])
 
 
 def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
@@ -543,42 +285,12 @@ def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
                 yield reader.get_batch(number)
 
 
-@contextmanager
-def _translated(files: _Files, path: Path | None = None) -> Iterator[None]:
-    """Turn what Polars, pyarrow and the system raise into InputError; `path` is the file, where known."""
-    try:
-        yield
-    except FOREIGN as exc:
-        raise _unreadable(files, path, exc) from exc
-
-
-def _unreadable(files: _Files, path: Path | None, exc: BaseException) -> InputError:
-    if files.kind == "ndjson" and not isinstance(exc, OSError):
-        with suppress(OSError):
-            for one in [path] if path else files.paths:
-                if fault := ndjson_fault(one):
-                    return fault
-    which = f"`{path or files.paths[0]}`"
-    if path is None and len(files.paths) > 1:
-        which += f" or another of the {len(files.paths):,} files"
-    if isinstance(exc, OSError) and exc.errno:
-        said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
-        return InputError(said, "check the path and the right to read it")
-    if isinstance(exc, pa.ArrowNotImplementedError):
-        return InputError(f"{which} holds what cannot be read: {_line(exc)}", _HINTS["ipc"])
-    return InputError(f"{which} cannot be read: {_line(exc)}", _HINTS.get(files.kind, _HINTS["ipc"]))
-
-
-def _changed() -> InputError:
-    return ChangedError("the input was changed while the run went on", AGAIN)
-
-
 def _cells(column: pl.Series) -> list[object]:
     """Return a column as Python values."""
     try:
         return column.to_list()
     except FOREIGN as exc:
-        said = f"column `{column.name}` holds a value that cannot be used: {_line(exc)}"
+        said = f"column `{column.name}` holds a value that cannot be used: {first_line(exc)}"
         raise InputError(said, "dates and times must lie in the years 1 to 9999") from exc
 
 
@@ -600,14 +312,5 @@ def _joined(heads: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     return np.concatenate(heads) if heads else np.empty(0, np.uint64)
 
 
-def _line(exc: BaseException) -> str:
-    return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
-
-
 def _short(cell: object) -> str:
     return " ".join(str(cell).split())[:80]
-
-
-def _stamps(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """Return size, time of change and inode of each file."""
-    return [((stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ino) for path in paths]

@@ -41,6 +41,7 @@ def refusal(folder: Path, content: bytes, separator: str = ",") -> str:
             b'a,b\n1,"2\n3,"4"\n',
             "it, line 3 (the row begins at line 2): text after the closing quote of a cell",
         ),
+        (b"a,b\n1,2\nx\r,3\n", "it, line 3: a carriage return at the end of a cell without quotes"),
         (b"a\r1\r2\r", "it, line 1: a carriage return in the header that does not end it"),
         (b"a,b\r\r\n1,2\r\r\n", "it, line 1: a carriage return in the header that does not end it"),
         (b"a,b\n1,2\ncaf\xe9,3\n", "it, line 3: byte 0xe9 is not UTF-8; it may be Windows-1252"),
@@ -83,7 +84,7 @@ def test_a_blank_line_of_one_column_is_a_record(tmp_path: Path) -> None:
     ("content", "quoted", "stray"),
     [
         (b"a,b\n1,2\n", False, None),
-        (b'a,b\n1\r2,"3\r\n4"\r\n', True, None),
+        (b'a,b\n1\r2,"3\r,\r\n4"\r\n', True, None),
         (b'a,b\n"1\n2","3 ""x"""\n', True, None),
         (b'a,b\n1,"2"\n', True, None),
         (b'a,b\n5" pipe,2\n', False, 2),

@@ -143,13 +143,21 @@ def test_the_limit_takes_the_first_rows(
 def test_what_the_csv_module_writes_is_read(
     tmp_path: Path, rows: list[list[str]], separator: str, end: str, all_quoted: bool
 ) -> None:
-    """Cells of another writer arrive as they were; an empty cell without quotes is null."""
+    """Cells of another writer arrive as they were; an empty cell without quotes is null.
+
+    The writer does not quote a carriage return; where Polars would drop that, the file is refused.
+    """
     path = tmp_path / "t.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         dialect = csv.unix_dialect if all_quoted else csv.excel
         writer = csv.writer(file, dialect, delimiter=separator, lineterminator=end)
         writer.writerows([["x\ny", 'a "b"', "end"], *([*row, "."] for row in rows)])
-    source = opened(path, kind="csv" if separator == "," else "tsv")
+    try:
+        source = opened(path, kind="csv" if separator == "," else "tsv")
+    except InputError as exc:
+        assert "a carriage return at the end of a cell" in exc.message  # noqa: PT017 - it may come or not
+        assert any(cell.endswith("\r") for row in rows for cell in row)
+        return
     assert source.columns == ("x\ny", 'a "b"', "end")
     expected = [(*(cell if cell or all_quoted else None for cell in row), ".") for row in rows]
     assert [tuple(row.values.values()) for row in check_agreement(source)] == expected

@@ -1,0 +1,169 @@
+"""The files of an input: found by path, folder or glob, their format, and what is wrong with them.
+
+What Polars, pyarrow and the system raise while a file is read is translated here, and nowhere else.
+"""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.delimited import QUOTING, SEPARATORS, ndjson_fault
+from pipeline.errors import ChangedError, InputError
+from pipeline.template import column_hint
+
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".arrow": "ipc",
+    ".ipc": "ipc",
+    ".feather": "ipc",
+}
+FOREIGN = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    pa.ArrowException,
+    OSError,
+    ValueError,
+    OverflowError,
+)
+HINTS = {
+    "csv": QUOTING,
+    "tsv": QUOTING,
+    "ndjson": "each line must be one JSON object, and a column must hold values of one kind",
+    "parquet": "check that it is a whole Parquet file, or get it again",
+    "ipc": "check that it is a whole Arrow IPC file (not a stream), or get it again",
+}
+AGAIN = "run the same command again: rows that are still the same are not asked again"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is read, and how the files stood when they were opened."""
+
+    paths: tuple[Path, ...]
+    kind: str
+    stamps: list[tuple[int, int, int]]
+
+    @property
+    def text(self) -> bool:
+        """Whether all cells are text."""
+        return self.kind in SEPARATORS
+
+
+def find(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
+    """Return the files that `path` means, in order, and their format."""
+    if path.is_file():
+        paths = [path]
+    elif path.is_dir():
+        paths = _in_folder(path, kind)
+    else:
+        paths = _matches(path)
+    if not paths:
+        raise _missing(path)
+    return tuple(paths), _format(paths, kind)
+
+
+def _in_folder(folder: Path, kind: str | None) -> list[Path]:
+    """Return the tables in a folder and below; names that begin with a dot are hidden, as for a glob."""
+    wanted = {ending for ending, known in ENDINGS.items() if kind in {None, known}}
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in wanted
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        hint = f"its files must end in one of {', '.join(sorted(wanted))}; else name them with a glob"
+        raise InputError(f"the folder `{folder}` holds no table", hint)
+    return found
+
+
+def _matches(path: Path) -> list[Path]:
+    """Return the files that a glob matches; the folders in it that exist are taken by their name."""
+    root = next(folder for folder in path.parents if folder.is_dir())
+    names = glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True)
+    return [root / name for name in sorted(set(names)) if (root / name).is_file()]
+
+
+def _missing(path: Path) -> InputError:
+    if path.exists():
+        return InputError(f"the input `{path}` is neither a file nor a folder", "save it as a file first")
+    if glob.has_magic(path.name):
+        return InputError(f"no file matches `{path}`", "check the pattern; `**` goes down into folders")
+    said = f"the input `{path}` does not exist"
+    if not path.parent.is_dir():
+        return InputError(said, f"the folder `{path.parent}` does not exist either")
+    near = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
+    if not near:
+        return InputError(said, f"the folder `{path.parent}` is empty")
+    return InputError(said, column_hint(path.name, near, what="files there"))
+
+
+def _format(paths: Sequence[Path], given: str | None) -> str:
+    kinds = {ENDINGS.get(path.suffix.lower()): path for path in reversed(paths)}
+    if given:
+        return given
+    if None in kinds:
+        raise InputError(
+            f"the format of `{kinds[None]}` is not known by its ending",
+            "set format in [input] to csv, tsv, parquet, ndjson or ipc; unpack compressed files first",
+        )
+    if len(kinds) > 1:
+        one, other = list(kinds.values())[:2]
+        raise InputError(
+            f"the input mixes formats: `{other}` and `{one}`", "name one pattern, such as `data/*.csv`"
+        )
+    return next(kind for kind in kinds if kind)
+
+
+@contextmanager
+def translated(files: Files, path: Path | None = None) -> Iterator[None]:
+    """Turn what Polars, pyarrow and the system raise into InputError; `path` is the file, where known."""
+    try:
+        yield
+    except FOREIGN as exc:
+        raise _unreadable(files, path, exc) from exc
+
+
+def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputError:
+    if files.kind == "ndjson" and not isinstance(exc, OSError):
+        with suppress(OSError):
+            for one in [path] if path else files.paths:
+                if fault := ndjson_fault(one):
+                    return fault
+    which = f"`{path or files.paths[0]}`"
+    if path is None and len(files.paths) > 1:
+        which += f" or another of the {len(files.paths):,} files"
+    if isinstance(exc, OSError) and exc.errno:
+        said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
+        return InputError(said, "check the path and the right to read it")
+    if isinstance(exc, pa.ArrowNotImplementedError):
+        return InputError(f"{which} holds what cannot be read: {first_line(exc)}", HINTS["ipc"])
+    return InputError(f"{which} cannot be read: {first_line(exc)}", HINTS.get(files.kind, HINTS["ipc"]))
+
+
+def changed() -> InputError:
+    """Return the error for an input that is not what it was when it was opened."""
+    return ChangedError("the input was changed while the run went on", AGAIN)
+
+
+def first_line(exc: BaseException) -> str:
+    """Return what a foreign error says, on one short line."""
+    return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
+
+
+def stamps_of(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
+    """Return size, time of change and inode of each file."""
+    return [((stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ino) for path in paths]

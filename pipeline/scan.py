@@ -1,0 +1,152 @@
+"""Lazy Polars scans of an input's files, with everything checked that Polars takes on trust."""
+
+import glob
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TypeAlias
+
+import polars as pl
+import pyarrow.parquet as pq
+from polars.datatypes import DataTypeClass
+
+from pipeline.delimited import QUOTING, SEPARATORS, Delimited, check, check_ndjson
+from pipeline.errors import InputError
+from pipeline.files import Files, translated
+
+Columns: TypeAlias = Mapping[str, pl.DataType]
+Kind: TypeAlias = pl.DataType | DataTypeClass
+
+
+def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]:
+    """Return the lazy table and how many rows it must have, where that is known."""
+    if files.kind in SEPARATORS:
+        return _scan_text(files, SEPARATORS[files.kind])
+    if files.kind == "ndjson":
+        return _scan_ndjson(files)
+    schemas, rows = [], 0
+    for path in files.paths:
+        with translated(files, path):
+            if files.kind == "parquet":
+                rows += pq.read_metadata(path).num_rows
+                schemas.append(dict(pl.scan_parquet(path, glob=False).collect_schema()))
+            else:
+                schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
+    for path, schema in zip(files.paths, schemas, strict=True):
+        _check_same(files.paths[0], schemas[0], path, schema)
+    if files.kind == "ipc":
+        return pl.scan_ipc(list(files.paths), glob=False), None
+    hive = folder is not None and _is_hive(folder, files.paths)
+    return pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False), rows
+
+
+def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
+    """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
+    found = []
+    for path in files.paths:
+        with translated(files, path):
+            found.append(check(path, separator))
+    first = dict.fromkeys(found[0].header, pl.String())
+    for path, one in zip(files.paths, found, strict=True):
+        _check_same(files.paths[0], first, path, dict.fromkeys(one.header, pl.String()))
+        if one.header != found[0].header:
+            said = f"`{path}` has its columns in another order than `{files.paths[0]}`"
+            raise InputError(said, "give all files the same header")
+    rows = sum(one.records for one in found)
+    if not rows:
+        raise InputError(f"`{files.paths[0]}` has a header but no rows", "nothing is there to ask about")
+    scan = pl.scan_csv(
+        list(files.paths),
+        separator=separator,
+        quote_char=_quote(files.paths, found),
+        infer_schema=False,
+        new_columns=list(first),  # Polars would keep doubled quotes in names
+        glob=False,
+    )
+    return _without_blank(scan, found), rows
+
+
+def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
+    """Return the quote character; None where no cell stands in quotes, so that quotes mean themselves."""
+    if not any(one.quoted for one in found):
+        return None
+    for path, one in zip(paths, found, strict=True):
+        if one.stray is not None:
+            raise InputError(
+                f"`{path}`, line {one.stray}: a quote in a cell without quotes around it", QUOTING
+            )
+    return '"'
+
+
+def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFrame:
+    """Leave the blank lines out, which Polars reads as rows of nulls."""
+    starts = accumulate((one.records + len(one.blank) for one in found), initial=0)
+    blank = [start + line for start, one in zip(starts, found, strict=False) for line in one.blank]
+    if not blank:
+        return scan
+    number = "_" * (1 + max(len(name) for name in found[0].header))  # no column has this name
+    return scan.with_row_index(number).filter(~pl.col(number).is_in(blank)).drop(number)
+
+
+def _scan_ndjson(files: Files) -> tuple[pl.LazyFrame, int]:
+    """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
+    rows, frames = 0, []
+    for path in files.paths:
+        with translated(files, path):
+            records = check_ndjson(path)
+            rows += records
+            if records:
+                schema = pl.scan_ndjson(_literal(path), infer_schema_length=None).collect_schema()
+                frames.append(pl.DataFrame(schema=schema))
+    if not rows:
+        raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
+    union = pl.concat(frames, how="diagonal_relaxed").schema
+    schema = pl.Schema({name: writable(kind) for name, kind in union.items()})
+    return pl.scan_ndjson([_literal(path) for path in files.paths], schema=schema), rows
+
+
+def _literal(path: Path) -> Path:
+    """Return a path that stands for itself where Polars expands patterns."""
+    return Path(glob.escape(str(path)))
+
+
+def writable(kind: Kind) -> Kind:
+    """Return the type with text in place of what no Parquet file can hold."""
+    if isinstance(kind, pl.List):
+        return pl.List(writable(kind.inner))
+    if isinstance(kind, pl.Array):
+        return pl.Array(writable(kind.inner), kind.size)
+    if isinstance(kind, pl.Struct) and kind.fields:
+        return pl.Struct({field.name: writable(field.dtype) for field in kind.fields})
+    return pl.String() if kind in (pl.Struct, pl.Int128, pl.UInt128, pl.Object) else kind
+
+
+def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> None:
+    """Raise InputError when two files differ in names or types of their columns."""
+    for name in dict.fromkeys([*expected, *found]):
+        if name not in found or name not in expected:
+            where, lacks = (first, path) if name in expected else (path, first)
+            raise InputError(
+                f"`{lacks}` has no column `{name}`, but `{where}` has",
+                "give all files the same columns, or name a pattern that takes fewer files",
+            )
+        if expected[name] != found[name]:
+            raise InputError(
+                f"column `{name}` is {found[name]} in `{path}`, but {expected[name]} in `{first}`",
+                "write all files with the same types",
+            )
+
+
+def _is_hive(folder: Path, paths: Sequence[Path]) -> bool:
+    """Say whether folders such as `year=2026` add columns; raises InputError where they differ."""
+    levels = [
+        [part.partition("=")[0] for part in path.relative_to(folder).parent.parts if "=" in part]
+        for path in paths
+    ]
+    for path, names in zip(paths, levels, strict=True):
+        if names != levels[0]:
+            raise InputError(
+                f"`{path}` and `{paths[0]}` stand in folders of different columns",
+                "let all paths name the same columns, such as `year=2026/month=11`",
+            )
+    return bool(levels[0])
