@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import cache
 from typing import TypeAlias
 
 import anyio
@@ -22,7 +23,7 @@ from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
 from pipeline.ledger import Ledger
-from pipeline.models import Limits
+from pipeline.models import Limits, Price
 from pipeline.output import TOKENS, Written, count, write_output
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
@@ -234,10 +235,12 @@ def _price(work: _Work) -> Callable[[Reply], float]:
     """Return what a reply cost in USD, at the price of the model that served it on the day it did."""
     checked = work.plan.checked
 
+    @cache
+    def known(model: str, tier: str, day: date) -> Price | None:
+        return job_price(checked.loaded.job.model, model, day, tier) or checked.model.price(day, "standard")
+
     def price(reply: Reply) -> float:
-        today = datetime.now(UTC).date()
-        found = job_price(checked.loaded.job.model, reply.model, today, reply.tier)
-        found = found or checked.model.price(today, "standard")
+        found = known(reply.model, reply.tier, datetime.now(UTC).date())
         return cost_usd(reply.usage, found, free=work.service.free) if found else 0.0
 
     return price

@@ -12,8 +12,9 @@ Money = Annotated[Decimal, Field(decimal_places=2)]
 Measure = Annotated[Decimal, Field(decimal_places=6)]
 
 
+# ISO 4217 codes of the currencies that occur; add yours, the fewer the better for the API.
 class Currency(StrEnum):
-    """ISO 4217 codes of the currencies that occur; add yours, the fewer the better for the API."""
+    """The three-letter code of a currency."""
 
     AED = "AED"
     AUD = "AUD"
@@ -47,8 +48,9 @@ class LineItem(BaseModel):
     amount: Money = Field(description="The line's total as printed; negative for a discount or a credit.")
 
 
+# The lines come before the total, so that the model writes the total with the lines in view.
 class Invoice(BaseModel):
-    """One invoice. Its lines come before its total, so that the total is written with the lines in view."""
+    """One invoice, receipt or credit note."""
 
     vendor: str = Field(description="Who issued the document, as printed.")
     invoice_number: str = Field(

@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
+# Class docstrings are sent to the model. It writes the fields in order: first the evidence, then the verdict.
 class Sentiment(BaseModel):
-    """The opinion of one review. Fields are written in this order: first the evidence, then the verdict."""
+    """The opinion of one review."""
 
     reason: str = Field(
         description="One short sentence in English: which words of the review decide the label."

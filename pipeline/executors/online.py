@@ -9,8 +9,8 @@ clones of its two channel ends; the end of the input closes the chain by itself.
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import TypeAlias
 
 import anyio
@@ -105,21 +105,18 @@ async def _write(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> None:
 async def _gather(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> list[Outcome]:
     """Return the next part's outcomes, empty at the end of the stream."""
     batch: list[Outcome] = []
-    due = monotonic() + PART_SECONDS
-    while len(batch) < PART_ROWS:
-        wait = due - monotonic() if batch else float("inf")
-        with anyio.move_on_after(wait) as waited:
-            try:
-                outcome = await ended.receive()
-            except anyio.EndOfStream:
-                return batch
-        if waited.cancelled_caught:
-            return batch
-        if not batch:
-            due = monotonic() + PART_SECONDS
-        batch.append(outcome)
-        sink.ended(outcome)
+    with suppress(anyio.EndOfStream):
+        await _receive(ended, sink, batch)
+        with anyio.move_on_after(PART_SECONDS):
+            while len(batch) < PART_ROWS:
+                await _receive(ended, sink, batch)
     return batch
+
+
+async def _receive(ended: MemoryObjectReceiveStream[Outcome], sink: Sink, batch: list[Outcome]) -> None:
+    outcome = await ended.receive()
+    batch.append(outcome)
+    sink.ended(outcome)
 
 
 async def _sync(sink: Sink) -> None:
