@@ -1,28 +1,45 @@
 """Prompt templates: compile one, list the columns it uses, write the prompt of a row.
 
-A template is Jinja in a sandbox: it sees the cells of one row and can neither load nor change anything.
-A null cell is empty text, falsy and of length 0, and it passes `is none`; it never reads "None".
+A template is Jinja in a sandbox: it sees the cells of one row, can neither load nor change anything, and
+writes the same text whenever it is asked. A null cell is empty text, falsy and of length 0, and it passes
+`is none`; it never reads "None".
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import wraps
+from math import inf
+from types import BuiltinMethodType
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2 import Template as JinjaTemplate
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.utils import Namespace
 
 from pipeline.errors import JobError
 from pipeline.flow import Failure, FailureKind
 
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
+LONGEST = 10_000_000  # characters of a prompt or elements of a list; no model takes a tenth of it
+WIDEST = 100_000  # of a size or a padding that a filter or a method is asked for
+LISTED = 20  # names in a hint
 
 _HINT = 'insert a column with `{{ column }}` or `{{ row["Column name"] }}`; the language is Jinja\'s'
-_GLOBALS = ("dict", "namespace", "range")
+_GLOBALS: dict[str, object] = {"dict": dict, "namespace": Namespace, "range": safe_range}
+_METHODS = {"get", "items", "keys", "values"}  # of `row`, where they are called
 _LOADING = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_RANDOM = "random"  # a filter: a prompt that changes by itself would be asked again after a kill
+_SIZED = ("batch", "center", "indent", "round", "slice", "truncate", "wordwrap")  # filters that take a size
+_PADDING = {"center", "expandtabs", "ljust", "rjust", "to_bytes", "zfill"}  # methods that do
 
 # Control characters make models loop, lone surrogates cannot be sent; tab and line feed stay.
 _UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Formats whose width is beyond WIDEST, or stands elsewhere
+_WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:[0-9]*\.)?(?:[0-9]{6}|\*)")
+_WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(?:[0-9]{6}|\{)")
 
 # What a template can raise on the values of one row; anything else is a bug of ours.
 _ROW_ERRORS = (
@@ -30,32 +47,68 @@ _ROW_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
 )
+_SOURCE_ERRORS = (SyntaxError, MemoryError, OverflowError, RecursionError, ValueError)
 
 
-class _Null:
-    """A null cell: filters and tests take it for empty text, `is none` and `== none` for none."""
+class Null(str):
+    """A null cell: empty text that passes `is none` and `== none`."""
 
-    def __str__(self) -> str:
-        return ""
-
-    def __len__(self) -> int:
-        return 0
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(())
+    __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        return other is None or isinstance(other, _Null)
+        return other is None or other == ""
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:
-        return hash(None)
+        return hash("")
 
 
-_NULL = _Null()
+_NULL = Null()
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja with bounds: what would fill the memory is refused, and fields win over methods."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what a template writes, up to a length."""
+        kept, size = [], 0
+        for part in parts:
+            size += len(part)
+            _check_size(size)
+            kept.append(part)
+        return "".join(kept)
+
+    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
+        """Compute, unless a null cell is no operand or the result would be absurdly large."""
+        if any(isinstance(one, Null) for one in (left, right)) and not (
+            isinstance(left, str) and isinstance(right, str)
+        ):
+            kinds = " and ".join(f"`{type(one).__name__}`" for one in (left, right))
+            raise TypeError(f"unsupported operand types for {operator}: {kinds}")
+        _check_size(_size(operator, left, right))
+        result: object = super().call_binop(context, operator, left, right)
+        return result
+
+    def getattr(self, obj: object, attribute: str) -> object:
+        """Return a column or field rather than a method of the same name, such as `items`."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        found: object = super().getattr(obj, attribute)
+        if attribute in _PADDING and isinstance(found, BuiltinMethodType):
+            return _guarded(found, 0)
+        if attribute in {"format", "format_map"} and isinstance(obj, str) and _WIDE_BRACES.search(obj):
+            _check_size(inf)
+        return found
 
 
 class Template:
@@ -66,8 +119,16 @@ class Template:
     """
 
     def __init__(self, source: str) -> None:
-        self._tree, self._template = _compiled(source)
-        self.columns: tuple[str, ...] | None = _columns(self._tree)
+        tree, self._template = _compiled(source)
+        names = _names(tree)
+        uses = _row_uses(tree) if ROW in names else []
+        self._names = tuple(sorted(names - {ROW}))
+        self._looked_up = any(isinstance(user, nodes.Getitem | nodes.Getattr) for user, _ in uses)
+        self._row = bool(uses)
+        in_row = {name for _, name in uses}
+        self.columns: tuple[str, ...] | None = None
+        if None not in in_row:
+            self.columns = tuple(sorted({*self._names, *(name for name in in_row if name is not None)}))
 
     def render(self, values: Mapping[str, object]) -> str | Failure:
         """Return the prompt for the cells of one row, or why there is none.
@@ -75,16 +136,19 @@ class Template:
         `values` holds at least the columns used. Control characters except tab and line feed are taken
         out, all line ends become line feeds.
         """
-        cells = {name: _NULL if cell is None else cell for name, cell in values.items()}
+        seen = {name: _cell(values[name]) for name in self._names if name in values}
+        if self._row:
+            cells = {name: _cell(cell) for name, cell in values.items()}
+            seen[ROW] = cells if self._looked_up else cells.get(ROW, cells)
         try:
-            text = self._template.render({ROW: cells, **cells})
+            text = self._template.render(seen)
         except _ROW_ERRORS as exc:
             return Failure(FailureKind.TEMPLATE, f"{type(exc).__name__}: {_line(exc)}")
         return _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
 
     def misuses_row(self) -> bool:
         """Say whether `row` stands for the mapping of columns, so that no column may have this name."""
-        return any(isinstance(user, nodes.Getitem | nodes.Getattr) for user, _ in _row_uses(self._tree))
+        return self._looked_up
 
 
 def check_columns(template: Template, columns: Sequence[str]) -> tuple[str, ...]:
@@ -108,44 +172,78 @@ def check_columns(template: Template, columns: Sequence[str]) -> tuple[str, ...]
 
 
 def column_hint(name: str, columns: Sequence[str], what: str = "columns") -> str:
-    """Return what to say about a name that is not among `columns`: the nearest one, and all of them."""
+    """Return what to say about a name that is not among `columns`: the nearest, and which there are."""
     near = get_close_matches(name.lower(), [column.lower() for column in columns], n=1)
     meant = [column for column in columns if near and column.lower() == near[0]]
-    listed = "the columns are " + ", ".join(f"`{column}`" for column in columns)
+    listed = f"the {what} are " + ", ".join(f"`{column}`" for column in columns[:LISTED])
+    if len(columns) > LISTED:
+        listed += f" and {len(columns) - LISTED:,} more"
     return f"did you mean `{meant[0]}`? {listed}" if meant else listed
 
 
 def _compiled(source: str) -> tuple[nodes.Template, JinjaTemplate]:
     """Parse and compile; only what is written in the job file is ever loaded."""
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
-    for name in [name for name in environment.globals if name not in _GLOBALS]:
-        del environment.globals[name]
+    environment = _environment()
     try:
         tree = environment.parse(source)
         template = environment.from_string(source)
     except TemplateSyntaxError as exc:
-        said = f"the template in [prompt] row does not compile, line {exc.lineno}: {_line(exc)}"
-        raise JobError(said, _HINT) from exc
-    if any(tree.find_all(_LOADING)):
-        raise JobError("the template in [prompt] row loads another template", "write it in one piece")
+        raise _refusal(exc.lineno, _line(exc)) from exc
+    except _SOURCE_ERRORS as exc:
+        raise JobError(f"the template does not compile: {_line(exc)}", _HINT) from exc
+    template.globals = _GLOBALS  # a plain dict: Jinja's chain of them takes longer than all the rest
+    _check_tree(tree, environment)
     return tree, template
 
 
-def _columns(tree: nodes.Template) -> tuple[str, ...] | None:
-    """Return the columns used by name or through `row[...]`, sorted; None for all of them."""
-    names = meta.find_undeclared_variables(tree) - set(_GLOBALS)
-    for user, name in _row_uses(tree):
-        if name is not None:
-            names.add(name)
-        elif user is None or isinstance(user, nodes.Getitem | nodes.Getattr):
-            return None
-    return tuple(sorted(names - {ROW}))
+def _refusal(line: int, said: str, hint: str = _HINT) -> JobError:
+    return JobError(f"line {line} of the template: {said}", hint)
+
+
+def _environment() -> _Sandbox:
+    """Return an environment without names of its own: every name in a template is a column until shown."""
+    environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=False, finalize=_written)
+    environment.globals.clear()
+    filters = environment.filters
+    del filters[_RANDOM]
+    for name in _SIZED:
+        filters[name] = _guarded(filters[name], 2 if hasattr(filters[name], "jinja_pass_arg") else 1)
+    filters["format"] = _checked_format(filters["format"])
+    filters["tojson"] = _to_json
+    environment.tests["none"] = lambda cell: cell is None or isinstance(cell, Null)
+    return environment
+
+
+def _check_tree(tree: nodes.Template, environment: _Sandbox) -> None:
+    """Refuse at once what would fail or surprise in each row."""
+    for loading in tree.find_all(_LOADING):
+        raise _refusal(loading.lineno, "it cannot load other templates")
+    for used, known in ((nodes.Filter, environment.filters), (nodes.Test, environment.tests)):
+        for node in tree.find_all(used):
+            if node.name not in known:  # Jinja looks only outside of conditions
+                raise _refusal(node.lineno, f"no {used.__name__.lower()} named `{node.name}`")
+    free = meta.find_undeclared_variables(tree)
+    for name in tree.find_all(nodes.Name):
+        if name.name == "self":
+            said = "`self` is a word of the template language"
+            raise _refusal(name.lineno, said, 'write `{{ row["self"] }}` for a column of that name')
+        if name.name == ROW and name.ctx != "load" and ROW in free:
+            said = "`row` gets another meaning, but stands for all columns elsewhere"
+            raise _refusal(name.lineno, said, "give the variable another name")
+
+
+def _names(tree: nodes.Template) -> set[str]:
+    """Return the names that are looked up in the row; those of functions only where they are not called."""
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
+    bare = {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
+    return {name for name in meta.find_undeclared_variables(tree) if name in bare or name not in _GLOBALS}
 
 
 def _row_uses(tree: nodes.Template) -> list[tuple[nodes.Node | None, str | None]]:
     """Return each use of `row`: the node that looks a column up in it, and the column if it is constant."""
     uses: list[tuple[nodes.Node | None, str | None]] = []
     looked_up = set()
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
     users: list[nodes.Getitem | nodes.Getattr] = [
         *tree.find_all(nodes.Getitem),
         *tree.find_all(nodes.Getattr),
@@ -153,7 +251,8 @@ def _row_uses(tree: nodes.Template) -> list[tuple[nodes.Node | None, str | None]
     for user in users:
         if isinstance(user.node, nodes.Name) and user.node.name == ROW:
             looked_up.add(id(user.node))
-            uses.append((user, _constant(user)))
+            name = _constant(user)
+            uses.append((user, None if name in _METHODS and id(user) in called else name))
     bare = [name for name in tree.find_all(nodes.Name) if name.name == ROW and id(name) not in looked_up]
     return [*uses, *((None, None) for _ in bare)]
 
@@ -165,5 +264,88 @@ def _constant(user: nodes.Getitem | nodes.Getattr) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())[:200]
+def _cell(cell: object) -> object:
+    """Return a cell with empty text in place of nulls, also inside lists and structs."""
+    if cell is None:
+        return _NULL
+    if isinstance(cell, list):
+        return [_cell(one) for one in cell]
+    if isinstance(cell, dict):
+        return {name: _cell(one) for name, one in cell.items()}
+    return cell
+
+
+def _written(value: object) -> object:
+    """Return what is written for a value; raises TypeError for one that has no text of its own."""
+    if value is None:
+        return ""
+    if isinstance(value, str | Undefined):
+        return value
+    if callable(value) or isinstance(value, Iterator):
+        raise TypeError(f"a {type(value).__name__} has no text: call it, or end with | list or | join")
+    return value
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """Write JSON as it is, without the escapes for HTML."""
+    return json.dumps(_plain(value), ensure_ascii=False, indent=indent, default=str)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Null):
+        return None
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value
+
+
+def _size(operator: str, left: object, right: object) -> float:
+    """Return about how large the result of an operation is; for numbers it is 0 or infinite."""
+    match operator, left, right:
+        case "+", (str() | list() | tuple()), (str() | list() | tuple()):
+            return len(left) + len(right)
+        case "*", (str() | bytes() | list() | tuple()), int():
+            return len(left) * right
+        case "*", int(), (str() | bytes() | list() | tuple()):
+            return left * len(right)
+        case "*" | "**", int(), int():
+            bits = left.bit_length() * (right if operator == "**" else 1) + right.bit_length()
+            return inf if bits > WIDEST else 0
+        case "%", str(), _:
+            return inf if _WIDE_PERCENT.search(left) else 0
+    return 0
+
+
+def _check_size(size: float) -> None:
+    if size > LONGEST:
+        raise OverflowError("the template writes more than any model can read")
+
+
+def _guarded(function: Callable[..., object], first: int) -> Callable[..., object]:
+    """Return the function with a bound on its integers from argument `first` on."""
+
+    @wraps(function)
+    def guarded(*args: object, **kwargs: object) -> object:
+        for size in (*args[first:], *kwargs.values()):
+            if isinstance(size, int) and abs(size) > WIDEST:
+                raise OverflowError(f"a template may ask for a size of {WIDEST:,} at most")
+        return function(*args, **kwargs)
+
+    return guarded
+
+
+def _checked_format(function: Callable[..., object]) -> Callable[..., object]:
+    @wraps(function)
+    def checked(value: object, *args: object, **kwargs: object) -> object:
+        _check_size(_size("%", str(value), None))
+        return function(value, *args, **kwargs)
+
+    return checked
+
+
+def _line(exc: BaseException) -> str:
+    """Return an exception's words as one line in our form: no capital, no full stop, backticks."""
+    words = " ".join(str(getattr(exc, "message", None) or exc).split()).rstrip(".").replace("'", "`")[:200]
+    return words[:1].lower() + words[1:] or type(exc).__name__
