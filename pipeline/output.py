@@ -67,6 +67,7 @@ def write_output(source: Source, parts: Parts, index: Index, layout: Layout, tar
                 rows = _answers(chunk, parts, index, seen)
                 written.count(rows)
                 append(layout.finish(_arrow(chunk.frame), rows))
+                pa.default_memory_pool().release_unused()
             source.check_unchanged()
     except OSError as exc:
         raise StoreError(

@@ -97,6 +97,7 @@ class Parts:
             ) from exc
         self._next += 1
         self._paths.append(path)
+        pa.default_memory_pool().release_unused()  # or the heap grows with the number of parts
 
     def index(self) -> Index:
         """Read which rows the parts answer."""
