@@ -34,8 +34,7 @@ FOREIGN = (
     pl.exceptions.PanicException,
     pa.ArrowException,
     OSError,
-    ValueError,
-    OverflowError,
+    UnicodeDecodeError,
 )
 HINTS = {
     "csv": QUOTING,
@@ -44,6 +43,7 @@ HINTS = {
     "parquet": "check that it is a whole Parquet file, or get it again",
     "ipc": "check that it is a whole Arrow IPC file (not a stream), or get it again",
 }
+PLAINER = "write the column in a type that other programs read too, such as text"
 AGAIN = "run the same command again: rows that are still the same are not asked again"
 
 
@@ -150,7 +150,7 @@ def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputErr
         said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
         return InputError(said, "check the path and the right to read it")
     if isinstance(exc, pa.ArrowNotImplementedError):
-        return InputError(f"{which} holds what cannot be read: {first_line(exc)}", HINTS["ipc"])
+        return InputError(f"{which} holds what cannot be read: {first_line(exc)}", PLAINER)
     return InputError(f"{which} cannot be read: {first_line(exc)}", HINTS.get(files.kind, HINTS["ipc"]))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.datatypes import DataTypeClass
 
@@ -31,6 +32,8 @@ def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | N
                 rows += pq.read_metadata(path).num_rows
                 schemas.append(dict(pl.scan_parquet(path, glob=False).collect_schema()))
             else:
+                with pa.memory_map(str(path)) as file:
+                    pa.ipc.open_file(file)  # Polars panics where pyarrow raises
                 schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
     for path, schema in zip(files.paths, schemas, strict=True):
         _check_same(files.paths[0], schemas[0], path, schema)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.delimited import text_types, typed
 from pipeline.errors import InputError
-from pipeline.files import FOREIGN, HINTS, Files, changed, find, first_line, stamps_of, translated
+from pipeline.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
 from pipeline.keys import digest
 from pipeline.scan import scan_files, writable
@@ -270,7 +270,7 @@ def _check_types(source: Source) -> None:
         if writable(kind) != kind:
             raise InputError(
                 f"column `{name}` has the type {kind}, which a table for others cannot hold",
-                "write it as text or as decimals of at most 38 digits",
+                PLAINER,
             )
 
 
@@ -289,7 +289,7 @@ def _cells(column: pl.Series) -> list[object]:
     """Return a column as Python values."""
     try:
         return column.to_list()
-    except FOREIGN as exc:
+    except (ValueError, OverflowError, pl.exceptions.PanicException) as exc:
         said = f"column `{column.name}` holds a value that cannot be used: {first_line(exc)}"
         raise InputError(said, "dates and times must lie in the years 1 to 9999") from exc
 

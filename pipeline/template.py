@@ -31,7 +31,6 @@ _HINT = 'insert a column with `{{ column }}` or `{{ row["Column name"] }}`; the 
 _GLOBALS: dict[str, object] = {"dict": dict, "namespace": Namespace, "range": safe_range}
 _METHODS = {"get", "items", "keys", "values"}  # of `row`, where they are called
 _LOADING = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
-_RANDOM = "random"  # a filter: a prompt that changes by itself would be asked again after a kill
 _SIZED = ("batch", "center", "indent", "round", "slice", "truncate", "wordwrap")  # filters that take a size
 _PADDING = {"center", "expandtabs", "ljust", "rjust", "to_bytes", "zfill"}  # methods that do
 
@@ -205,7 +204,7 @@ def _environment() -> _Sandbox:
     environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=False, finalize=_written)
     environment.globals.clear()
     filters = environment.filters
-    del filters[_RANDOM]
+    del filters["random"]  # a prompt that changes by itself would be asked again after a kill
     for name in _SIZED:
         filters[name] = _guarded(filters[name], 2 if hasattr(filters[name], "jinja_pass_arg") else 1)
     filters["format"] = _checked_format(filters["format"])

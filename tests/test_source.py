@@ -318,11 +318,20 @@ def test_a_date_that_python_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert said.startswith("column `day` holds a value that cannot be used: year 29349")
 
 
-def test_integers_of_128_bits_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["parquet", "ipc"])
+def test_integers_of_128_bits_are_refused(tmp_path: Path, kind: str) -> None:
     """No other program could read them in the output."""
-    pl.DataFrame({"n": pl.Series([2**100], dtype=pl.Int128)}).write_ipc(tmp_path / "t.arrow")
-    said = refusal(tmp_path, lambda: opened(tmp_path / "t.arrow"))
-    assert said.startswith("column `n` has the type Int128")
+    write(pl.DataFrame({"n": pl.Series([2**100], dtype=pl.Int128)}), tmp_path / f"t.{kind}", kind)
+    said = refusal(tmp_path, lambda: opened(tmp_path / f"t.{kind}"))
+    assert said.startswith(f"`t.{kind}` holds what cannot be read: Integers with more than 64 bits")
+    assert "such as text" in said
+
+
+def test_a_struct_without_fields_is_refused(tmp_path: Path) -> None:
+    """Parquet has no such column, so the output could not be written."""
+    write(pl.DataFrame({"o": [{}]}, schema={"o": pl.List(pl.Struct({}))}), tmp_path / "t.ipc", "ipc")
+    said = refusal(tmp_path, lambda: opened(tmp_path / "t.ipc"))
+    assert said.startswith("column `o` has the type List(Struct({})), which a table for others cannot hold")
 
 
 def test_ndjson_integers_of_any_size_are_text(tmp_path: Path) -> None:
