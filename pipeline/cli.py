@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -21,9 +21,9 @@ from rich.console import Console
 
 from pipeline import emulator as emulator_server
 from pipeline.errors import Exit, InputError, RowmillError, UsageError
-from pipeline.gemini.endpoint import Endpoint, endpoint, origin
+from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
-from pipeline.ledger import FileLedger, MemoryLedger, sent_on
+from pipeline.ledger import Ledger, sent_on
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, Plan, check_job, make_plan
@@ -115,16 +115,17 @@ def rowmill() -> None:
 
 @rowmill.command(short_help="Ask for every row without an answer, write the table.")
 @_job_options
+@click.option("--wait", is_flag=True, help="When the day's quota is used up, wait for its reset and go on.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else there.")
 @click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
-def run(*, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options: object) -> Exit:
+def run(*, wait: bool, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options: object) -> Exit:
     """Run JOB: ask for every row that has no answer yet, and write the table."""
     checked = _checked(options)
     found = _endpoint(options)
     plan = _plan(checked, options)
-    with _service(checked, found) as service:
+    with _service(checked, found, wait=wait) as service:
         watch = Progress(console, quiet=quiet or as_json).watch
         report = run_job(plan, service, watch=watch, retry_failed=retry_failed)
     _print_report(report, quiet=quiet, as_json=as_json)
@@ -190,7 +191,8 @@ def _checked(options: Mapping[str, object]) -> CheckedJob:
     }
     job = options["job"]
     assert isinstance(job, Path)  # noqa: S101 - click made it one
-    return check_job(load_job(job, overrides), datetime.now(UTC).date())
+    vertex = is_vertex(os.environ) and not options["offline"]
+    return check_job(load_job(job, overrides), datetime.now(UTC).date(), vertex=vertex)
 
 
 def _absolute(path: object) -> str | None:
@@ -222,18 +224,15 @@ def _endpoint(options: Mapping[str, object]) -> Endpoint | None:
 
 
 @contextmanager
-def _service(checked: CheckedJob, found: Endpoint | None) -> Iterator[Service]:
+def _service(checked: CheckedJob, found: Endpoint | None, *, wait: bool) -> Iterator[Service]:
     """Yield who answers; the emulator, where it is wanted, lives as long as the block."""
     free = checked.loaded.job.limits.free
     if found is not None:
-        ledger = FileLedger(_ledger_file(), _scope(checked, found))
-        try:
-            yield Service(found, ledger, free and not found.vertex)
-        finally:
-            ledger.close()
+        with closing(Ledger(_ledger_file(), _scope(checked, found))) as ledger:
+            yield Service(found, ledger, free and not found.vertex, wait)
     else:
         with emulator(checked.limits, model=checked.model.id, free=free) as address:
-            yield Service(offline_endpoint(address), MemoryLedger(), free)
+            yield Service(offline_endpoint(address), Ledger(None, "emulator"), free, wait)
 
 
 def _ledger_file() -> Path:
@@ -243,7 +242,7 @@ def _ledger_file() -> Path:
 
 def _scope(checked: CheckedJob, found: Endpoint) -> str:
     """Name what daily limits are counted for: the project and the model."""
-    return f"{found.scope}/{checked.model.id}"
+    return f"{found.scope(checked.loaded.job.limits.project)}/{checked.model.id}"
 
 
 def _sent_today(checked: CheckedJob, options: Mapping[str, object], now: float) -> int | None:

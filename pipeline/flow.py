@@ -13,11 +13,12 @@ class FailureKind(StrEnum):
     # the way there and back
     CONNECTION = "connection"  # refused, reset, DNS, TLS, cut body
     TIMEOUT = "timeout"  # the request's own deadline passed
-    SERVER = "server"  # 408, 499, 500, 502, 504 and other unexpected statuses
-    OVERLOADED = "overloaded"  # 503
+    SERVER = "server"  # 408, 499, 500, 502 and other unexpected statuses
+    OVERLOADED = "overloaded"  # 503, 504
     GARBLED = "garbled"  # a 200 whose body is not the API's JSON
     # quota
     RATE_LIMITED = "rate_limited"  # 429 for a minute's window, or without any detail
+    SPEND_LIMITED = "spend_limited"  # 429 for the dollars of ten minutes
     QUOTA_DAY = "quota_day"  # 429 for the day
     # the API refuses every request of the run
     NO_QUOTA = "no_quota"  # limit: 0, the tier has no quota for this model

@@ -84,13 +84,20 @@ class ModelSection(Section):
 
 
 class LimitsSection(Section):
-    """`[limits]`: the usage tier, and numbers that replace those of the tier; `concurrency` is a cap."""
+    """`[limits]`: the usage tier, and numbers that replace those of the tier; `concurrency` is a cap.
+
+    `spend_10min_usd` is USD in any ten minutes, `margin` the share by which all windows are counted longer,
+    `project` a name for what shares these limits, where several keys do.
+    """
 
     tier: Annotated[Tier, BeforeValidator(lambda tier: str(tier) if type(tier) is int else tier)] = "free"
     rpm: Count | None = None
     tpm: Count | None = None
     rpd: Count | None = None
     concurrency: Count | None = None
+    spend_10min_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    margin: float = Field(default=models.MARGIN, ge=0, le=0.5, allow_inf_nan=False)
+    project: Text | None = None
 
     @property
     def free(self) -> bool:
@@ -176,12 +183,18 @@ def job_price(section: ModelSection, served_model: str, on: date, tier: str) -> 
     return models.price_of(served_model, on, tier)
 
 
-def job_limits(section: LimitsSection, model: models.Model) -> models.Limits:
+_NUMBERS = ("rpm", "tpm", "rpd", "spend_10min_usd")
+
+
+def job_limits(section: LimitsSection, model: models.Model, *, vertex: bool = False) -> models.Limits:
     """Return the limits of the run: those of the tier, replaced by what `[limits]` gives.
 
-    Raises JobError where the tier's numbers are not known and `rpm` and `tpm` are not both given.
+    On Vertex AI there are no tiers. Raises JobError where the tier's numbers are not known and `rpm` and
+    `tpm` are not both given.
     """
-    given = {name: value for name in ("rpm", "tpm", "rpd") if (value := getattr(section, name)) is not None}
+    given = {name: value for name in _NUMBERS if (value := getattr(section, name)) is not None}
+    if vertex:
+        return replace(models.vertex_limits(), **given)
     enough = {"rpm", "tpm"} <= given.keys()
     limits = models.known_limits(section.tier, model) if enough else models.tier_limits(section.tier, model)
     return replace(limits, **given)

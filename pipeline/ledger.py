@@ -1,50 +1,285 @@
-"""Requests of the current Pacific day, counted across runs and processes.
+"""What was sent lately, shared by all runs of a user: windows of a minute and of ten, and the Pacific day.
 
-SQLite in the user's state folder is the lock: each request is counted in its own transaction before it
-leaves, so that a killed process has counted what it sent. The limit is per project and model.
+Limits are per project and model, so runs that share them share one budget. SQLite in the user's state folder
+is the lock. Whatever may leave is counted in a transaction before it leaves, so that a killed process has
+counted what it sent. At high rates a run takes room for several requests at once (a lease) and gives back
+what it did not use.
+
+The invariant: at no moment do leases that stand in a window hold more than its limit. A lease stands there
+from the last moment at which it may be used.
 """
 
 import sqlite3
-from contextlib import closing, suppress
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.errors import StoreError
+from pipeline.quota import TEN_MINUTES, Allowance, Amount, Dimension
 
-COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
+LEASE_SECONDS = 0.05
+POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back
+PATIENCE = 2.0  # seconds after which a run that no longer asks has lost its place
+LATELY = 10.0  # seconds over which the rate of other runs is taken
 KEPT_DAYS = 40
+COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS sent (
+    scope TEXT, day TEXT, requests INTEGER NOT NULL, PRIMARY KEY (scope, day)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refused (scope TEXT, day TEXT, PRIMARY KEY (scope, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leases (
+    id INTEGER PRIMARY KEY, scope TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
+    requests INTEGER NOT NULL, tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS leases_at ON leases (scope, at);
+CREATE TABLE IF NOT EXISTS queue (
+    scope TEXT, owner TEXT, since REAL NOT NULL, seen REAL NOT NULL,
+    requests INTEGER NOT NULL, tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL, PRIMARY KEY (scope, owner)
+) WITHOUT ROWID;
+"""
 
 
-class Ledger(Protocol):
-    """Counts requests per day of one project and model."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now: `at` on the clock of all processes of this machine that never goes back, and the Pacific day."""
 
-    def count(self, day: date) -> int:
-        """Return how many requests were sent on `day`."""
-        ...
-
-    def take(self, day: date, limit: int | None) -> bool:
-        """Count one more request on `day`, unless `limit` is reached; say whether it may leave."""
-        ...
+    at: float
+    day: date
 
 
-class MemoryLedger:
-    """A count that ends with the process: for the emulator that is started for one run."""
+@dataclass(slots=True)
+class Lease:
+    """Room that may be used until `until` (seconds of the ledger's clock)."""
 
-    def __init__(self) -> None:
-        self._sent: dict[date, int] = {}
+    id: int
+    left: Amount
+    until: float
+    taken: Moment
+    used: float  # when it was used last
+    others: Amount  # what other runs used in the last `LATELY` seconds
+    runs: int  # that share the limits, this one included
 
-    def count(self, day: date) -> int:
-        """Return how many requests were sent on `day`."""
-        return self._sent.get(day, 0)
-
-    def take(self, day: date, limit: int | None) -> bool:
-        """Count one more request on `day`, unless `limit` is reached."""
-        sent = self.count(day)
-        if limit is not None and sent >= limit:
+    def use(self, amount: Amount, now: float) -> bool:
+        """Take an amount out of what is left, if it is enough and not too late; say whether."""
+        left = self.left
+        if now > self.until or amount.requests > left.requests:
             return False
-        self._sent[day] = sent + 1
+        if amount.tokens > left.tokens or amount.nano_usd > left.nano_usd:
+            return False
+        self.left, self.used = left - amount, now
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """There is no room: for `wait` seconds, or, with `day`, until the daily quota resets."""
+
+    wait: float
+    day: bool = False
+
+
+class Ledger:
+    """The leases and counts of one `scope` (project and model) in a file, or in memory where `path` is None.
+
+    Every method raises StoreError when the file cannot be used.
+    """
+
+    def __init__(self, path: Path | None, scope: str) -> None:
+        self._path = path
+        self._scope = scope
+        self._owner = uuid.uuid4().hex
+        self._settled: dict[int, tuple[int, int]] = {}
+        with self._translated("opened"):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30.0)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.executescript(SCHEMA)
+
+    def lease(
+        self, each: Amount, count: int, allowed: list[Allowance], *, rpd: int | None, now: Moment
+    ) -> Lease | Full:
+        """Take room for 1 to `count` requests of `each`; what is larger than a limit takes all of it."""
+        with self._translated("written"), self._transaction():
+            self._settle()
+            self._forget(now.at)
+            left = None if rpd is None else rpd - self.count(now.day)
+            if left is not None and left <= 0:
+                return Full(0.0, day=True)
+            ahead = self._ahead(now.at)
+            rooms = [self._room(each, one, ahead, now.at) for one in allowed]
+            fits = min([count, *(room for room, _ in rooms), *([] if left is None else [left])])
+            if fits < 1:
+                self._queue(each, now.at)
+                return Full(min(POLL_SECONDS, max(wait for _, wait in rooms)))
+            return self._take(each, fits, now)
+
+    def give_back(self, lease: Lease) -> None:
+        """Say that a lease will not be used any more, and when it was last."""
+        left, lease.left = lease.left, Amount(0)
+        with self._translated("written"), self._transaction():
+            self._db.execute(
+                "UPDATE leases SET at = ?, requests = requests - ?, tokens = tokens - ?, "
+                "nano_usd = nano_usd - ? WHERE id = ?",
+                (lease.used, left.requests, left.tokens, left.nano_usd, lease.id),
+            )
+            self._db.execute(
+                "UPDATE sent SET requests = requests - ? WHERE scope = ? AND day = ?",
+                (left.requests, self._scope, lease.taken.day.isoformat()),
+            )
+
+    def settle(self, lease: int, tokens: int, nano_usd: int) -> None:
+        """Add what the requests of a lease counted above the estimate; written with the next lease."""
+        before = self._settled.get(lease, (0, 0))
+        self._settled[lease] = (before[0] + tokens, before[1] + nano_usd)
+
+    def count(self, day: date) -> int:
+        """Return how many requests may have left on `day`."""
+        with self._translated("read"):
+            row = self._db.execute(COUNT, (self._scope, day.isoformat())).fetchone()
+        return int(row[0]) if row else 0
+
+    def refuse(self, day: date) -> None:
+        """Remember that the API has refused requests for the rest of `day`."""
+        with self._translated("written"):
+            self._db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?)", (self._scope, day.isoformat()))
+
+    def welcome(self, day: date) -> None:
+        """Forget that, since the API answers again."""
+        with self._translated("written"):
+            self._db.execute(
+                "DELETE FROM refused WHERE scope = ? AND day = ?", (self._scope, day.isoformat())
+            )
+
+    def refused(self, day: date) -> bool:
+        """Say whether a run was refused for the rest of `day`."""
+        with self._translated("read"):
+            found = self._db.execute(
+                "SELECT 1 FROM refused WHERE scope = ? AND day = ?", (self._scope, day.isoformat())
+            )
+            return found.fetchone() is not None
+
+    def close(self) -> None:
+        """Write what was settled, forget days long past and close the file."""
+        with closing(self._db) as db, suppress(sqlite3.Error):  # the next run tidies up
+            self._settle()
+            db.execute("DELETE FROM queue WHERE owner = ?", (self._owner,))
+            last = db.execute("SELECT max(day) FROM sent").fetchone()[0]
+            if last is not None:
+                oldest = (date.fromisoformat(last) - timedelta(days=KEPT_DAYS)).isoformat()
+                db.execute("DELETE FROM sent WHERE day < ?", (oldest,))
+                db.execute("DELETE FROM refused WHERE day < ?", (oldest,))
+
+    def _room(
+        self, each: Amount, allowed: Allowance, ahead: Mapping[str, int], now: float
+    ) -> tuple[int, float]:
+        """Return how many requests fit into a window, and the seconds until one does."""
+        wanted = min(each.of(allowed.dimension), allowed.limit)
+        if not wanted:
+            return 2**31, 0.0
+        since = now - allowed.span
+        total = f"SELECT COALESCE(SUM({allowed.dimension}), 0) FROM leases WHERE scope = ? AND at > ?"  # noqa: S608
+        used = self._db.execute(total, (self._scope, since)).fetchone()[0] + ahead[allowed.dimension]
+        room = (allowed.limit - used) // wanted
+        return room, 0.0 if room > 0 else self._wait(allowed, used + wanted - allowed.limit, now)
+
+    def _wait(self, allowed: Allowance, excess: int, now: float) -> float:
+        """Return the seconds until so much of what stands in a window has left it."""
+        column: Dimension = allowed.dimension
+        oldest = f"SELECT at, {column} FROM leases WHERE scope = ? AND at > ? ORDER BY at"  # noqa: S608
+        for at, amount in self._db.execute(oldest, (self._scope, now - allowed.span)):
+            excess -= amount
+            if excess <= 0:
+                return max(0.001, float(at) + allowed.span - now)
+        return POLL_SECONDS
+
+    def _take(self, each: Amount, count: int, now: Moment) -> Lease:
+        until = now.at + LEASE_SECONDS if count > 1 else now.at
+        amount = each * count
+        added = self._db.execute(
+            "INSERT INTO leases (scope, owner, at, requests, tokens, nano_usd) VALUES (?, ?, ?, ?, ?, ?)",
+            (self._scope, self._owner, until, amount.requests, amount.tokens, amount.nano_usd),
+        )
+        self._db.execute(
+            "INSERT INTO sent VALUES (?, ?, ?) ON CONFLICT (scope, day) "
+            "DO UPDATE SET requests = requests + excluded.requests",
+            (self._scope, now.day.isoformat(), amount.requests),
+        )
+        self._db.execute("DELETE FROM queue WHERE scope = ? AND owner = ?", (self._scope, self._owner))
+        others, runs = self._others(now.at)
+        return Lease(added.lastrowid or 0, amount, until, now, now.at, others, runs)
+
+    def _others(self, now: float) -> tuple[Amount, int]:
+        """Return what other runs used lately, and how many runs there are with this one."""
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(requests), 0), COALESCE(SUM(tokens), 0), COALESCE(SUM(nano_usd), 0), "
+            "COUNT(DISTINCT owner) FROM leases WHERE scope = ? AND at > ? AND owner <> ?",
+            (self._scope, now - LATELY, self._owner),
+        ).fetchone()
+        return Amount(*row[:3]), row[3] + 1
+
+    def _ahead(self, now: float) -> Mapping[str, int]:
+        """Return what runs that came before this one wait for, so that nobody's large request starves."""
+        row = self._db.execute(
+            "SELECT COALESCE(SUM(requests), 0), COALESCE(SUM(tokens), 0), COALESCE(SUM(nano_usd), 0) "
+            "FROM queue WHERE scope = ?1 AND owner <> ?2 AND seen > ?3 AND since < COALESCE("
+            "(SELECT since FROM queue WHERE scope = ?1 AND owner = ?2), ?4)",
+            (self._scope, self._owner, now - PATIENCE, now),
+        ).fetchone()
+        return dict(zip(("requests", "tokens", "nano_usd"), row, strict=True))
+
+    def _queue(self, each: Amount, now: float) -> None:
+        """Take a place in the queue, or keep it."""
+        self._db.execute(
+            "INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope, owner) DO UPDATE SET "
+            "since = CASE WHEN seen > ? THEN since ELSE excluded.since END, seen = excluded.seen, "
+            "requests = excluded.requests, tokens = excluded.tokens, nano_usd = excluded.nano_usd",
+            (
+                *(self._scope, self._owner, now, now),
+                *(each.requests, each.tokens, each.nano_usd),
+                now - PATIENCE,
+            ),
+        )
+
+    def _settle(self) -> None:
+        settled, self._settled = self._settled, {}
+        self._db.executemany(
+            "UPDATE leases SET tokens = tokens + ?, nano_usd = nano_usd + ? WHERE id = ?",
+            [(*amounts, lease) for lease, amounts in settled.items()],
+        )
+
+    def _forget(self, now: float) -> None:
+        """Drop what stands in no window; what is in the future is from before the machine started anew."""
+        self._db.execute(
+            "DELETE FROM leases WHERE scope = ? AND (at < ? OR at > ?)",
+            (self._scope, now - 2 * TEN_MINUTES, now + 1),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _translated(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as exc:
+            raise StoreError(
+                f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}",
+                "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
+                "(today's requests are then counted from 0)",
+            ) from exc
 
 
 def sent_on(path: Path, scope: str, day: date) -> int:
@@ -55,60 +290,3 @@ def sent_on(path: Path, scope: str, day: date) -> int:
     except sqlite3.Error:  # no file yet, or none that can be read
         return 0
     return int(row[0]) if row else 0
-
-
-class FileLedger:
-    """The count in a SQLite file that all runs of a user share; `scope` names project and model."""
-
-    def __init__(self, path: Path, scope: str) -> None:
-        self._path = path
-        self._scope = scope
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=OFF")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS sent (scope TEXT, day TEXT, requests INTEGER NOT NULL, "
-                "PRIMARY KEY (scope, day)) WITHOUT ROWID"
-            )
-        except (sqlite3.Error, OSError) as exc:
-            raise self._broken("opened", exc) from exc
-
-    def count(self, day: date) -> int:
-        """Return how many requests were sent on `day`."""
-        try:
-            row = self._db.execute(COUNT, (self._scope, day.isoformat())).fetchone()
-        except sqlite3.Error as exc:
-            raise self._broken("read", exc) from exc
-        return int(row[0]) if row else 0
-
-    def take(self, day: date, limit: int | None) -> bool:
-        """Count one more request on `day`, unless `limit` is reached; one transaction."""
-        most = 2**62 if limit is None else limit
-        if most <= 0:
-            return False
-        try:
-            changed = self._db.execute(
-                "INSERT INTO sent VALUES (?, ?, 1) ON CONFLICT (scope, day) "
-                "DO UPDATE SET requests = requests + 1 WHERE requests < ?",
-                (self._scope, day.isoformat(), most),
-            )
-        except sqlite3.Error as exc:
-            raise self._broken("written", exc) from exc
-        return changed.rowcount == 1
-
-    def close(self) -> None:
-        """Forget days long past and close the file."""
-        with closing(self._db) as db, suppress(sqlite3.Error):  # the next run tidies up
-            last = db.execute("SELECT max(day) FROM sent").fetchone()[0]
-            if last is not None:
-                oldest = date.fromisoformat(last) - timedelta(days=KEPT_DAYS)
-                db.execute("DELETE FROM sent WHERE day < ?", (oldest.isoformat(),))
-
-    def _broken(self, verb: str, exc: Exception) -> StoreError:
-        return StoreError(
-            f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}",
-            "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
-            "(today's requests are then counted from 0)",
-        )

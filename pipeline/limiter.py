@@ -1,8 +1,9 @@
 """The sleeping half of `quota`: lets requests leave one after the other, none above its limits.
 
-aiolimiter spreads requests and tokens over the minute; the exact windows of `quota` have the last word. One
-request at a time waits for its turn (the lock is fair), because `AsyncLimiter` serves the smallest waiting
-amount first and a large prompt would starve behind small ones.
+aiolimiter spreads requests, tokens and money over their windows; the ledger, which all runs share, has the
+last word; `Congestion` bounds how many are in flight. One request at a time waits for its turn (the lock is
+fair), because `AsyncLimiter` serves the smallest waiting amount first and a large prompt would starve behind
+small ones.
 """
 
 import time
@@ -12,45 +13,100 @@ from dataclasses import dataclass
 import anyio
 from aiolimiter import AsyncLimiter
 
-from pipeline.models import Limits
-from pipeline.quota import Entry, Window, pace
+from pipeline.congestion import Congestion
+from pipeline.flow import Failure
+from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Full, Lease, Ledger, Moment
+from pipeline.models import MARGIN, Limits
+from pipeline.quota import Allowance, Amount, allowances, learned, pace, pacific_day
+
+MOST_LEASED = 64
+NOTICED = 0.1  # a share that changed by less does not change the pace
+SHARED_SECONDS = 2.0  # how often shares are looked at
+UNUSED = Amount(0)
+
+Estimate = Callable[[], Amount]
+Wanted = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What an admitted request counts against the token limit, to be settled when its reply is there."""
+    """What an admitted request counts until its reply says better."""
 
-    entry: Entry | None
+    lease: int
+    amount: Amount
 
 
 class Limiter:
-    """Paces requests and input tokens by `limits`; `pause` holds back all of the run."""
+    """Paces requests, input tokens and money by `limits`; `pause` holds back all of the run.
 
-    def __init__(self, limits: Limits) -> None:
+    `cap` is the most that may be in flight, `paced` tells that the limits are the API's own and not only a
+    bound; `margin` the share by which windows are counted longer,
+    `wall` is the Unix time, which tells the day.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        ledger: Ledger,
+        *,
+        cap: int,
+        paced: bool = True,
+        margin: float = MARGIN,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.limits = limits
+        self.congestion = Congestion(cap, paced=paced and (limits.rpm or limits.tpm) is not None)
+        self.in_flight = 0
+        self._ledger = ledger
+        self._margin = margin
+        self._wall = wall
         self._turn = anyio.Lock()
-        self._requests = None if limits.rpm is None else _Budget(limits.rpm)
-        self._tokens = None if limits.tpm is None else _Budget(limits.tpm)
+        self._changed = anyio.Event()
+        self._lease: Lease | None = None
         self._resume = 0.0
+        self._shared = float("-inf")
+        self._runs = 1
+        self._allow(limits)
 
-    async def admit(self, estimate: Callable[[], int]) -> Admission:
-        """Return when a request may leave that counts about `estimate()` input tokens.
+    async def admit(self, estimate: Estimate, wanted: Wanted = lambda: True) -> Admission | Full | None:
+        """Return when a request may leave that counts about `estimate()`; it is in flight from then on.
 
-        The estimate is asked for when it is the request's turn, since it learns while requests wait.
+        The estimate is asked for when it is the request's turn, since it learns while requests wait. Returns
+        Full when the day's requests are used up, and None when `wanted` says that it need not leave any more.
         """
         async with self._turn:
-            tokens = estimate()
-            if self._requests is not None:
-                await self._requests.pace(1)
-            if self._tokens is not None:
-                await self._tokens.pace(tokens)
-            while (wait := self._wait(tokens)) > 0:  # noqa: ASYNC110 - what is waited for is the clock
-                await anyio.sleep(wait)
-            return self._take(tokens)
+            amount = estimate()
+            for bucket in self._buckets:
+                await bucket.take(amount)
+            while True:
+                if not wanted():
+                    return None
+                wait = self._held()
+                if wait == 0:
+                    found = self._room(amount)
+                    if not isinstance(found, Full):
+                        return found
+                    if found.day:
+                        return found
+                    wait = found.wait
+                with anyio.move_on_after(wait):
+                    await self._changed.wait()
 
-    def settle(self, admission: Admission, counted: int) -> None:
-        """Put what the API counted in the place of the estimate."""
-        if self._tokens is not None and admission.entry is not None:
-            self._tokens.settle(admission.entry, counted)
+    def end(self, admission: Admission, counted: Amount) -> None:
+        """Say that a request has come back, and put what the API counted in the place of the estimate."""
+        self.in_flight -= 1
+        more = counted - admission.amount
+        if more.tokens or more.nano_usd:
+            self._ledger.settle(admission.lease, more.tokens, more.nano_usd)
+            for bucket in self._buckets:
+                bucket.owe(more)
+        self._wake()
+
+    def learn(self, failure: Failure) -> None:
+        """Keep to the limit that a 429 named, where it is lower than the one known."""
+        limits = learned(self.limits, failure)
+        if limits != self.limits:
+            self._allow(limits)
 
     def pause(self, seconds: float) -> None:
         """Let nothing leave for `seconds` from now; a longer pause that is running stays."""
@@ -59,43 +115,98 @@ class Limiter:
     @property
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0 when there is none."""
-        return max(0.0, self._resume - time.monotonic())
+        return max(0.0, max(self._resume, self.congestion.held_until) - time.monotonic())
 
-    def _wait(self, tokens: int) -> float:
+    def close(self) -> None:
+        """Give back what was leased and not used."""
+        if self._lease is not None and self._lease.left != UNUSED:
+            self._ledger.give_back(self._lease)
+        self._lease = None
+
+    def _held(self) -> float:
+        """Return how long nothing may leave; for an end of a request it is cut short."""
+        if self.in_flight >= max(1, int(self.congestion.limit)):
+            return POLL_SECONDS
+        return self.paused_for
+
+    def _room(self, amount: Amount) -> Admission | Full:
+        """Take room from the lease, or from a new one."""
         now = time.monotonic()
-        requests = 0.0 if self._requests is None else self._requests.window.wait(1, now)
-        return max(
-            self._resume - now,
-            requests,
-            0.0 if self._tokens is None else self._tokens.window.wait(tokens, now),
-        )
+        if self._lease is None or not self._lease.use(amount, now):
+            self.close()
+            moment = Moment(now, pacific_day(self._wall()))
+            found = self._ledger.lease(
+                amount, self._count(amount), self._allowances, rpd=self.limits.rpd, now=moment
+            )
+            if isinstance(found, Full):
+                return found
+            self._lease = found
+            found.use(amount, now)
+            self._share(found)
+        self.in_flight += 1
+        self.congestion.sent(self.in_flight)
+        return Admission(self._lease.id, amount)
 
-    def _take(self, tokens: int) -> Admission:
-        now = time.monotonic()
-        if self._requests is not None:
-            self._requests.window.take(1, now)
-        return Admission(None if self._tokens is None else self._tokens.window.take(tokens, now))
+    def _count(self, amount: Amount) -> int:
+        """Return how many requests like this one leave while a lease holds."""
+        rates = [
+            allowed.limit / allowed.span / amount.of(allowed.dimension)
+            for allowed in self._allowances
+            if amount.of(allowed.dimension)
+        ]
+        return max(1, min(MOST_LEASED, int(min(rates, default=MOST_LEASED) * LEASE_SECONDS)))
+
+    def _allow(self, limits: Limits) -> None:
+        self.limits = limits
+        self._allowances = list(allowances(limits, self._margin))
+        self._buckets = [_Bucket(allowed) for allowed in self._allowances]
+
+    def _share(self, lease: Lease) -> None:
+        """Leave to other runs what they used lately."""
+        if (lease.runs > 1 or self._runs > 1) and lease.taken.at - self._shared > SHARED_SECONDS:
+            self._shared, self._runs = lease.taken.at, lease.runs
+            for bucket in self._buckets:
+                bucket.share(lease.others, lease.runs)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
 
-class _Budget:
-    """One limit: its pace and its exact window."""
+class _Bucket:
+    """The pace of one limit."""
 
-    def __init__(self, limit: int) -> None:
-        shape = pace(limit)
-        self._pace = AsyncLimiter(shape.burst, shape.period)
+    def __init__(self, allowed: Allowance) -> None:
+        self._allowed = allowed
         self._owed = 0.0
-        self.window = Window(limit)
+        self._used = 0.0
+        self._runs = 1
+        shape = pace(allowed)
+        self._limiter = AsyncLimiter(shape.burst, shape.period)
+        self._full = True  # whether it holds all that it may
 
-    async def pace(self, amount: int) -> None:
-        """Wait until the pace allows `amount`; in slices, since the bucket may hold less than that."""
-        due = amount + self._owed
+    async def take(self, amount: Amount) -> None:
+        """Wait until the pace allows an amount; in slices, since the bucket may hold less than that."""
+        if not self._full:  # a change of pace is no reason for a burst
+            self._full = True
+            await self._limiter.acquire(self._limiter.max_rate)
+        due = amount.of(self._allowed.dimension) + self._owed
         self._owed = min(0.0, due)
         while due > 0:
-            part = min(due, self._pace.max_rate)
-            await self._pace.acquire(part)
+            part = min(due, self._limiter.max_rate)
+            await self._limiter.acquire(part)
             due -= part
 
-    def settle(self, entry: Entry, counted: int) -> None:
-        """Correct the window now, and the pace with the next request."""
-        self._owed = max(self._owed + counted - entry.amount, -self._pace.max_rate)
-        self.window.settle(entry, counted, time.monotonic())
+    def owe(self, more: Amount) -> None:
+        """Correct the pace with the next request."""
+        owed = self._owed + more.of(self._allowed.dimension)
+        self._owed = max(owed, -self._limiter.max_rate)
+
+    def share(self, others: Amount, runs: int) -> None:
+        """Change the pace when other runs that share the limit came, went or changed theirs."""
+        used = others.of(self._allowed.dimension) * self._allowed.span / LATELY
+        if runs == self._runs and abs(used - self._used) <= NOTICED * self._allowed.limit:
+            return
+        self._used, self._runs, self._full = used, runs, False
+        shape = pace(self._allowed, used, runs)
+        self._limiter = AsyncLimiter(shape.burst, shape.period)

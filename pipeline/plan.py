@@ -48,7 +48,7 @@ class Plan:
     limited: bool  # only the first rows of the input are taken
 
 
-def check_job(loaded: LoadedJob, today: date) -> CheckedJob:
+def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> CheckedJob:
     """Check model, limits, schema and template of a job; raises JobError."""
     job = loaded.job
     model = job_model(job.model, today)
@@ -56,7 +56,7 @@ def check_job(loaded: LoadedJob, today: date) -> CheckedJob:
         loaded=loaded,
         model=model,
         settings=model_settings(job.model, model),
-        limits=job_limits(job.limits, model),
+        limits=job_limits(job.limits, model, vertex=vertex),
         json_schema=json_schema(loaded.schema),
         layout=Layout(loaded.schema, job.output.prefix),
         template=Template(job.prompt.row),

@@ -13,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
-from pipeline.limiter import Limiter
-from pipeline.models import Limits
 from pipeline.usage import Tally
 
 REDRAW_SECONDS = 0.25
@@ -28,8 +27,7 @@ class Watched:
     """What there is to see of a run while it goes on."""
 
     tally: Tally
-    limits: Limits
-    limiter: Limiter
+    gate: Gate
     halt: Halt
 
 
@@ -78,7 +76,7 @@ def _picture(run: Watched) -> Table:
 
 def _words(run: Watched) -> list[str]:
     """Return rows; rates; requests and tokens a minute; tokens, cost and time left."""
-    now, tally, limits = time.monotonic(), run.tally, run.limits
+    now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     words = [
         f"{tally.earlier + tally.finished:,} of {tally.total:,} rows{failed}",
@@ -91,11 +89,24 @@ def _words(run: Watched) -> list[str]:
     ]
     if run.halt.pulled.is_set():
         words[-1] = "stopping: what is in flight may end within 5 s, Ctrl-C again drops it"
-    elif run.limiter.paused_for > 1:
-        words[-1] = f"the API asked to wait, {run.limiter.paused_for:,.0f} s to go"
+    elif waiting := _waiting(run.gate):
+        words[-1] = waiting
     elif tally.trouble is not None:
         words.append(f"asking again: {tally.trouble.message[:60]}")
     return words
+
+
+def _waiting(gate: Gate) -> str:
+    """Say what the whole run waits for, and for how long; empty when it does not."""
+    if gate.parked_until is not None:
+        reset = gate.parked_until.astimezone()
+        to_go = span(max(0.0, reset.timestamp() - time.time()))
+        return f"today's quota is used up, waiting for its reset at {reset:%a %d %b %H:%M %Z}, {to_go} to go"
+    if gate.limiter.paused_for <= 1:
+        return ""
+    if gate.down_since is not None:
+        return f"the API does not answer, next attempt in {span(gate.limiter.paused_for)}"
+    return f"the API asked to wait, {span(gate.limiter.paused_for)} to go"
 
 
 def _of(limit: int | None) -> str:

@@ -1,19 +1,70 @@
-"""Quota arithmetic: exact sliding windows, paces, token estimates and the Pacific day. No clock, no sleep.
+"""Quota arithmetic: what a request counts, how limits are spread over time, and the Pacific day.
 
-The invariant: no 60 seconds anywhere hold more than the limit. A `Window` keeps it exactly, on what really
-left; a `Pace` in front of it spreads the requests evenly, so that a minute is not sent in its first second.
+The invariant: no 60 seconds anywhere hold more requests or input tokens than the limit, and no ten minutes
+more dollars. `pipeline.ledger` keeps it exactly, on what may really leave; a `Pace` in front of it spreads
+the requests evenly, so that a minute is not sent in its first second. No clock, no sleep.
 """
 
-from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
+
+from pipeline.flow import Failure
+from pipeline.models import Limits
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 MINUTE = 60.0  # seconds over which RPM and TPM are counted
-SLACK = 0.3  # seconds by which requests may arrive closer together than they left; costs 0.5 % of the rate
-PRIOR = 100.0  # how much spread of lengths it takes to believe in another slope than 1
-BURST = 1 / 60  # of a minute: what a second holds may leave at once, to make up for waits at another limit
+TEN_MINUTES = 600.0  # seconds over which the spend limit of a tier is counted
+BURST = 1 / 60  # of a limit: what a second holds may leave at once, to make up for waits at another limit
+NANO = 10**9  # nanodollars in a dollar
+
+Dimension = Literal["requests", "tokens", "nano_usd"]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What requests count: their number, their input tokens, and their cost in nanodollars."""
+
+    requests: int = 1
+    tokens: int = 0
+    nano_usd: int = 0
+
+    def __sub__(self, other: "Amount") -> "Amount":
+        """Subtract in each dimension."""
+        return Amount(
+            self.requests - other.requests, self.tokens - other.tokens, self.nano_usd - other.nano_usd
+        )
+
+    def __mul__(self, count: int) -> "Amount":
+        """Return what so many of it count."""
+        return Amount(self.requests * count, self.tokens * count, self.nano_usd * count)
+
+    def of(self, dimension: Dimension) -> int:
+        """Return what it counts in one dimension."""
+        value: int = getattr(self, dimension)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One limit: how much of a dimension may leave within any `span` seconds."""
+
+    dimension: Dimension
+    limit: int
+    span: float
+
+
+def allowances(limits: Limits, margin: float) -> Iterator[Allowance]:
+    """Yield what holds within windows; the margin is in their spans, which are longer by that share."""
+    stretch = 1 + margin
+    if limits.rpm is not None:
+        yield Allowance("requests", limits.rpm, MINUTE * stretch)
+    if limits.tpm is not None:
+        yield Allowance("tokens", limits.tpm, MINUTE * stretch)
+    if limits.spend_10min_usd is not None:
+        yield Allowance("nano_usd", max(1, round(limits.spend_10min_usd * NANO)), TEN_MINUTES * stretch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,61 +75,29 @@ class Pace:
     period: float
 
 
-def pace(limit: int) -> Pace:
-    """Return the pace that spreads `limit` evenly over a minute."""
-    burst = max(1.0, limit * BURST)
-    return Pace(burst, burst * MINUTE / limit)
+def pace(allowance: Allowance, others: float = 0.0, runs: int = 1) -> Pace:
+    """Return the pace that spreads an allowance evenly over its span.
 
-
-@dataclass(slots=True)
-class Entry:
-    """What one request counts in a window, and when it left."""
-
-    at: float
-    amount: int
-
-
-class Window:
-    """What left within the last minute: the sum of it never exceeds `limit` in any 60 seconds.
-
-    Entries are kept for a minute and `SLACK`, since two requests can arrive closer together than they
-    left. `now` is seconds of a clock that never goes back.
+    Where `runs` share it, a run leaves to the others what they used lately (`others` per span), but
+    takes at least its even share.
     """
+    share = max(allowance.limit / runs, allowance.limit - others)
+    burst = max(1.0, share * BURST)
+    return Pace(burst, burst * allowance.span / share)
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._entries: deque[Entry] = deque()
-        self._sum = 0
 
-    def wait(self, amount: int, now: float) -> float:
-        """Return the seconds until `amount` fits; what is larger than the limit waits for an empty window."""
-        self._forget(now)
-        excess = self._sum + min(amount, self._limit) - self._limit
-        if excess <= 0:
-            return 0.0
-        for entry in self._entries:
-            excess -= entry.amount
-            if excess <= 0:
-                return max(0.0, entry.at + MINUTE + SLACK - now)
-        return 0.0  # only what was settled below its estimate stood in the way
+def learned(limits: Limits, failure: Failure) -> Limits:
+    """Return the limits after a 429 that named one of a minute: the lower one of both is kept to.
 
-    def take(self, amount: int, now: float) -> Entry:
-        """Count `amount` as leaving now."""
-        entry = Entry(now, amount)
-        self._entries.append(entry)
-        self._sum += amount
-        return entry
-
-    def settle(self, entry: Entry, amount: int, now: float) -> None:
-        """Correct what an entry counts, up or down, if it still counts."""
-        self._forget(now)
-        if self._entries and entry.at >= self._entries[0].at:
-            self._sum += amount - entry.amount
-            entry.amount = amount
-
-    def _forget(self, now: float) -> None:
-        while self._entries and self._entries[0].at + MINUTE + SLACK <= now:
-            self._sum -= self._entries.popleft().amount
+    Input tokens and requests are told apart by the quota's id; ids are never compared whole, since they
+    differ between tiers.
+    """
+    name, value = (failure.quota_id or "").lower(), failure.quota_value
+    if not value or "perminute" not in name:
+        return limits
+    if "token" in name:
+        return replace(limits, tpm=min(value, limits.tpm or value))
+    return replace(limits, rpm=min(value, limits.rpm or value))
 
 
 def pacific_day(now: float) -> date:
@@ -95,41 +114,7 @@ def day_reset(now: float) -> datetime:
     return midnight.astimezone(UTC)
 
 
-class Estimate:
-    """How many input tokens a prompt will count, learned from what earlier prompts counted.
-
-    A first guess is one token for four ASCII characters and one for every other character. What the API
-    counts is a line over that guess: instructions and whatever else is sent with each request lift it, the
-    script tilts it. The line is fitted to about the last 200 replies and starts with slope 1.
-    """
-
-    def __init__(self, fixed: str) -> None:
-        self._fixed = _guess(fixed)
-        self._weight = self._x = self._y = self._xx = self._xy = 0.0
-
-    def tokens(self, text: str) -> int:
-        """Return the expected count of a request with `text`, at least 1."""
-        guess = _guess(text)
-        if not self._weight:
-            return max(1, round(self._fixed + guess))
-        x, y = self._x / self._weight, self._y / self._weight
-        spread = self._xx - self._x * x
-        slope = (self._xy - self._x * y + PRIOR) / (spread + PRIOR)
-        return max(1, round(y + min(4.0, max(0.2, slope)) * (guess - x)))
-
-    def learn(self, text: str, counted: int) -> None:
-        """Take in what the API counted for a request with `text`."""
-        guess, fade = _guess(text), 1 - 1 / 200
-        self._weight = self._weight * fade + 1
-        self._x = self._x * fade + guess
-        self._y = self._y * fade + counted
-        self._xx = self._xx * fade + guess * guess
-        self._xy = self._xy * fade + guess * counted
-
-
-def _guess(text: str) -> float:
-    """Return a first guess: four ASCII characters to a token, one of any other script."""
-    if text.isascii():
-        return len(text) / 4
-    plain = len(text.encode("ascii", "ignore"))
-    return plain / 4 + (len(text) - plain)
+def day_began(now: float) -> float:
+    """Return the seconds since the last reset of the daily quota."""
+    midnight = datetime.combine(pacific_day(now), datetime.min.time(), PACIFIC)
+    return now - midnight.timestamp()

@@ -53,6 +53,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.SERVER: Rule(Act.AGAIN, tries=4, wait=1.0),
     FailureKind.OVERLOADED: Rule(Act.AGAIN, tries=7, wait=2.0),
     FailureKind.GARBLED: Rule(Act.AGAIN, tries=2, wait=1.0),
+    FailureKind.SPEND_LIMITED: Rule(Act.PAUSE, tries=12, wait=30.0, ceiling=120.0),
     # A row that alone exceeds a token budget is answered 429 for ever: the tries end that.
     FailureKind.RATE_LIMITED: Rule(Act.PAUSE, tries=12, wait=4.0),
     FailureKind.QUOTA_DAY: Rule(Act.STOP),
@@ -76,6 +77,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.TEMPLATE: GIVE_UP,
 }
 
+LONGEST_OUTAGE = 600.0  # seconds without any answer, once there was one, after which the run stops
 LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and can be continued then
 
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
@@ -86,6 +88,8 @@ HINTS: Mapping[FailureKind, str] = {
     "the same command again: it goes on where it stopped",
     FailureKind.OVERLOADED: "run the same command again later: it goes on where it stopped",
     FailureKind.RATE_LIMITED: "run the same command again then: it goes on where it stopped",
+    FailureKind.SPEND_LIMITED: "run the same command again then: it goes on where it stopped; "
+    "`spend_10min_usd` under [limits] keeps a run below the limit",
     FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
     "see https://aistudio.google.com/rate-limit",
@@ -117,6 +121,8 @@ def next_step(failure: Failure, seen: int, draw: float) -> Step:
     backoff = min(rule.ceiling, rule.wait * 2 ** (seen - 1))
     if failure.retry_after is not None:
         return Step(rule.act, failure.retry_after + draw * min(1.0, rule.wait))
+    if failure.kind is FailureKind.RATE_LIMITED and failure.quota_id is None:
+        return Step(Act.AGAIN, backoff * (0.5 + draw / 2))  # no window is named: fewer in flight is the cure
     return Step(rule.act, backoff * (0.5 + draw / 2))
 
 

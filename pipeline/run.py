@@ -1,5 +1,6 @@
 """One run: find what is pending, ask for it, write the table, sum up."""
 
+import resource
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from pipeline.cache import Journal
 from pipeline.errors import Exit, RowmillError
 from pipeline.executors.asker import Asker, Question
-from pipeline.executors.gate import Gate
+from pipeline.executors.crew import Crew
+from pipeline.executors.gate import Costing, Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.online import Pending, Sink, execute
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
@@ -23,34 +25,44 @@ from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
 from pipeline.ledger import Ledger
+from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
 from pipeline.output import TOKENS, Written, count, write_output
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
 from pipeline.progress import Watched, span
-from pipeline.quota import Estimate, day_reset
+from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import HINTS, OUTAGE, TABLE, Act
 from pipeline.source import Survey
 from pipeline.store import begin_round, changes, end_round, owned
+from pipeline.tokens import CostEstimate, TokenEstimate
 from pipeline.usage import Tally, cost_usd
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
-MOST_WORKERS = 256
-SECONDS_EACH = 3.0  # what a request is taken to last when workers are counted out from the rate
+MOST_IN_FLIGHT = 4_096
+MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
+SPARE_FILES = 128  # of the process's file descriptors: what is no connection
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
+LOWER = (
+    "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
+)
 DAMAGED = "the damaged part `{name}` was set aside, its rows are asked again"
 OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Who answers: the endpoint, the count of today's requests there, and whether tokens are free."""
+    """Who answers: the endpoint, what was sent there lately, and whether tokens are free.
+
+    `wait` waits for the reset of the daily quota instead of stopping there.
+    """
 
     endpoint: Endpoint
     ledger: Ledger
     free: bool
+    wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,7 @@ class _Work:
     pending: NDArray[np.bool_]
     tally: Tally
     turn: int | None  # of --retry-failed
+    notes: list[str]
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
@@ -85,7 +98,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
         stop = None
         if todo:
-            stop = _asked(_Work(plan, service, parts, index, pending, tally, turn), watch)
+            stop = _asked(_Work(plan, service, parts, index, pending, tally, turn, notes), watch)
             index = parts.index()
         unanswered = int(pending_rows(survey, index).sum())
         left = int(pending_rows(survey, index, turn).sum())
@@ -162,6 +175,9 @@ def _stop(reason: Failure | None) -> Stop:
         return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
     if reason.kind in OUTAGE:
         return Stop(f"the API cannot be reached: {reason.message}", HINTS[reason.kind], Exit.STOPPED)
+    if reason.kind is FailureKind.SPEND_LIMITED:
+        message = "the API says again and again that the spend limit of ten minutes is reached"
+        return Stop(message, HINTS[reason.kind], Exit.STOPPED)
     if TABLE[reason.kind].act is Act.PAUSE:
         wait = span(reason.retry_after or 0)
         return Stop(f"the API asks to wait {wait}", HINTS[reason.kind], Exit.STOPPED)
@@ -174,35 +190,57 @@ def _stop(reason: Failure | None) -> Stop:
 
 
 async def _ask(work: _Work, watch: Watch) -> Halt:
-    plan, halt = work.plan, Halt()
+    plan, halt, service = work.plan, Halt(), work.service
     checked = plan.checked
-    workers = worker_count(checked.limits, checked.loaded.job.limits.concurrency)
-    gate = Gate(
+    cap = min(checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
+    crew = Crew(cap + MOST_ASLEEP)
+    told = checked.loaded.job.limits
+    limiter = Limiter(
         checked.limits,
-        work.service.ledger,
-        halt,
-        estimate=Estimate(checked.loaded.job.prompt.system),
-        clock=time.time,
+        service.ledger,
+        cap=cap,
+        paced=not service.endpoint.vertex or (told.rpm or told.tpm) is not None,
+        margin=told.margin,
     )
+    gate = Gate(limiter, service.ledger, halt, crew, costing=_costing(work), wait=service.wait)
     opened = open_client(
-        work.service.endpoint,
-        _generation(plan),
-        timeout_s=checked.loaded.job.model.timeout,
-        connections=workers,
+        service.endpoint, _generation(plan), timeout_s=checked.loaded.job.model.timeout, connections=cap
     )
-    with closing(Journal(plan.folder.journal)) as journal:
+    with closing(Journal(plan.folder.journal)) as journal, closing(limiter):
         async with opened as client, anyio.create_task_group() as beside:
-            beside.start_soon(watch, Watched(work.tally, checked.limits, gate.limiter, halt))
-            asker = Asker(_question(work), client, gate, journal, halt=halt, tally=work.tally)
-            await execute(_batches(work), asker, _sink(work, journal, halt), halt, workers=workers)
+            beside.start_soon(watch, Watched(work.tally, gate, halt))
+            asker = Asker(_question(work), client, gate, journal, halt=halt, crew=crew, tally=work.tally)
+            await execute(_batches(work), asker, _sink(work, journal, halt), halt=halt, crew=crew)
             beside.cancel_scope.cancel()
+    work.notes.extend(_learned(checked.limits, limiter.limits))
     return halt
 
 
-def worker_count(limits: Limits, cap: int | None) -> int:
-    """Return how many requests may be in flight: rate times duration, at least 4, at most the cap."""
-    wanted = MOST_WORKERS if limits.rpm is None else round(limits.rpm / 60 * SECONDS_EACH)
-    return min(max(4, wanted), cap or MOST_WORKERS)
+def _most_connections() -> int:
+    """Return how many connections the process may open, after asking the system for as many as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_IN_FLIGHT + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MOST_IN_FLIGHT if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_FILES)
+
+
+def _costing(work: _Work) -> Costing:
+    checked = work.plan.checked
+    counts = checked.limits.spend_10min_usd is not None and not work.service.free
+    price = checked.model.price(datetime.now(UTC).date(), "standard") if counts else None
+    return Costing(TokenEstimate(checked.loaded.job.prompt.system), CostEstimate(price), _price(work))
+
+
+def _learned(told: Limits, found: Limits) -> list[str]:
+    """Return a note for each limit of the API that was found to be lower than what the run was told."""
+    pairs = [("rpm", "requests a minute"), ("tpm", "input tokens a minute")]
+    lower = [(name, words) for name, words in pairs if getattr(found, name) != getattr(told, name)]
+    return [
+        LOWER.format(name=name, words=words, found=getattr(found, name), told=getattr(told, name) or "any")
+        for name, words in lower
+    ]
 
 
 def _generation(plan: Plan) -> Generation:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.job import load_job
-from pipeline.ledger import Ledger, MemoryLedger
+from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan, check_job, make_plan
 from pipeline.progress import Watched
@@ -123,7 +123,7 @@ class Project:
         ledger: Ledger | None = None,
     ) -> RunReport:
         """Run the job in this process against an emulator."""
-        service = Service(offline_endpoint(address), ledger or MemoryLedger(), free=False)
+        service = Service(offline_endpoint(address), ledger or Ledger(None, "test"), free=False)
         return run_job(self.plan(limit=limit), service, watch=unwatched, retry_failed=retry_failed)
 
     def table(self) -> pl.DataFrame:

@@ -261,7 +261,10 @@ def test_unknown_key_at_the_top_names_the_file(tmp_path: Path) -> None:
 def test_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
     """Without a near key the hint lists what the table takes."""
     error = refusal(changed(tmp_path, "concurrency", "zzz"))
-    assert error.hint == "known keys: `tier`, `rpm`, `tpm`, `rpd`, `concurrency`"
+    assert (
+        error.hint
+        == "known keys: `tier`, `rpm`, `tpm`, `rpd`, `concurrency`, `spend_10min_usd`, `margin`, `project`"
+    )
 
 
 def test_missing_key_names_its_table(tmp_path: Path) -> None:

@@ -1,73 +1,71 @@
 """Quota arithmetic."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.quota import MINUTE, SLACK, Estimate, Window, day_reset, pace, pacific_day
+from pipeline.flow import Failure, FailureKind
+from pipeline.models import MARGIN, Limits
+from pipeline.quota import MINUTE, Allowance, allowances, day_began, day_reset, learned, pace, pacific_day
+
+RPM = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"
+TPM = "GenerateContentPaidTierInputTokensPerModelPerMinute-PaidTier2"
+RPD = "GenerateRequestsPerDayPerProjectPerModel-FreeTier"
 
 
-def sent(limit: int, amounts: Sequence[int], errors: Sequence[float]) -> list[tuple[float, int]]:
-    """Return when each request leaves a window, and what it counts; estimates are off by `errors`."""
-    window, now, left = Window(limit), 0.0, []
-    for amount, error in zip(amounts, errors, strict=True):
-        estimate = max(1, round(amount * error))
-        while (wait := window.wait(estimate, now)) > 0:
-            now += wait
-        entry = window.take(estimate, now)
-        window.settle(entry, amount, now + 0.1)
-        left.append((now, amount))
-        now += 0.01
-    return left
-
-
-@given(
-    limit=st.integers(1, 500),
-    requests=st.lists(st.tuples(st.integers(1, 500), st.floats(1.0, 3.0)), max_size=80),
-)
-def test_no_window_exceeds_the_limit(limit: int, requests: list[tuple[int, float]]) -> None:
-    """Whatever the sizes, no 60 seconds anywhere hold more than the limit, but for a request above it."""
-    amounts = [min(amount, limit) for amount, _ in requests]
-    left = sent(limit, amounts, [error for _, error in requests])
-    for start, _ in left:
-        assert sum(amount for at, amount in left if start <= at < start + MINUTE) <= limit
-
-
-@given(limit=st.integers(1, 300), count=st.integers(1, 900))
-def test_next_to_none_of_the_limit_is_wasted(limit: int, count: int) -> None:
-    """With enough work the window lets `limit` requests through every 60.3 seconds."""
-    left = sent(limit, [1] * count, [1.0] * count)
-    assert left[-1][0] <= (count - 1) // limit * (MINUTE + SLACK) + 0.01 * count
-
-
-def test_a_request_above_the_limit_waits_for_an_empty_window_only() -> None:
-    """Nothing waits for ever."""
-    window = Window(100)
-    window.take(100, 0.0)
-    assert window.wait(1_000, 1.0) == pytest.approx(MINUTE + SLACK - 1.0)
-    assert window.wait(1_000, 61.0) == 0.0
-
-
-def test_what_was_overestimated_is_free_again() -> None:
-    """Settling works in both directions, and no longer once the minute is over."""
-    window = Window(100)
-    entry = window.take(90, 0.0)
-    assert window.wait(50, 1.0) > 0
-    window.settle(entry, 30, 1.0)
-    assert window.wait(50, 1.0) == 0.0
-    window.settle(entry, 1_000, 100.0)
-    assert window.wait(100, 100.0) == 0.0
+def limited(quota_id: str | None, value: int | None) -> Failure:
+    """Return a 429."""
+    return Failure(FailureKind.RATE_LIMITED, "", quota_id=quota_id, quota_value=value)
 
 
 @given(limit=st.integers(1, 100_000))
 def test_the_pace_is_the_limit(limit: int) -> None:
     """The bucket lets exactly the limit through in a minute, and little of it at once."""
-    shape = pace(limit)
+    shape = pace(Allowance("requests", limit, MINUTE))
     assert shape.burst * MINUTE / shape.period == pytest.approx(limit)
     assert shape.burst <= max(1, limit / 60)
+
+
+@given(limit=st.integers(1, 10_000), others=st.floats(0, 20_000), runs=st.integers(1, 9))
+def test_runs_that_share_a_limit_use_all_of_it(limit: int, others: float, runs: int) -> None:
+    """A run takes what others leave, and never less than its even share."""
+    shape = pace(Allowance("tokens", limit, MINUTE), others, runs)
+    rate = shape.burst * MINUTE / shape.period
+    assert rate == pytest.approx(max(limit / runs, limit - others))
+
+
+def test_all_limits_of_a_window_are_held() -> None:
+    """Requests, tokens and money, each over its span and the margin."""
+    found = list(allowances(Limits(rpm=15, tpm=250_000, rpd=500, spend_10min_usd=10.0), MARGIN))
+    assert [(one.dimension, one.limit, round(one.span, 2)) for one in found] == [
+        ("requests", 15, 60.24),
+        ("tokens", 250_000, 60.24),
+        ("nano_usd", 10_000_000_000, 602.4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("quota_id", "value", "rpm", "tpm"),
+    [
+        (RPM, 10, 10, 1_000),
+        (TPM, 500, 15, 500),
+        (RPM, 4_000, 15, 1_000),  # higher than what the user wants
+        (RPD, 10, 15, 1_000),
+        (RPM, None, 15, 1_000),
+        (None, 10, 15, 1_000),
+    ],
+)
+def test_a_429_teaches_the_lower_limit(quota_id: str | None, value: int | None, rpm: int, tpm: int) -> None:
+    """The limit of a minute that a 429 names is kept to, in the dimension that it names."""
+    found = learned(Limits(rpm=15, tpm=1_000), limited(quota_id, value))
+    assert (found.rpm, found.tpm) == (rpm, tpm)
+
+
+def test_a_429_teaches_where_nothing_was_known() -> None:
+    """A limit that nobody told is taken from the API."""
+    assert learned(Limits(), limited(RPM, 10)).rpm == 10
 
 
 @pytest.mark.parametrize(
@@ -94,18 +92,9 @@ def test_the_day_ends_at_its_reset(now: float) -> None:
     assert pacific_day(reset - 1) == pacific_day(now) < pacific_day(reset)
 
 
-def test_the_estimate_learns_what_a_script_costs() -> None:
-    """After 100 replies the estimate of Korean text is within 5 % of what is counted."""
-    estimate = Estimate("You label reviews.")
-    text = "정말 좋은 영화였습니다 다시 보고 싶어요" * 3
-    for _ in range(100):
-        estimate.learn(text, 45)
-    assert abs(estimate.tokens(text) - 45) <= 2
-
-
-def test_the_estimate_of_a_long_text_learned_from_short_ones() -> None:
-    """What short prompts count does not make a long one look short or too long."""
-    estimate = Estimate("")
-    for n in range(1, 50):
-        estimate.learn("word " * (n % 7 + 1), 300 + (n % 7 + 1))  # 300 tokens are sent with each request
-    assert 4_500 <= estimate.tokens("word " * 5_000) <= 7_000
+@given(now=st.floats(1_700_000_000, 2_000_000_000))
+def test_the_day_began_at_midnight(now: float) -> None:
+    """So many seconds ago it was midnight in California."""
+    ago = day_began(now)
+    assert 0 <= ago < 25 * 3600
+    assert pacific_day(now - ago + 0.01) == pacific_day(now) != pacific_day(now - ago - 1)

@@ -18,7 +18,7 @@ def test_every_kind_has_a_rule() -> None:
 def test_every_stop_has_a_hint() -> None:
     """Whatever ends a run says what to do next."""
     ends = {kind for kind, rule in TABLE.items() if rule.act in (Act.STOP, Act.REFUSE)}
-    assert ends | OUTAGE | {FailureKind.RATE_LIMITED} == set(HINTS)
+    assert ends | OUTAGE | {FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED} == set(HINTS)
 
 
 @given(kind=KINDS, draw=st.floats(0, 0.999))

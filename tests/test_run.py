@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
-from pipeline.ledger import MemoryLedger
+from pipeline.ledger import Ledger
 from tests.conftest import Emulator, Project, emulating
 
 SCRIPTED = [
@@ -250,7 +250,7 @@ def test_the_daily_quota_stops_the_run_and_the_next_day_goes_on(project: Project
         report = project.run(open_handed.address)
         assert (report.exit_code, report.pending, report.requests) == (Exit.STOPPED, 3, 5)
         assert not project.output.exists()
-        again = project.run(open_handed.address, ledger=MemoryLedger())
+        again = project.run(open_handed.address, ledger=Ledger(None, "test"))
         assert (again.exit_code, again.requests) == (Exit.OK, 3)
         assert open_handed.stats()["repeated"] == 0
 

@@ -5,6 +5,7 @@ walked again over the journal, without a request, to the point where the last ru
 """
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +14,23 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from pipeline.cache import Journal
+from pipeline.executors.crew import Crew
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
-from pipeline.retry import LONGEST_PAUSE, OUTAGE, Act, Step, is_final, larger_cap, next_step
+from pipeline.retry import (
+    LONGEST_OUTAGE,
+    LONGEST_PAUSE,
+    OUTAGE,
+    TABLE,
+    Act,
+    Step,
+    is_final,
+    larger_cap,
+    next_step,
+)
 from pipeline.schema import validate
 from pipeline.template import Template
 from pipeline.usage import Tally
@@ -68,6 +80,7 @@ class Asker:
         journal: Journal,
         *,
         halt: Halt,
+        crew: Crew,
         tally: Tally,
     ) -> None:
         self._question = question
@@ -75,13 +88,15 @@ class Asker:
         self._gate = gate
         self._journal = journal
         self._halt = halt
+        self._crew = crew
         self._tally = tally
 
     async def outcome(self, row: Row, turn: int) -> Outcome | None:
         """Return how the row ended, or None when the run was stopped before that.
 
         `turn` counts the times the row was given up before. When all attempts met an outage and nobody
-        else was answered meanwhile, it is not the row's fault: the run stops and the row stays pending.
+        else was answered meanwhile, it is not the row's fault: it is asked again until the outage has lasted
+        too long, and then the run stops and the row stays pending.
         """
         try:
             return await self._outcome(row, turn)
@@ -104,12 +119,22 @@ class Asker:
             step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
             if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
                 if answer.kind in OUTAGE and self._tally.replies == before:
-                    self._halt.pull(answer)
+                    if await self._outlast(answer):
+                        continue
                     break
                 return Outcome(row.key, row.digest, answer, attempt.spent, turn)
             if not await self._take(step, answer, attempt, text):
                 break
         return None
+
+    async def _outlast(self, failure: Failure) -> bool:
+        """Wait for the next attempt in an outage; stop the run when it has lasted too long."""
+        since = self._gate.down_since
+        if not self._gate.answered or since is None or time.monotonic() - since > LONGEST_OUTAGE:
+            self._halt.pull(failure)
+            return False
+        with self._crew.away():
+            return await self._halt.sleep(TABLE[failure.kind].ceiling * random.uniform(0.5, 1))  # noqa: S311
 
     async def _answer(self, row: Row, attempt: _Attempt, turn: int) -> BaseModel | Failure | None:
         """Return the judged answer to one request, from the journal or from the API; None when stopped."""
@@ -130,15 +155,16 @@ class Asker:
         if isinstance(answer, Reply):
             self._journal.keep(request.id, row.key, answer)
             self._tally.replied(answer.usage, self._question.price(answer))
-        elif answer is not None:
-            self._tally.refused(answer)
-            if is_final(answer) and not self._gate.doubts(answer):
-                self._journal.keep(request.id, row.key, answer)
+        elif answer is not None and is_final(answer) and not self._gate.doubts(answer):
+            self._journal.keep(request.id, row.key, answer)
         return answer
 
     async def _send(self, request: Request) -> Reply | Failure:
         self._tally.sent()
-        return await self._client.ask(request)
+        answer = await self._client.ask(request)
+        if isinstance(answer, Failure):
+            self._tally.refused(answer)
+        return answer
 
     def _charge(self, attempt: _Attempt, answer: Reply | Failure, *, paid: bool) -> None:
         """Add to what the row took; an answer that another row paid for costs nothing again."""
@@ -174,4 +200,7 @@ class Asker:
             case Act.STOP | Act.REFUSE:
                 self._halt.pull(failure)
                 return False
-        return await self._halt.sleep(step.wait)
+        if not step.wait:
+            return True
+        with self._crew.away():
+            return await self._halt.sleep(step.wait)

@@ -3,7 +3,8 @@
     feeder ──rows──▶ worker × N ──outcomes──▶ writer
 
 Channels are bounded and go downstream only, so memory does not grow with the input. Each worker owns
-clones of its two channel ends; the end of the input closes the chain by itself.
+clones of its two channel ends; the end of the input closes the chain by itself. How many workers there are
+follows from how many are held up: see `Crew`.
 """
 
 import signal
@@ -18,12 +19,14 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pipeline.executors.asker import Asker
+from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
 
 PART_ROWS = 5_000
 PART_SECONDS = 60.0
 SYNC_SECONDS = 0.1
+BUFFER = 256  # rows read ahead, and outcomes not yet taken
 DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the run is stopped
 
 
@@ -53,15 +56,15 @@ Ended: TypeAlias = MemoryObjectSendStream[Outcome]
 
 
 async def execute(
-    batches: Iterator[list[Pending]], asker: Asker, sink: Sink, halt: Halt, *, workers: int
+    batches: Iterator[list[Pending]], asker: Asker, sink: Sink, *, halt: Halt, crew: Crew
 ) -> None:
     """Ask for every row of `batches`; return when all have ended or the run is stopped.
 
     All outcomes are in parts when it returns. An exception in one task stops all of them; replies that
     had arrived are in the journal then.
     """
-    rows_in, rows_out = anyio.create_memory_object_stream[Pending](2 * workers)
-    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](2 * workers)
+    rows_in, rows_out = anyio.create_memory_object_stream[Pending](BUFFER)
+    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](BUFFER)
     pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
         around.start_soon(_stop_on_signal, halt, pool)
@@ -69,11 +72,13 @@ async def execute(
         around.start_soon(_sync, sink)
         async with anyio.create_task_group() as chain:
             chain.start_soon(_write, ended_out, sink)
-            with pool:
-                async with anyio.create_task_group() as group, rows_out, ended_in:
-                    group.start_soon(_feed, batches, rows_in, halt)
-                    for _ in range(workers):
-                        group.start_soon(_work, rows_out.clone(), ended_in.clone(), asker)
+            async with rows_out, ended_in:
+                with pool:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(_feed, batches, rows_in, halt)
+                        crew.begin(
+                            lambda: group.start_soon(_work, rows_out.clone(), ended_in.clone(), asker, crew)
+                        )
         around.cancel_scope.cancel()
     await to_thread.run_sync(sink.sync)
 
@@ -86,13 +91,16 @@ async def _feed(batches: Iterator[list[Pending]], rows: MemoryObjectSendStream[P
                     await rows.send(pending)
 
 
-async def _work(rows: Rows, ended: Ended, asker: Asker) -> None:
+async def _work(rows: Rows, ended: Ended, asker: Asker, crew: Crew) -> None:
     async with rows, ended:
         async for pending in rows:
             outcome = await asker.outcome(pending.row, pending.turn)
             if outcome is None:  # the run is stopped
-                return
-            await ended.send(replace(outcome, earlier=pending.earlier))
+                break
+            if pending.earlier is not None:
+                outcome = replace(outcome, earlier=pending.earlier)
+            await ended.send(outcome)
+    crew.end()
 
 
 async def _write(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> None:

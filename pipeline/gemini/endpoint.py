@@ -33,12 +33,14 @@ class Endpoint:
     location: str | None
     api_version: str
 
-    @property
-    def scope(self) -> str:
-        """What the API counts limits for: the project, or a short hash that stands for the key."""
+    def scope(self, project: str | None = None) -> str:
+        """Return what the API counts limits for: the project, or a short hash that stands for the key.
+
+        The API does not tell which project a key belongs to, so the user may name it.
+        """
         if self.project:
-            return self.project
-        identity = f"{self.api_key}\0{self.base_url or ''}".encode()
+            return f"{self.project}/{self.location}"
+        identity = f"{project or self.api_key}\0{self.base_url or ''}".encode()
         return hashlib.blake2b(identity, digest_size=8).hexdigest()
 
 
@@ -77,6 +79,11 @@ def origin(env: Mapping[str, str], *, base_url: str | None) -> str:
     values = {name: value.strip() for name, value in env.items() if value.strip()}
     name = "GOOGLE_VERTEX_BASE_URL" if _wants_vertex(values) else "GOOGLE_GEMINI_BASE_URL"
     return (_address(base_url, values, name) or "google").rstrip("/")
+
+
+def is_vertex(env: Mapping[str, str]) -> bool:
+    """Tell whether the environment asks for Vertex AI."""
+    return _wants_vertex({name: value.strip() for name, value in env.items() if value.strip()})
 
 
 def _wants_vertex(values: Mapping[str, str]) -> bool:

@@ -78,6 +78,8 @@ _RULES: Final = (
     ),
 )
 
+_SPEND = re.compile(r"spend(?:ing)?[ _-](?:based[ _-])?(?:rate[ _-])?limit")
+
 _OF_STATUS: Final = {
     400: Kind.BAD_REQUEST,
     401: Kind.KEY,
@@ -87,6 +89,7 @@ _OF_STATUS: Final = {
     413: Kind.TOO_LONG,
     429: Kind.RATE_LIMITED,
     503: Kind.OVERLOADED,
+    504: Kind.OVERLOADED,
 }
 
 _NO_CAPACITY = re.compile(r"no capacity|out of capacity|capacity_exhausted")
@@ -134,6 +137,8 @@ def _quota(said: Fault) -> tuple[Kind, Violation | None]:
         return Kind.QUOTA_DAY, first
     if not said.violations and _NO_CAPACITY.search(said.prose):
         return Kind.OVERLOADED, None
+    if not said.violations and _SPEND.search(said.prose):
+        return Kind.SPEND_LIMITED, None
     return Kind.RATE_LIMITED, first
 
 

@@ -41,7 +41,7 @@ def test_the_key_is_not_in_repr_or_scope() -> None:
     """Neither the printed endpoint nor its scope shows the key."""
     found = endpoint({"GEMINI_API_KEY": "AIzaSecret"}, base_url=None)
     assert "AIza" not in repr(found)
-    assert "AIza" not in found.scope
+    assert "AIza" not in found.scope()
 
 
 def test_scope_tells_keys_and_addresses_apart() -> None:
@@ -50,8 +50,8 @@ def test_scope_tells_keys_and_addresses_apart() -> None:
     same = endpoint({"GOOGLE_API_KEY": "one"}, base_url=None)
     other = endpoint({"GEMINI_API_KEY": "other"}, base_url=None)
     elsewhere = endpoint({"GEMINI_API_KEY": "one"}, base_url="http://localhost:80")
-    assert one.scope == same.scope
-    assert len({one.scope, other.scope, elsewhere.scope}) == 3
+    assert one.scope() == same.scope()
+    assert len({one.scope(), other.scope(), elsewhere.scope()}) == 3
 
 
 def test_vertex_takes_the_project_and_no_key() -> None:
@@ -60,7 +60,7 @@ def test_vertex_takes_the_project_and_no_key() -> None:
     assert found == Endpoint(
         None, None, vertex=True, project="mill-1", location="global", api_version="v1beta1"
     )
-    assert found.scope == "mill-1"
+    assert found.scope() == "mill-1/global"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""How many tokens a request will count, and what it will cost, learned from the replies of the run.
+
+Tokens are a sum over the text's characters, each script at a weight of its own, and a constant for whatever
+else is sent. The weights start at rules of thumb and are fitted, by least squares, to what the API counted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.flow import Usage
+from pipeline.models import Price
+from pipeline.quota import NANO, Amount
+
+# Tokens for a character of ASCII, of other alphabets, and of CJK and whatever else takes three bytes.
+FIRST = (0.25, 0.5, 1.0)
+# How much is to be seen before a weight is given up: of the constant in replies, of the others in characters.
+BELIEF = (0.05, 100.0, 50.0, 50.0)
+FADE = 1 - 1 / 300  # a reply counts for the next few hundred
+EAGER = 50  # after so many replies the fit is renewed with every tenth only
+TYPICAL_OUTPUT = 60.0  # output tokens of an answer while none has been seen
+
+
+class TokenEstimate:
+    """Estimates input tokens; `fixed` is what is sent with every request."""
+
+    def __init__(self, fixed: str) -> None:
+        constant = sum(weight * count for weight, count in zip(FIRST, _scripts(fixed), strict=True))
+        self._prior = np.array([constant, *FIRST])
+        self._belief = np.diag(np.square(BELIEF))
+        self._weights: list[float] = self._prior.tolist()
+        self._squares = np.zeros((4, 4))
+        self._products = np.zeros(4)
+        self._seen = 0
+
+    def tokens(self, text: str) -> int:
+        """Return the expected count of a request with `text`, at least 1."""
+        constant, *weights = self._weights
+        scripts = _scripts(text)
+        return max(1, round(constant + sum(w * n for w, n in zip(weights, scripts, strict=True))))
+
+    def learn(self, text: str, counted: int) -> None:
+        """Take in what the API counted for a request with `text`."""
+        counts = np.array([1.0, *_scripts(text)])
+        self._squares = self._squares * FADE + np.outer(counts, counts)
+        self._products = self._products * FADE + counts * counted
+        self._seen += 1
+        if self._seen <= EAGER or self._seen % 10 == 0:
+            fitted = np.linalg.solve(
+                self._squares + self._belief, self._products + self._belief @ self._prior
+            )
+            self._weights = np.maximum(fitted, 0.0).tolist()
+
+
+@dataclass(slots=True)
+class CostEstimate:
+    """Estimates what a request costs: its input tokens and the output of a typical answer.
+
+    `price` is None where tokens cost nothing or nobody counts them.
+    """
+
+    price: Price | None
+    output: float = TYPICAL_OUTPUT
+
+    def amount(self, tokens: int) -> Amount:
+        """Return what a request of so many input tokens will count."""
+        if self.price is None:
+            return Amount(1, tokens)
+        micro_usd = tokens * self.price.input + self.output * self.price.output
+        return Amount(1, tokens, round(micro_usd * NANO / 1e6))
+
+    def learn(self, usage: Usage) -> None:
+        """Take in what an answer was long."""
+        self.output += (usage.output + usage.thoughts - self.output) / 20
+
+
+def _scripts(text: str) -> tuple[int, int, int]:
+    """Count the characters of ASCII, of other alphabets (two bytes in UTF-8), and of all others."""
+    if text.isascii():
+        return len(text), 0, 0
+    plain = len(text.encode("ascii", "ignore"))
+    foreign = len(text) - plain
+    spread = len(text.encode("utf-8", "surrogatepass")) - plain - 2 * foreign  # 0, 1 or 2 for each of them
+    wide = min(foreign, spread)
+    return plain, foreign - wide, wide

@@ -1,0 +1,112 @@
+"""How many requests may be in flight, as the service answers."""
+
+from collections import deque
+
+from pipeline.congestion import CALM, FIRST, Congestion
+
+
+def steady(one: Congestion, seconds: float, now: float, *, trip: float = 0.3, fail: float = 0.0) -> float:
+    """Keep all that may be in flight there for so long, of which a share fails; return the time."""
+    owed, end, flying = 0.0, now + seconds, deque[float]()
+    while now < end:
+        while len(flying) < max(1, int(one.limit)) and now >= one.held_until:
+            flying.append(now + trip + len(flying) * 1e-4)
+            one.sent(len(flying))
+        now = flying.popleft() if flying else one.held_until
+        owed += fail
+        if owed >= 1:
+            owed -= 1
+            one.overloaded(now)
+        else:
+            one.answered(trip, now)
+    return now
+
+
+def test_a_known_rate_is_not_bounded() -> None:
+    """Where the limits are known, only the cap bounds what is in flight."""
+    assert Congestion(500, paced=True).limit == 500
+
+
+def test_an_unknown_service_is_tried_slowly() -> None:
+    """The number begins small and doubles with each round trip, up to the cap."""
+    one = Congestion(500, paced=False)
+    assert one.limit == FIRST
+    steady(one, 0.59, 0.0)
+    assert 1.8 * FIRST <= one.limit <= 4 * FIRST
+    steady(one, 5, 1.0)
+    assert one.limit == 500
+
+
+def test_the_cap_holds() -> None:
+    """A cap below the first number is kept from the start."""
+    assert Congestion(2, paced=False).limit == 2
+
+
+def test_trouble_lowers_the_number_by_its_share() -> None:
+    """A fifth of 503 cuts gently, nine tenths of them to nearly a half, once a round trip."""
+    limits = []
+    for fail in (0.2, 0.9):
+        one = Congestion(100, paced=True)
+        steady(one, 0.65, 0.0, fail=fail)
+        limits.append(one.limit)
+    assert 70 <= limits[0] <= 95
+    assert limits[1] <= 60
+
+
+def test_idle_room_does_not_grow() -> None:
+    """A number that nobody uses is no proof that more would do."""
+    one = Congestion(500, paced=False)
+    for step in range(200):
+        one.sent(1)
+        one.answered(0.3, step * 0.3)
+    assert one.limit == FIRST
+
+
+def test_after_trouble_the_old_number_is_back_within_ten_seconds() -> None:
+    """Half a minute with a fifth of 503, then none: 150 in flight again."""
+    one = Congestion(150, paced=True)
+    now = steady(one, 30, 0.0, fail=0.2)
+    assert one.limit < 60
+    steady(one, 10, now)
+    assert one.limit == 150
+
+
+def test_when_all_fails_everything_is_held_back_longer_and_longer() -> None:
+    """Each probe that fails doubles the wait, up to a minute."""
+    one, now, holds = Congestion(100, paced=True), 0.0, []
+    for _ in range(9):
+        for _ in range(4):
+            now += 0.25
+            one.sent(4)
+            one.overloaded(now)
+        holds.append(one.held_until - now)
+        now = one.held_until
+    assert holds[0] <= 1
+    assert holds == sorted(holds)
+    assert 59 <= holds[-1] <= 60
+    assert one.limit == 1
+
+
+def test_an_answer_ends_the_hold() -> None:
+    """When the service answers again there is nothing to wait for, and the number grows again."""
+    one = Congestion(100, paced=True)
+    for step in range(10):
+        one.sent(10)
+        one.overloaded(step * 0.1)
+    assert one.held_until > 0.9
+    one.answered(0.3, 1.0)
+    assert one.held_until == 0.0
+    steady(one, CALM + 3, 1.0)
+    assert one.limit == 100
+
+
+def test_what_left_before_the_hold_does_not_lengthen_it() -> None:
+    """Requests in flight that fail late say nothing new."""
+    one = Congestion(100, paced=True)
+    for step in range(4):
+        one.sent(50)
+        one.overloaded(step * 0.1)
+    held = one.held_until
+    for step in range(40):
+        one.overloaded(0.4 + step * 0.01)
+    assert one.held_until == held
