@@ -70,6 +70,10 @@ SPEND_CAP = (
     "Your project has exceeded its monthly spending cap. Please go to AI Studio at https://ai.studio/spend to"
     " manage your project spend cap."
 )
+# Documented as 429 RESOURCE_EXHAUSTED; nobody has published the body, so the wording is ours.
+SPEND_LIMIT = (
+    "You exceeded the spend limit that your usage tier has for any ten minutes. Please try again later."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ QUOTA_KINDS = frozenset(
         "429-limit0",
         "429-prepay",
         "429-spendcap",
+        "429-spend",
         "402",
     }
 )

@@ -1,7 +1,9 @@
-"""What an emulator is told at its start."""
+"""What an emulator is told at its start, and what of it can change while it runs."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Any, Literal
 
 from pipeline.emulator.faults import parse_fault
 
@@ -10,6 +12,11 @@ Tier = Literal["free", "paid"]
 LIVE_MODELS = ("gemini-3.1-flash-lite", "gemini-3.5-flash-lite", "gemini-2.5-flash-lite")
 """Flash-Lite ids that the API served in November 2026."""
 
+_QUOTAS = ("rpm", "tpm", "rpd")
+_PACE = ("latency", "jitter")
+CHANGEABLE = (*_PACE, "faults", *_QUOTAS)
+"""What `changed` takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -17,7 +24,8 @@ class Settings:
 
     A quota of None is no limit. `tier` chooses the names that quotas have in 429 bodies. `latency` is
     in seconds; `jitter` adds up to that many seconds more, the same for the same prompt. `faults` are
-    specs as `pipeline.emulator.faults` reads them; the first that applies to a request wins.
+    specs as `pipeline.emulator.faults` reads them; the first that applies to a request wins. `log` names
+    a file that `pipeline.emulator.log` describes.
     """
 
     models: tuple[str, ...] = LIVE_MODELS
@@ -28,13 +36,37 @@ class Settings:
     latency: float = 0.0
     jitter: float = 0.0
     faults: tuple[str, ...] = ()
+    log: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rpm", "tpm", "rpd", "latency", "jitter"):
+        for name in (*_QUOTAS, *_PACE):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"`{name}` is {value}, below 0")
+            if value is not None and not 0 <= value < inf:
+                raise ValueError(f"`{name}` is {value}, not a number from 0")
         if self.tier not in ("free", "paid"):
             raise ValueError(f"`tier` is `{self.tier}`, not `free` or `paid`")
         for spec in self.faults:
             parse_fault(spec)
+
+
+def changed(settings: Settings, changes: object) -> Settings:
+    """Return settings with what a JSON object changes; ValueError says what is wrong with it."""
+    if not isinstance(changes, Mapping):
+        raise ValueError("settings are not a JSON object")
+    return replace(settings, **{name: _checked(name, value) for name, value in changes.items()})
+
+
+def _checked(name: str, value: object) -> Any:
+    """Return a value in the type that its setting has."""
+    if name not in CHANGEABLE:
+        raise ValueError(f"`{name}` is no setting that can change: those are {', '.join(CHANGEABLE)}")
+    if name == "faults":
+        if not isinstance(value, list) or not all(isinstance(spec, str) for spec in value):
+            raise ValueError("`faults` is not a list of texts")
+        return tuple(value)
+    if value is None and name in _QUOTAS:
+        return None
+    number = int if name in _QUOTAS else int | float
+    if isinstance(value, bool) or not isinstance(value, number):
+        raise ValueError(f"`{name}` is {value!r}, not {'an integer' if name in _QUOTAS else 'a number'}")
+    return value

@@ -81,3 +81,11 @@ def test_a_refusal_takes_its_wait_and_limit_from_the_settings() -> None:
 def test_a_suspended_key_is_echoed() -> None:
     """The API repeats the caller's key, so that clients can be seen to hide it."""
     assert b"the-key" in refusal(Fault("403-echo", first=1), WHERE, "the-key", Settings()).body
+
+
+def test_a_spend_limit_says_no_more_than_a_sentence() -> None:
+    """It is RESOURCE_EXHAUSTED with neither QuotaFailure nor RetryInfo."""
+    answer = refusal(Fault("429-spend", first=1), WHERE, "key", Settings(tier="paid"))
+    error = json.loads(answer.body)["error"]
+    assert (error["code"], error["status"], details(answer)) == (429, "RESOURCE_EXHAUSTED", {})
+    assert "spend limit" in error["message"]
