@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
     options.add_argument("--model", action="append", help="a model id besides the live ones; repeatable")
     options.add_argument("--fault", action="append", help="KIND@N, KIND%%SHARE or KIND~WORD; repeatable")
+    options.add_argument("--log", metavar="FILE", help="a line of CSV for each request; written anew")
     options.add_argument("--exit-with-parent", action="store_true", help="stop when the parent process ends")
     return options
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             latency=said.latency,
             jitter=said.jitter,
             faults=tuple(said.fault or ()),
+            log=said.log,
         )
     except ValueError as wrong:
         options.error(str(wrong))

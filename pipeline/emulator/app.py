@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import anyio
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from pipeline.emulator import bodies
 from pipeline.emulator.acts import FOREIGN, bend
@@ -14,8 +14,9 @@ from pipeline.emulator.counts import Counts
 from pipeline.emulator.faults import Fault
 from pipeline.emulator.gate import Admitted, Clock, Gate
 from pipeline.emulator.lexicon import assessor
+from pipeline.emulator.log import FLUSH_S, FileLog, Log, NoLog
 from pipeline.emulator.replies import body, say
-from pipeline.emulator.settings import Settings
+from pipeline.emulator.settings import CHANGEABLE, Settings, changed
 from pipeline.emulator.wire import Refused, Route, route
 
 Scope = MutableMapping[str, Any]
@@ -41,20 +42,21 @@ class App:
     """One emulator with its quotas, script and counters; an ASGI app."""
 
     def __init__(self, settings: Settings, clock: Clock, wall: Clock) -> None:
-        self._latency, self._jitter = settings.latency, settings.jitter
-        self._gate = Gate(settings, clock, wall)
+        self._settings = settings
+        self._log: Log = NoLog() if settings.log is None else FileLog(settings.log)
+        self._gate = Gate(settings, clock, wall, self._log)
         self._counts = Counts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and end."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
             return
         method, path = scope["method"], scope["path"]
         where = route(path) if method == "POST" else None
         content = await _content(receive)
         if where is None:
-            await _send(send, self._own(method, path))
+            await _send(send, self._own(method, path, content))
         elif where.method == "countTokens":
             await _send(send, self._count(where, scope, content))
         else:
@@ -64,7 +66,7 @@ class App:
             finally:
                 self._counts.leave()
 
-    def _own(self, method: str, path: str) -> Answer:
+    def _own(self, method: str, path: str, content: bytes) -> Answer:
         """Answer what is no part of the API."""
         if (method, path) == ("GET", "/emulator/stats"):
             return Answer(200, to_json(self._counts.as_json()))
@@ -72,7 +74,18 @@ class App:
             self._counts.reset()
             self._gate.restart()
             return Answer(200, b"{}")
+        if (method, path) == ("POST", "/emulator/settings"):
+            return self._change(content)
         return _NO_PAGE
+
+    def _change(self, content: bytes) -> Answer:
+        """Change what the body names; the answer has all that can change."""
+        try:
+            self._settings = changed(self._settings, from_json(content))
+        except ValueError as wrong:
+            return bodies.invalid(str(wrong))
+        self._gate.change(self._settings)
+        return Answer(200, to_json({name: getattr(self._settings, name) for name in CHANGEABLE}))
 
     def _count(self, where: Route, scope: Scope, content: bytes) -> Answer:
         try:
@@ -125,7 +138,25 @@ class App:
         """Return the seconds until the answer; jitter is drawn from the request itself."""
         share = int.from_bytes(admitted.digest[:4], "big") / 2**32
         slow = admitted.fault is not None and admitted.fault.kind == "slow"
-        return self._latency + self._jitter * share + (_seconds(admitted.fault) if slow else 0.0)
+        told = self._settings
+        return told.latency + told.jitter * share + (_seconds(admitted.fault) if slow else 0.0)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Follow the server's start, which loads what is slow to load, and its end; keep the log fresh."""
+        await receive()  # lifespan.startup
+        assessor()
+        await send({"type": "lifespan.startup.complete"})
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._flush)
+            await receive()  # lifespan.shutdown
+            group.cancel_scope.cancel()
+        self._log.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _flush(self) -> None:
+        while True:
+            await anyio.sleep(FLUSH_S)
+            self._log.flush()
 
 
 def _seconds(fault: Fault | None) -> float:
@@ -176,14 +207,3 @@ async def _part(scope: Scope, receive: Receive, kind: str) -> None:
             connection.abort()
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Follow the server's start, which loads what is slow to load, and its end."""
-    while True:
-        stage = (await receive())["type"].removeprefix("lifespan.")
-        if stage == "startup":
-            assessor()
-        await send({"type": f"lifespan.{stage}.complete"})
-        if stage == "shutdown":
-            return

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from pipeline.emulator import bodies
 from pipeline.emulator.faults import QUOTA_KINDS, REFUSAL_KINDS, Fault, Script
 from pipeline.emulator.generation import Generation, read_generation
+from pipeline.emulator.log import Log
 from pipeline.emulator.quota import Ledger
 from pipeline.emulator.refusals import refusal
 from pipeline.emulator.settings import Settings
@@ -31,10 +32,18 @@ class Admitted:
 class Gate:
     """Quotas and script of one emulator. Every refusal is raised as Refused."""
 
-    def __init__(self, settings: Settings, clock: Clock, wall: Clock) -> None:
-        self._settings, self._clock, self._wall = settings, clock, wall
+    def __init__(self, settings: Settings, clock: Clock, wall: Clock, log: Log) -> None:
+        self._settings, self._clock, self._wall, self._log = settings, clock, wall, log
         self._script = Script(settings.faults)
         self.restart()
+
+    def change(self, settings: Settings) -> None:
+        """Go on with other limits and faults; counts and windows stay, and a new script begins its own."""
+        for ledger in self._ledgers.values():
+            ledger.limit(settings.rpm, settings.tpm, settings.rpd)
+        if settings.faults != self._settings.faults:
+            self._script = Script(settings.faults)
+        self._settings = settings
 
     def restart(self) -> None:
         """Forget what quotas and script have counted."""
@@ -50,8 +59,19 @@ class Gate:
 
     def admit(self, where: Route, headers: Headers, content: bytes) -> Admitted:
         """Admit a generateContent request: faults come before quotas, a refusal by a quota uses up none."""
-        key = self._key(where, headers)
-        call = read_call(content)
+        now, tokens = self._clock(), 0
+        try:
+            key = self._key(where, headers)
+            call = read_call(content)
+            tokens = call.tokens
+            admitted = self._judge(now, where, key, call)
+        except Refused as refused:
+            self._log.write(now, refused.answer.status, tokens)
+            raise
+        self._log.write(now, 200, tokens)
+        return admitted
+
+    def _judge(self, now: float, where: Route, key: str, call: Call) -> Admitted:
         generation, config = read_generation(call.config, where.model)
         if generation.refusal is not None:
             raise Refused(generation.refusal)
@@ -59,7 +79,7 @@ class Gate:
             raise Refused(bodies.invalid(bodies.INVALID))
         fault = self._fault(call)
         if fault is None or fault.kind not in QUOTA_KINDS:
-            self._charge(where, call)
+            self._charge(now, where, call)
         if fault is not None and fault.kind in REFUSAL_KINDS:
             raise Refused(refusal(fault, where, key, self._settings))
         if call.tokens > _MOST_INPUT:
@@ -82,13 +102,11 @@ class Gate:
         return key
 
     def _fault(self, call: Call) -> Fault | None:
-        if not self._script:
-            return None
         self._ordinal += 1
-        return self._script.pick(self._ordinal, call.prompt)
+        return self._script.pick(self._ordinal, call.prompt) if self._script else None
 
-    def _charge(self, where: Route, call: Call) -> None:
-        broken = self._ledgers[where.model].admit(self._clock(), self._wall(), call.tokens)
+    def _charge(self, now: float, where: Route, call: Call) -> None:
+        broken = self._ledgers[where.model].admit(now, self._wall(), call.tokens)
         if broken and where.cloud:  # the cloud names no quota
             raise Refused(bodies.exhausted(bodies.VERTEX_EXHAUSTED))
         if broken:

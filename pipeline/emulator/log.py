@@ -23,6 +23,9 @@ class Log(Protocol):
     def flush(self) -> None:
         """Bring all lines to the file."""
 
+    def close(self) -> None:
+        """Bring all lines to the file; there will be no more."""
+
 
 class NoLog:
     """Keeps nothing."""
@@ -31,6 +34,9 @@ class NoLog:
         """Forget it."""
 
     def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
         """Do nothing."""
 
 
@@ -49,3 +55,7 @@ class FileLog:
     def flush(self) -> None:
         """Hand the buffer to the system."""
         self._file.flush()
+
+    def close(self) -> None:
+        """Hand the rest to the system."""
+        self._file.close()

@@ -35,20 +35,21 @@ class Ledger:
     """What one model has admitted: a log of the last minute and a count of the day."""
 
     def __init__(self, rpm: int | None, tpm: int | None, rpd: int | None) -> None:
-        self._rpm, self._tpm, self._rpd = rpm, tpm, rpd
-        self._unlimited = rpm is None and tpm is None and rpd is None
+        self.limit(rpm, tpm, rpd)
         self._log: deque[tuple[float, int]] = deque()
         self._tokens = 0
         self._today = 0
         self._day_ends = float("-inf")
+
+    def limit(self, rpm: int | None, tpm: int | None, rpd: int | None) -> None:
+        """Set the limits; what has been admitted still counts."""
+        self._rpm, self._tpm, self._rpd = rpm, tpm, rpd
 
     def admit(self, now: float, wall: float, tokens: int) -> list[Violation]:
         """Count a request of `tokens` at `now`, or return what it violates and count nothing.
 
         `now` is monotonic seconds, `wall` is Unix time.
         """
-        if self._unlimited:
-            return []
         self._forget(now, wall)
         broken = [v for v in (self._requests(now), self._input(now, tokens), self._day(wall)) if v]
         if not broken:

@@ -18,7 +18,7 @@ from pipeline.emulator.app import CONNECTION, create_app
 from pipeline.emulator.settings import Settings
 
 _HOST = "127.0.0.1"
-_PORT_TAKEN = 2  # the exit code
+_UNABLE = 2  # the exit code where it cannot start
 _KEEP_ALIVE_S = 240  # as the API's front end; the default of 5 s would drop idle connections of clients
 
 
@@ -39,10 +39,14 @@ def serve(
 
     `announce` gets one line with the address as soon as the emulator listens. With
     `exit_with_parent` it also stops within about a second after the process that started it.
-    A port that is taken is SystemExit(2) with a line on stderr.
+    A port that is taken or a log that cannot be written is SystemExit(2) with a line on stderr.
     """
     listening = _listen(port)
-    server = make_server(settings, announce=announce, exit_with_parent=exit_with_parent)
+    try:
+        server = make_server(settings, announce=announce, exit_with_parent=exit_with_parent)
+    except OSError as failed:
+        listening.close()
+        raise _unable(f"write {settings.log}", failed) from None
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again after its clean end: without this the exit code would not be 0.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -58,9 +62,14 @@ def _listen(port: int) -> socket.socket:
         listening.bind((_HOST, port))
     except OSError as failed:
         listening.close()
-        sys.stderr.write(f"emulator: cannot listen on {_HOST}:{port}: {os.strerror(failed.errno or 0)}\n")
-        raise SystemExit(_PORT_TAKEN) from None
+        raise _unable(f"listen on {_HOST}:{port}", failed) from None
     return listening
+
+
+def _unable(act: str, failed: OSError) -> SystemExit:
+    """Say on stderr what could not be done; return how to end."""
+    sys.stderr.write(f"emulator: cannot {act}: {os.strerror(failed.errno or 0)}\n")
+    return SystemExit(_UNABLE)
 
 
 def make_server(

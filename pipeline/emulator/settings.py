@@ -1,6 +1,5 @@
 """What an emulator is told at its start, and what of it can change while it runs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
@@ -51,22 +50,22 @@ class Settings:
 
 def changed(settings: Settings, changes: object) -> Settings:
     """Return settings with what a JSON object changes; ValueError says what is wrong with it."""
-    if not isinstance(changes, Mapping):
-        raise ValueError("settings are not a JSON object")
-    return replace(settings, **{name: _checked(name, value) for name, value in changes.items()})
+    match changes:
+        case dict():
+            return replace(settings, **{name: _checked(name, value) for name, value in changes.items()})
+    raise ValueError("settings are not a JSON object")
 
 
 def _checked(name: str, value: object) -> Any:
     """Return a value in the type that its setting has."""
     if name not in CHANGEABLE:
         raise ValueError(f"`{name}` is no setting that can change: those are {', '.join(CHANGEABLE)}")
-    if name == "faults":
-        if not isinstance(value, list) or not all(isinstance(spec, str) for spec in value):
-            raise ValueError("`faults` is not a list of texts")
-        return tuple(value)
-    if value is None and name in _QUOTAS:
-        return None
-    number = int if name in _QUOTAS else int | float
-    if isinstance(value, bool) or not isinstance(value, number):
-        raise ValueError(f"`{name}` is {value!r}, not {'an integer' if name in _QUOTAS else 'a number'}")
-    return value
+    match value:
+        case list() if name == "faults" and all(isinstance(spec, str) for spec in value):
+            return tuple(value)
+        case None | int() if name in _QUOTAS and not isinstance(value, bool):
+            return value
+        case int() | float() if name in _PACE and not isinstance(value, bool):
+            return value
+    wanted = "a list of texts" if name == "faults" else "an integer" if name in _QUOTAS else "a number"
+    raise ValueError(f"`{name}` is {value!r}, not {wanted}")

@@ -100,6 +100,24 @@ class Desk:
         return counted
 
 
+async def live(app: App) -> None:
+    """Start an emulator as a server does, and end it."""
+    stages = iter(["lifespan.startup", "lifespan.shutdown"])
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": next(stages)}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    await app({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run async tests on asyncio, as the server does."""

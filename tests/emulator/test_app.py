@@ -1,11 +1,13 @@
 """The emulator from outside, without a socket: keys, models, quotas, answers, faults, counters."""
 
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from pipeline.emulator import Settings
-from tests.emulator.conftest import LABELS, MODEL, PATH, Desk, asking
+from tests.emulator.conftest import LABELS, MODEL, PATH, Desk, asking, live
 
 pytestmark = pytest.mark.anyio
 CLOUD = f"/v1beta1/projects/p/locations/global/publishers/google/models/{MODEL}:generateContent"
@@ -198,6 +200,79 @@ async def test_another_configuration_is_another_request() -> None:
     for limit in (50, 60):
         await desk.ask(asking("a", maxOutputTokens=limit))
     assert (await desk.stats())["repeated"] == 0
+
+
+async def test_pace_changes_while_it_runs() -> None:
+    """The next request has the new latency; what is not named stays."""
+    desk = Desk(Settings(latency=600, jitter=0.0, rpm=9))
+    got = await desk.ask({"latency": 0}, path="/emulator/settings")
+    assert got.json == {"latency": 0, "jitter": 0.0, "faults": [], "rpm": 9, "tpm": None, "rpd": None}
+    with anyio.fail_after(5):
+        assert (await desk.ask()).status == 200
+
+
+async def test_quotas_change_and_windows_stay() -> None:
+    """A lower limit holds for what was admitted before it, and null lifts it."""
+    desk = Desk(Settings(rpm=3))
+    statuses = [(await desk.ask()).status for _ in range(2)]
+    await desk.ask({"rpm": 2}, path="/emulator/settings")
+    refused = await desk.ask()
+    await desk.ask({"rpm": None}, path="/emulator/settings")
+    assert [*statuses, refused.status, (await desk.ask()).status] == [200, 200, 429, 200]
+    assert refused.json["error"]["details"][1]["violations"][0]["quotaValue"] == "2"
+    assert (await desk.stats())["requests"] == 4
+
+
+async def test_faults_come_and_go() -> None:
+    """Numbers of requests go on from the start; an empty list ends all faults."""
+    desk = Desk(Settings())
+    statuses = [(await desk.ask()).status]
+    await desk.ask({"faults": ["503@1", "500@3+"]}, path="/emulator/settings")
+    statuses += [(await desk.ask()).status for _ in range(2)]
+    await desk.ask({"faults": []}, path="/emulator/settings")
+    assert [*statuses, (await desk.ask()).status] == [200, 200, 500, 200]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"tier": "paid"}, "`tier` is no setting that can change"),
+        ({"rpm": 1.5}, "`rpm` is 1.5, not an integer"),
+        ({"tpm": True}, "`tpm` is True, not an integer"),
+        ({"rpd": -1}, "`rpd` is -1, not a number from 0"),
+        ({"latency": "6"}, "`latency` is '6', not a number"),
+        ({"latency": None}, "`latency` is None, not a number"),
+        ({"jitter": 1e999}, "`jitter` is inf, not a number from 0"),
+        ({"faults": "503@1"}, "`faults` is '503@1', not a list of texts"),
+        ({"faults": ["506@1"]}, "unknown kind `506`"),
+        (["latency"], "not a JSON object"),
+        (b"{", "EOF while parsing"),
+    ],
+)
+async def test_a_wrong_change_is_told_and_changes_nothing(changes: object, complaint: str) -> None:
+    """What stands beside it in the same object is not taken either."""
+    desk = Desk(Settings())
+    sent = {"rpm": 0} | changes if isinstance(changes, dict) else changes
+    got = await desk.ask(sent, path="/emulator/settings")
+    assert (got.status, complaint in got.message) == (400, True), got.message
+    assert (await desk.ask()).status == 200
+
+
+async def test_the_log_has_a_line_for_each_request_at_the_gate(tmp_path: Path) -> None:
+    """Time, status and tokens; a fault that only bends the answer passed the gate."""
+    log = tmp_path / "log.csv"
+    desk = Desk(Settings(rpm=2, log=str(log), faults=("503@2", "badjson@1")))
+    tokens = []
+    for text in ("short", "a longer text", "refused"):
+        counted = await desk.ask(asking(text), path=PATH.replace("generateContent", "countTokens"))
+        tokens.append(counted.json["totalTokens"])
+        await desk.ask(asking(text))
+        desk.now += 1.5
+    await desk.ask(key=None)
+    await live(desk.app)
+    lines = ["1000.000000,200", "1001.500000,503", "1003.000000,429", "1004.500000,403"]
+    wanted = [f"{line},{size}" for line, size in zip(lines, [*tokens, 0], strict=True)]
+    assert log.read_text().splitlines() == ["seconds,status,tokens", *wanted]
 
 
 async def test_a_reset_forgets_counters_quotas_and_script() -> None:

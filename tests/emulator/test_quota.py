@@ -49,12 +49,32 @@ def test_a_refusal_names_the_wait_after_which_the_request_fits(
             assert not ledger.admit(now, NOON, tokens)
 
 
-def test_a_refused_request_uses_up_nothing() -> None:
-    """Refusals do not lengthen the wait."""
-    ledger = Ledger(1, None, None)
-    assert not ledger.admit(0.0, NOON, 1)
-    assert all(ledger.admit(float(second), NOON, 1) for second in range(1, 60))
-    assert not ledger.admit(60.0, NOON, 1)
+@pytest.mark.parametrize("limits", [(1, None, None), (None, 10, None), (None, None, 2), (1, 10, 2)])
+def test_a_refused_request_uses_up_nothing(limits: tuple[int | None, int | None, int | None]) -> None:
+    """However often one is refused, the next that fits is admitted when it would have been without it."""
+    rpm, tpm, rpd = limits
+    ledger = Ledger(rpm, tpm, rpd)
+    assert not ledger.admit(0.0, NOON, 10)
+    if rpd == 2:
+        assert not ledger.admit(60.0, NOON, 10)
+    assert all(ledger.admit(60 + second / 16, NOON, 10) for second in range(1, 100) if rpd == 2)
+    assert all(ledger.admit(second / 16, NOON, 10) for second in range(1, 960) if rpd is None)
+    assert not ledger.admit(120.0, next_pacific_midnight(NOON), 10)
+
+
+def test_a_limit_can_change_while_the_window_stays() -> None:
+    """A lower limit counts what was admitted under the higher one, and under none."""
+    ledger = Ledger(None, None, None)
+    for second in range(6):
+        assert not ledger.admit(float(second), NOON, 10)
+    ledger.limit(4, 45, None)
+    requests, tokens = ledger.admit(6.0, NOON, 5)
+    assert (requests.limit, requests.wait) == (4, 56.0)  # when the third of six leaves, three are left
+    assert (tokens.limit, tokens.wait) == (45, 55.0)
+    assert not ledger.admit(62.0, NOON, 5)
+    ledger.limit(None, None, 7)
+    (day,) = ledger.admit(63.0, NOON, 5)
+    assert day.dimension == "day"
 
 
 def test_more_than_the_whole_bucket_never_fits() -> None:

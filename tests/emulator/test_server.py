@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -100,6 +101,34 @@ def test_it_ends_quietly_with_a_request_in_flight() -> None:
         _, err = server.communicate(timeout=20)
         connection.close()
     assert (server.returncode, err) == (0, "")
+
+
+def test_the_log_is_fresh_while_it_runs_and_whole_at_its_end(tmp_path: Path) -> None:
+    """Lines come to the file within a second without another request, and the last ones with SIGTERM."""
+    log = tmp_path / "log.csv"
+    command = [*COMMAND, "--rpm", "1", "--log", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        emulator = Emulator(server.stdout.readline().split()[-1])
+        before = time.monotonic()
+        assert post(emulator, "good")[0] == 200
+        after = time.monotonic()
+        while len(log.read_text().splitlines()) < 2:
+            assert time.monotonic() < after + 5
+        assert post(emulator, "good")[0] == 429
+        server.terminate()
+    first, second = (line.split(",") for line in log.read_text().splitlines()[1:])
+    assert before <= float(first[0]) + 1e-6
+    assert float(first[0]) <= after <= float(second[0])
+    assert (first[1:], second[1:]) == (["200", "1"], ["429", "1"])
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """One line on stderr and exit code 2."""
+    command = [*COMMAND, "--log", str(tmp_path / "none" / "log.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"emulator: cannot write {command[-1]}: No such file or directory\n"
 
 
 def test_a_taken_port_is_told(emulator: Emulator) -> None:
