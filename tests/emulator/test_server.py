@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -129,6 +130,19 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"emulator: cannot write {command[-1]}: No such file or directory\n"
+
+
+def test_an_answer_comes_in_one_piece(emulator: Emulator) -> None:
+    """Head and body are one segment, so that a client wakes once."""
+    where = urlsplit(emulator.address)
+    body = json.dumps(asking()).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nx-goog-api-key: k\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(head.encode() + body)
+        got = connection.recv(65_536)
+    told, _, content = got.partition(b"\r\n\r\n")
+    assert f"content-length: {len(content)}".encode() in told.lower()
+    assert content.endswith(b"}")
 
 
 def test_a_taken_port_is_told(emulator: Emulator) -> None:
