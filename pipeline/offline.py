@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.errors import UsageError
-from pipeline.gemini.endpoint import Endpoint
+from pipeline.gemini.endpoint import Endpoint, wants_public_sdk
 from pipeline.models import Limits
 
 
@@ -20,6 +20,7 @@ def offline_endpoint(address: str) -> Endpoint:
         project=None,
         location=None,
         api_version="v1beta",
+        public_sdk=wants_public_sdk(os.environ),
     )
 
 

@@ -1,14 +1,12 @@
-"""One client for the API: the public part of google-genai, set up so that a call is one HTTP request.
+"""One client for the API: google-genai, set up so that a call is one HTTP request.
 
 Retries, waits and the reading of answers are ours; the SDK builds the request, authenticates and
 sends. What it does otherwise, and what each setting here prevents, stands beside the setting.
 """
 
-import functools
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
@@ -26,43 +24,26 @@ from google.genai.client import DebugConfig
 from pipeline.errors import RefusedError
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.bodies import line
+from pipeline.gemini.call import Call, Generation, call_of, shared_body
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
 from pipeline.gemini.replies import reply_of_body
+
+__all__ = ["Client", "Generation", "open_client"]
 
 _CLOSE_S = 5.0
 _READ_BUFFER = 2**22
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_CONFIGS_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What all requests of a run share: the model, the instructions, the schema and the settings.
-
-    `safety` pairs a harm category with a threshold. A value of None is not sent.
-    """
-
-    model: str
-    system: str
-    json_schema: dict[str, object]
-    thinking_level: str | None
-    thinking_budget: int | None
-    seed: int | None
-    temperature: float | None
-    safety: tuple[tuple[str, str], ...]
 
 
 class Client:
     """Asks one question per call. Made by `open_client`, usable while that is open, by many tasks at once."""
 
-    def __init__(self, sdk: genai.Client, generation: Generation, timeout_s: float, secrets: tuple[str, ...]):
-        self._models = sdk.aio.models
-        self._model = generation.model
+    def __init__(self, call: Call, timeout_s: float, secrets: tuple[str, ...]) -> None:
+        self._call = call
         self._timeout_s = timeout_s
         self._secrets = secrets
-        self._config = functools.lru_cache(_CONFIGS_KEPT)(functools.partial(_config, generation))
 
     async def ask(self, request: Request) -> Reply | Failure:
         """Send one HTTP request and return its answer, or why there is none.
@@ -75,16 +56,13 @@ class Client:
         began = perf_counter()
         try:
             with anyio.fail_after(self._timeout_s):
-                response = await self._models.generate_content(
-                    model=self._model, contents=request.text, config=self._config(request.max_output_tokens)
-                )
+                raw = await self._call(request.text, request.max_output_tokens)
         except _HttpError as error:
             return failure_of_status(error.status, error.body, secrets=self._secrets)
         except TimeoutError:
             return Failure(FailureKind.TIMEOUT, f"no answer within {self._timeout_s:g} s")
         except FOREIGN as exc:
             return failure_of_exception(exc, secrets=self._secrets)
-        raw = response.sdk_http_response or types.HttpResponse()
         seconds = perf_counter() - began
         return reply_of_body(raw.body or "", raw.headers or {}, seconds=seconds, secrets=self._secrets)
 
@@ -100,9 +78,10 @@ async def open_client(
     credentials = await _credentials() if endpoint.vertex else None
     session = _session(endpoint, connections)
     try:
-        sdk = _sdk(endpoint, credentials, session, timeout_s)
+        sdk = _sdk(endpoint, credentials, session, timeout_s, shared_body(generation))
         try:
-            yield Client(sdk, generation, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
+            call = call_of(sdk, generation.model, public=endpoint.public_sdk)
+            yield Client(call, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
         finally:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await sdk.aio.aclose()
@@ -161,7 +140,11 @@ def _needs_proxy(endpoint: Endpoint) -> bool:
 
 
 def _sdk(
-    endpoint: Endpoint, credentials: Credentials | None, session: aiohttp.ClientSession, timeout_s: float
+    endpoint: Endpoint,
+    credentials: Credentials | None,
+    session: aiohttp.ClientSession,
+    timeout_s: float,
+    body: dict[str, object],
 ) -> genai.Client:
     """Build the SDK's client with everything explicit, so that it reads nothing from the environment."""
     return genai.Client(
@@ -177,31 +160,8 @@ def _sdk(
             timeout=math.ceil(timeout_s * 1000),
             retry_options=types.HttpRetryOptions(attempts=1),  # unset, aiohttp errors are sent twice
             aiohttp_client=session,
+            extra_body=body,  # converted once by us rather than by the SDK with each call
         ),
-    )
-
-
-def _config(generation: Generation, max_output_tokens: int | None) -> types.GenerateContentConfig:
-    thinks = generation.thinking_level is not None or generation.thinking_budget is not None
-    return types.GenerateContentConfig.model_validate(
-        {
-            "system_instruction": generation.system or None,
-            "max_output_tokens": max_output_tokens,
-            "response_mime_type": "application/json",
-            "response_json_schema": generation.json_schema,
-            "thinking_config": {
-                "thinking_level": generation.thinking_level,
-                "thinking_budget": generation.thinking_budget,
-            }
-            if thinks
-            else None,
-            "seed": generation.seed,
-            "temperature": generation.temperature,
-            "safety_settings": [{"category": c, "threshold": t} for c, t in generation.safety] or None,
-            "automatic_continuation": False,  # otherwise one call may send several billed requests
-            "automatic_function_calling": {"disable": True},
-            "should_return_http_response": True,  # the SDK's own parsing drops fields and costs CPU
-        }
     )
 
 

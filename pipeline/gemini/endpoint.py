@@ -10,6 +10,7 @@ from pipeline.errors import UsageError
 
 _KEY_NAMES = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
 _VERTEX_NAMES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
+_SDK_NAME = "ROWMILL_SDK"
 _RESOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 _WAYS_OUT = (
@@ -23,7 +24,8 @@ class Endpoint:
     """An API and the identity that calls it.
 
     The Developer API has an `api_key`; Vertex AI has `project` and `location` and takes Application
-    Default Credentials. `base_url` is None for the SDK's own address.
+    Default Credentials. `base_url` is None for the SDK's own address. `public_sdk` keeps to the call that
+    the SDK documents, where a shorter one is known.
     """
 
     api_key: str | None = field(repr=False)
@@ -32,6 +34,7 @@ class Endpoint:
     project: str | None
     location: str | None
     api_version: str
+    public_sdk: bool = False
 
     def scope(self, project: str | None = None) -> str:
         """Return what the API counts limits for: the project, or a short hash that stands for the key.
@@ -59,6 +62,7 @@ def endpoint(env: Mapping[str, str], *, base_url: str | None) -> Endpoint:
             project=_resource(values, "GOOGLE_CLOUD_PROJECT", None),
             location=_resource(values, "GOOGLE_CLOUD_LOCATION", "global"),
             api_version="v1beta1" if version == "beta" else version,
+            public_sdk=wants_public_sdk(env),
         )
     return Endpoint(
         api_key=_key(values),
@@ -67,6 +71,7 @@ def endpoint(env: Mapping[str, str], *, base_url: str | None) -> Endpoint:
         project=None,
         location=None,
         api_version="v1beta" if version == "beta" else version,
+        public_sdk=wants_public_sdk(env),
     )
 
 
@@ -84,6 +89,14 @@ def origin(env: Mapping[str, str], *, base_url: str | None) -> str:
 def is_vertex(env: Mapping[str, str]) -> bool:
     """Tell whether the environment asks for Vertex AI."""
     return _wants_vertex({name: value.strip() for name, value in env.items() if value.strip()})
+
+
+def wants_public_sdk(env: Mapping[str, str]) -> bool:
+    """Tell whether `ROWMILL_SDK` asks for the SDK's public call; raises UsageError for another word."""
+    value = env.get(_SDK_NAME, "").strip()
+    if value not in ("", "public"):
+        raise UsageError(f"`{_SDK_NAME}` is `{value}`", "set it to `public`, or unset it")
+    return value == "public"
 
 
 def _wants_vertex(values: Mapping[str, str]) -> bool:

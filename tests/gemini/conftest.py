@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import anyio
@@ -151,10 +151,16 @@ async def server(anyio_backend: str) -> AsyncIterator[Server]:
         tasks.cancel_scope.cancel()
 
 
+@pytest.fixture(params=["short way", "public call"])
+def public_sdk(request: pytest.FixtureRequest) -> bool:
+    """Ask in either way: what the client promises, it promises in both."""
+    return bool(request.param == "public call")
+
+
 @pytest.fixture
-def asking(server: Server) -> Asking:
+def asking(server: Server, public_sdk: bool) -> Asking:
     """Ask the server as the Developer API."""
-    return Asking(developer(server.url), generation())
+    return Asking(replace(developer(server.url), public_sdk=public_sdk), generation())
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ async def test_the_request_carries_every_setting(server: Server, asking: Asking,
         "seed": 7,
         "responseMimeType": "application/json",
         "responseJsonSchema": asking.generation.json_schema,
-        "thinkingConfig": {"thinking_level": "MINIMAL"},
+        "thinkingConfig": {"thinkingLevel": "MINIMAL"},
     }
 
 

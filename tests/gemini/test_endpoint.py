@@ -131,3 +131,18 @@ def test_the_version_is_explicit(version: str, expected: str) -> None:
     """The variable wins over v1beta; `beta` is the SDK's word for it."""
     env = {"GEMINI_API_KEY": "k", "GOOGLE_GENAI_API_VERSION": version}
     assert endpoint(env, base_url=None).api_version == expected
+
+
+@pytest.mark.parametrize(("word", "public"), [(None, False), ("", False), (" public\n", True)])
+def test_the_public_call_can_be_asked_for(word: str | None, public: bool) -> None:
+    """ROWMILL_SDK=public is what keeps to the documented call, on either API."""
+    env = {"GEMINI_API_KEY": "k"} if word is None else {"GEMINI_API_KEY": "k", "ROWMILL_SDK": word}
+    assert endpoint(env, base_url=None).public_sdk is public
+    assert endpoint({**env, **VERTEX}, base_url=None).public_sdk is public
+
+
+def test_another_word_for_the_sdk_is_refused() -> None:
+    """A mistyped wish is not passed over."""
+    with pytest.raises(UsageError) as raised:
+        endpoint({"GEMINI_API_KEY": "k", "ROWMILL_SDK": "Public"}, base_url=None)
+    assert raised.value.message == "`ROWMILL_SDK` is `Public`"

@@ -38,14 +38,8 @@ def private_key() -> str:
 
 
 @pytest.fixture
-def vertex(
-    server: Server,
-    ask_of: Callable[[Endpoint], Asking],
-    private_key: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Asking:
-    """Ask the server as Vertex AI, with credentials in a file as a user has them."""
+def account(server: Server, private_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put credentials into a file, as a user has them."""
     account = {
         "type": "service_account",
         "project_id": "some-other-project",
@@ -58,9 +52,20 @@ def vertex(
     (tmp_path / "account.json").write_text(json.dumps(account))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def vertex(server: Server, ask_of: Callable[[Endpoint], Asking], account: None, public_sdk: bool) -> Asking:
+    """Ask the server as Vertex AI."""
     return ask_of(
         Endpoint(
-            None, server.url, vertex=True, project="mill-1", location="europe-west4", api_version="v1beta1"
+            None,
+            server.url,
+            vertex=True,
+            project="mill-1",
+            location="europe-west4",
+            api_version="v1beta1",
+            public_sdk=public_sdk,
         )
     )
 
