@@ -3,11 +3,13 @@
     python -m benchmarks.bare {class,dict,own} TABLE ADDRESS
 
 It keeps nothing on disk, repeats nothing and checks nothing: it is what `overhead.py` compares with. `class`
-and `dict` differ in how the schema is given; `own` asks through Rowmill's client without its pipeline.
+and `dict` differ in how the schema is given; `own` asks through Rowmill's client without its pipeline, with
+ROWMILL_SDK=public by the SDK's public call.
 """
 
 import asyncio
 import csv
+import os
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -81,7 +83,7 @@ async def sdk(way: str, prompts: list[str], address: str) -> list[Review]:
 
 async def own(prompts: list[str], address: str) -> list[Review]:
     """Ask with Rowmill's client, which sets the same SDK up with care."""
-    where = endpoint({"GEMINI_API_KEY": "no-key"}, base_url=address)
+    where = endpoint(os.environ, base_url=address)
     shared = Generation(MODEL, SYSTEM, json_schema(Review), None, None, None, None, ())
     async with open_client(where, shared, timeout_s=120, connections=IN_FLIGHT) as client:
 

@@ -5,13 +5,15 @@
 Every way asks the same rows, 64 at a time, of the same emulator without delay and without quotas, each time
 in a process of its own and in changing order. CPU is user + system time of that process. Each way runs with
 few and with many rows: the difference is what a row costs, the rest is the start (imports, mostly). Wall
-clock is the least certain figure here, since the emulator takes a core as well.
+clock is the least certain figure here, since the emulator takes a core as well. `public call` is with
+ROWMILL_SDK=public.
 """
 
 import argparse
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -31,12 +33,26 @@ from benchmarks.ground import (
 
 IN_FLIGHT = 64
 FEW = 6  # the small size is this much smaller
-BARE = {
-    "bare loop, schema class": "class",
-    "bare loop, schema dict": "dict",
-    "Rowmill's client alone": "own",
+PUBLIC = {"ROWMILL_SDK": "public"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to ask: a loop of `bare.py`, or None for the whole pipeline; `env` is added."""
+
+    loop: str | None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+WAYS = {
+    "bare loop, schema class": Way("class"),
+    "bare loop, schema dict": Way("dict"),
+    "Rowmill's client, public call": Way("own", PUBLIC),
+    "Rowmill's client": Way("own"),
+    "rowmill run, public call": Way(None, PUBLIC),
+    "rowmill run": Way(None),
 }
-ROWMILL = "rowmill run"
+BASES = list(WAYS)[:2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +76,27 @@ def cost(few: Took, many: Took, rows: int, less: int) -> Cost:
     )
 
 
-def run(way: str, made: Project, emulator: Emulator) -> Took:
+def run(name: str, made: Project, emulator: Emulator) -> Took:
     """Ask for all rows of a project in one way."""
-    if way == ROWMILL:
+    way = WAYS[name]
+    if way.loop is None:
         command = made.command(emulator, "--concurrency", str(IN_FLIGHT))
     else:
-        command = [sys.executable, "-m", "benchmarks.bare", BARE[way], str(made.table), emulator.address]
+        command = [sys.executable, "-m", "benchmarks.bare", way.loop, str(made.table), emulator.address]
     before = emulator.stats()["answered"]
-    took = measure(command, environment(made.folder))
+    took = measure(command, {**environment(made.folder), **way.env})
     answered = emulator.stats()["answered"] - before
     if took.code or answered != made.rows:
-        raise SystemExit(f"{way}: exit code {took.code}, {answered} answers to {made.rows} rows")
+        raise SystemExit(f"{name}: exit code {took.code}, {answered} answers to {made.rows} rows")
     return took
 
 
-def measured(way: str, rows: int) -> Cost:
+def measured(name: str, rows: int) -> Cost:
     """Run one way with few and with many rows, each with an emulator that has seen nothing yet."""
     took = []
     for size in (rows // FEW, rows):
         with emulating() as emulator, project(size) as made:
-            took.append(run(way, made, emulator))
+            took.append(run(name, made, emulator))
     return cost(took[0], took[1], rows, rows // FEW)
 
 
@@ -90,7 +107,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="times that each way is measured")
     given = parser.parse_args()
     print(echo(), flush=True)
-    ways = [*BARE, ROWMILL]
+    ways = list(WAYS)
     found: dict[str, list[Cost]] = defaultdict(list)
     for number in range(given.rounds):
         turn = number % len(ways)
@@ -103,11 +120,11 @@ def main() -> int:
 def report(found: dict[str, list[Cost]]) -> str:
     """Format medians; ratios are medians of the ratios within each round."""
     lines = []
-    for way in [*BARE, ROWMILL]:
+    for way in WAYS:
         costs = found[way]
         ratios = [
             median(ours.row_ms / theirs.row_ms for ours, theirs in zip(costs, found[base], strict=True))
-            for base in list(BARE)[:2]
+            for base in BASES
         ]
         low, high = min(c.row_ms for c in costs), max(c.row_ms for c in costs)
         lines.append(
