@@ -17,9 +17,10 @@ from pipeline.congestion import Congestion
 from pipeline.flow import Failure
 from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Full, Lease, Ledger, Moment
 from pipeline.models import MARGIN, Limits
-from pipeline.quota import Allowance, Amount, allowances, learned, pace, pacific_day
+from pipeline.quota import Allowance, Amount, Pace, allowances, learned, pace, pacific_day
 
 MOST_LEASED = 64
+SLICE_SECONDS = 0.02  # what is waited for at once, at high rates
 NOTICED = 0.1  # a share that changed by less does not change the pace
 SHARED_SECONDS = 2.0  # how often shares are looked at
 UNUSED = Amount(0)
@@ -61,7 +62,7 @@ class Limiter:
         self._margin = margin
         self._wall = wall
         self._turn = anyio.Lock()
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None  # what the one at the head of the line waits for
         self._lease: Lease | None = None
         self._resume = 0.0
         self._shared = float("-inf")
@@ -89,8 +90,10 @@ class Limiter:
                     if found.day:
                         return found
                     wait = found.wait
+                self._changed = anyio.Event()
                 with anyio.move_on_after(wait):
                     await self._changed.wait()
+                self._changed = None
 
     def end(self, admission: Admission, counted: Amount) -> None:
         """Say that a request has come back, and put what the API counted in the place of the estimate."""
@@ -100,7 +103,8 @@ class Limiter:
             self._ledger.settle(admission.lease, more.tokens, more.nano_usd)
             for bucket in self._buckets:
                 bucket.owe(more)
-        self._wake()
+        if self._changed is not None:
+            self._changed.set()
 
     def learn(self, failure: Failure) -> None:
         """Keep to the limit that a 429 named, where it is lower than the one known."""
@@ -168,10 +172,6 @@ class Limiter:
             for bucket in self._buckets:
                 bucket.share(lease.others, lease.runs)
 
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
-
 
 class _Bucket:
     """The pace of one limit."""
@@ -181,21 +181,25 @@ class _Bucket:
         self._owed = 0.0
         self._used = 0.0
         self._runs = 1
-        shape = pace(allowed)
-        self._limiter = AsyncLimiter(shape.burst, shape.period)
         self._full = True  # whether it holds all that it may
+        self._set(pace(allowed))
 
     async def take(self, amount: Amount) -> None:
-        """Wait until the pace allows an amount; in slices, since the bucket may hold less than that."""
+        """Wait until the pace allows an amount.
+
+        Large ones wait for several bucketfuls. At high rates more is waited for at once, for the next
+        ones, since each wait costs as much as all the rest of an admission.
+        """
         if not self._full:  # a change of pace is no reason for a burst
             self._full = True
             await self._limiter.acquire(self._limiter.max_rate)
         due = amount.of(self._allowed.dimension) + self._owed
         self._owed = min(0.0, due)
         while due > 0:
-            part = min(due, self._limiter.max_rate)
+            part = min(max(due, self._slice), self._limiter.max_rate)
             await self._limiter.acquire(part)
             due -= part
+            self._owed = min(0.0, due)
 
     def owe(self, more: Amount) -> None:
         """Correct the pace with the next request."""
@@ -208,5 +212,8 @@ class _Bucket:
         if runs == self._runs and abs(used - self._used) <= NOTICED * self._allowed.limit:
             return
         self._used, self._runs, self._full = used, runs, False
-        shape = pace(self._allowed, used, runs)
+        self._set(pace(self._allowed, used, runs))
+
+    def _set(self, shape: Pace) -> None:
         self._limiter = AsyncLimiter(shape.burst, shape.period)
+        self._slice = shape.burst / shape.period * SLICE_SECONDS

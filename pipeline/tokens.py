@@ -16,8 +16,9 @@ from pipeline.quota import NANO, Amount
 FIRST = (0.25, 0.5, 1.0)
 # How much is to be seen before a weight is given up: of the constant in replies, of the others in characters.
 BELIEF = (0.05, 100.0, 50.0, 50.0)
-FADE = 1 - 1 / 300  # a reply counts for the next few hundred
-EAGER = 50  # after so many replies the fit is renewed with every tenth only
+FADE = 1 - 1 / 200  # a reply counts for the next few hundred
+EAGER = 50  # after so many replies the fit is renewed with every twelfth only
+SETTLED = 200  # after so many replies every fourth is enough
 TYPICAL_OUTPUT = 60.0  # output tokens of an answer while none has been seen
 
 
@@ -41,11 +42,13 @@ class TokenEstimate:
 
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
+        self._seen += 1
+        if self._seen > SETTLED and self._seen % 4:
+            return
         counts = np.array([1.0, *_scripts(text)])
         self._squares = self._squares * FADE + np.outer(counts, counts)
         self._products = self._products * FADE + counts * counted
-        self._seen += 1
-        if self._seen <= EAGER or self._seen % 10 == 0:
+        if self._seen <= EAGER or self._seen % 12 == 0:
             fitted = np.linalg.solve(
                 self._squares + self._belief, self._products + self._belief @ self._prior
             )

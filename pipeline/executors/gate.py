@@ -109,12 +109,14 @@ class Gate:
 
     def leave(self) -> None:
         """Say that the row of this task has ended, so that another may try the API in its place."""
-        if self._probing == anyio.get_current_task().id:
+        if self._probing is not None and self._probing == anyio.get_current_task().id:
             self._probing = None
             self._wake()
 
     async def _turn(self) -> bool:
         """Wait until the gate is open or this task is the one that probes; False when the run is stopped."""
+        if self._open:
+            return not self._halt.pulled.is_set()
         me = anyio.get_current_task().id
         while not self._open and self._probing not in (None, me) and not self._halt.pulled.is_set():
             with self._halt.waiting():
@@ -132,10 +134,10 @@ class Gate:
         if limits.tpm is not None and amount.tokens > limits.tpm:
             said = f"about {amount.tokens:,} input tokens, where {limits.tpm:,} a minute are allowed (tpm)"
             return Failure(FailureKind.TOO_LONG, said)
-        me, admission = anyio.get_current_task().id, None
+        probe, admission = not self._open, None
         with self._halt.waiting():
             admission = await self.limiter.admit(
-                lambda: self._costing.amount(text), lambda: self._open or self._probing == me
+                lambda: self._costing.amount(text), lambda: probe or self._open
             )
         if not isinstance(admission, Admission):
             return admission
@@ -174,10 +176,9 @@ class Gate:
                 return
             if answer.kind in OUTAGE or TABLE[answer.kind].act not in (Act.AGAIN, Act.GIVE_UP):
                 return
-        if self._doubted:
-            self._doubted = False
+        self._doubted = False
         self._ledger.welcome(pacific_day(self._clock()))
-        self.answered = self._open = True
+        self._probing, self.answered, self._open = None, True, True
         self._wake()
 
     def _suspect(self, answer: Failure) -> None:
