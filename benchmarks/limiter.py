@@ -2,9 +2,9 @@
 
     python benchmarks/limiter.py [--rpm 30000] [--seconds 20]
 
-Workers ask for admission, wait as long as an answer would take and settle what it counted, and do nothing else.
-CPU is user + system time of the process, its event loop included; the share is of one core. The same loop
-without a limiter tells what of it the waiting itself costs.
+Workers ask for admission, wait as long as an answer would take and settle what it counted, and do nothing
+else. CPU is user + system time of the process, its event loop included; the share is of one core. The timers
+alone, which only stand for the answers, are to be subtracted.
 """
 
 import argparse

@@ -33,6 +33,19 @@ def _pico_per_token(usd_per_million: float) -> int:
     return round(usd_per_million * 10**6)
 
 
+@dataclass(frozen=True, slots=True)
+class Today:
+    """Requests that were sent on this Pacific day, by all runs, and the seconds until the next."""
+
+    sent: int
+    resets_in: float
+
+
+def _until(late: float, rpd: int, today: Today) -> float | None:
+    """Return the seconds until requests that today has no room for may have left."""
+    return today.resets_in + (math.ceil(late / rpd) - 1) * _DAY if late > 0 else None
+
+
 class _Mark(NamedTuple):
     """The counters at one moment."""
 
@@ -121,16 +134,20 @@ class Tally:
         """Return input tokens of replies per minute: what a TPM limit counts."""
         return self._rate(self.usage.prompt - self._since.tokens, now) * _MINUTE
 
-    def seconds_left(self, now: float, limits: Limits) -> float | None:
+    def seconds_left(self, now: float, limits: Limits, today: Today) -> float | None:
         """Return the longest of what the measured rate and each limit allow; None while nothing is known.
 
-        A day's limit counts as a whole day for every reset that the rest has to wait for.
+        What the rest of today has no room for waits for the reset, and a whole day for each one after it.
         """
         if not self.left:
             return 0.0
         if self.trouble is not None and not self.finished:
             return None
-        known = [seconds for seconds in (self._by_rate(now), *self._by_limits(limits)) if seconds is not None]
+        known = [
+            seconds
+            for seconds in (self._by_rate(now), *self._by_limits(limits, today))
+            if seconds is not None
+        ]
         return max(known, default=None)
 
     @property
@@ -146,12 +163,12 @@ class Tally:
         rate = self.rows_per_second(now)
         return self.left / rate if rate else None
 
-    def _by_limits(self, limits: Limits) -> tuple[float | None, float | None, float | None]:
+    def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, float | None, float | None]:
         # Before the first row has ended, a row is taken to be one request of unknown size.
         requests = self.left * (max(1.0, self.requests / self.finished) if self.finished else 1.0)
         tokens = self.left * self.usage.prompt / self.finished if self.finished else 0.0
         return (
             requests / limits.rpm * _MINUTE if limits.rpm else None,
             tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,
-            max(0, math.ceil((self.requests + requests) / limits.rpd) - 1) * _DAY if limits.rpd else None,
+            _until(requests - max(0, limits.rpd - today.sent), limits.rpd, today) if limits.rpd else None,
         )

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
 from pipeline.models import Limits, Price
-from pipeline.usage import Tally, cost_usd
+from pipeline.usage import Tally, Today, cost_usd
 
 LITE = Price(0.25, 1.5, 0.025)
 NO_LIMITS = Limits()
+FRESH = Today(sent=0, resets_in=3_600.0)
 NOTHING = Usage()
 
 
@@ -129,8 +130,8 @@ def test_rates_at_the_start_are_zero() -> None:
         (Limits(rpm=60), 180.0),  # two requests for each row
         (Limits(tpm=600), 900.0),  # 100 input tokens for each row
         (Limits(rpd=200), 90.0),  # all 200 requests fit into today
-        (Limits(rpd=199), 86_400.0),  # one has to wait for tomorrow
-        (Limits(rpm=60, tpm=600, rpd=50), 3 * 86_400.0),
+        (Limits(rpd=199), 3_600.0),  # one has to wait for the reset
+        (Limits(rpm=60, tpm=600, rpd=50), 3_600 + 2 * 86_400.0),  # 30 today, then 50 a day
     ],
 )
 def test_time_left_is_the_longest_of_all_reasons(limits: Limits, seconds: float) -> None:
@@ -141,19 +142,19 @@ def test_time_left_is_the_longest_of_all_reasons(limits: Limits, seconds: float)
         tally.sent()
         tally.replied(Usage(prompt=100), 0.0)
         tally.add(outcome())
-    assert tally.seconds_left(10.0, limits) == pytest.approx(seconds)
+    assert tally.seconds_left(10.0, limits, Today(sent=20, resets_in=3_600.0)) == pytest.approx(seconds)
 
 
 def test_time_left_before_the_first_row_goes_by_the_limits() -> None:
     """Before anything is measured a row is taken to be one request."""
-    assert Tally(total=30, started=0.0).seconds_left(0.0, Limits(rpm=15)) == 120
+    assert Tally(total=30, started=0.0).seconds_left(0.0, Limits(rpm=15), FRESH) == 120
 
 
 def test_time_left_is_unknown_without_rate_and_limits() -> None:
     """Nothing measured and no limit: no number is made up."""
-    assert Tally(total=30, started=0.0).seconds_left(0.0, NO_LIMITS) is None
+    assert Tally(total=30, started=0.0).seconds_left(0.0, NO_LIMITS, FRESH) is None
 
 
 def test_no_row_left_takes_no_time() -> None:
     """A finished run has nothing to wait for, whatever the limits."""
-    assert Tally(total=3, started=0.0, earlier=3).seconds_left(0.0, Limits(rpd=1)) == 0.0
+    assert Tally(total=3, started=0.0, earlier=3).seconds_left(0.0, Limits(rpd=1), FRESH) == 0.0

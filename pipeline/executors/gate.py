@@ -22,6 +22,7 @@ from pipeline.limiter import Admission, Limiter
 from pipeline.quota import Amount, day_began, day_reset, pacific_day
 from pipeline.retry import LONGEST_PAUSE, OUTAGE, TABLE, Act
 from pipeline.tokens import CostEstimate, TokenEstimate
+from pipeline.usage import Today
 
 Send: TypeAlias = Callable[[], Awaitable[Reply | Failure]]
 
@@ -78,7 +79,7 @@ class Gate:
         self._probing: int | None = None  # the task that alone may ask while the gate is closed
         self._changed = anyio.Event()
         self._suspects = 0
-        self._doubted = False  # the day's requests may be used up
+        self.doubted = False  # the day's requests may be used up: one more request will tell
 
     async def call(self, send: Send, text: str) -> Reply | Failure | None:
         """Return what `send` answers to `text` once it may leave, or None when the run is stopped before."""
@@ -102,6 +103,11 @@ class Gate:
             if not again:
                 return answer
         return None
+
+    def today(self) -> Today:
+        """Return how far this Pacific day is."""
+        now = self._clock()
+        return Today(self._ledger.count(pacific_day(now)), day_reset(now).timestamp() - now)
 
     def doubts(self, answer: Failure) -> bool:
         """Say whether a refusal may yet turn out to be of the request and not of its row."""
@@ -176,7 +182,7 @@ class Gate:
                 return
             if answer.kind in OUTAGE or TABLE[answer.kind].act not in (Act.AGAIN, Act.GIVE_UP):
                 return
-        self._doubted = False
+        self.doubted = False
         self._ledger.welcome(pacific_day(self._clock()))
         self._probing, self.answered, self._open = None, True, True
         self._wake()
@@ -198,13 +204,13 @@ class Gate:
         delay = PROBE_SECONDS if answer.retry_after is None else answer.retry_after
         if not probe:  # it left while the gate was open, maybe long ago
             if self._open:
-                self._doubted, self._open, self._probing = True, False, None
+                self.doubted, self._open, self._probing = True, False, None
                 self.limiter.pause(min(delay, LONGEST_PAUSE))
             return True
         now = self._clock()
-        known = self._doubted or delay > LONGEST_PAUSE or self._ledger.refused(pacific_day(now))
+        known = self.doubted or delay > LONGEST_PAUSE or self._ledger.refused(pacific_day(now))
         if not known:
-            self._doubted = True
+            self.doubted = True
             self.limiter.pause(delay)
             return True
         if self._wait and day_began(now) < LATE:  # our clock is ahead, or the reset late
@@ -222,7 +228,7 @@ class Gate:
             min(left, SLICE)
         ):
             pass
-        self.parked_until, self._doubted = None, False
+        self.parked_until, self.doubted = None, False
         return not self._halt.pulled.is_set()
 
 
