@@ -143,12 +143,8 @@ class Tally:
             return 0.0
         if self.trouble is not None and not self.finished:
             return None
-        known = [
-            seconds
-            for seconds in (self._by_rate(now), *self._by_limits(limits, today))
-            if seconds is not None
-        ]
-        return max(known, default=None)
+        reasons = (self._by_rate(now), *self._by_limits(limits, today))
+        return max((seconds for seconds in reasons if seconds is not None), default=None)
 
     @property
     def _since(self) -> _Mark:
