@@ -181,7 +181,6 @@ class _Bucket:
         self._owed = 0.0
         self._used = 0.0
         self._runs = 1
-        self._full = True  # whether it holds all that it may
         self._set(pace(allowed))
 
     async def take(self, amount: Amount) -> None:
@@ -190,16 +189,16 @@ class _Bucket:
         Large ones wait for several bucketfuls. At high rates more is waited for at once, for the next
         ones, since each wait costs as much as all the rest of an admission.
         """
-        if not self._full:  # a change of pace is no reason for a burst
-            self._full = True
-            await self._limiter.acquire(self._limiter.max_rate)
         due = amount.of(self._allowed.dimension) + self._owed
-        self._owed = min(0.0, due)
+        self._owed = 0.0  # it may change while this waits
+        if self._fresh:  # neither a start nor a change of pace is a reason for a burst
+            self._fresh = False
+            await self._limiter.acquire(max(0.0, self._limiter.max_rate - max(1.0, due)))
         while due > 0:
             part = min(max(due, self._slice), self._limiter.max_rate)
             await self._limiter.acquire(part)
             due -= part
-            self._owed = min(0.0, due)
+        self._owed += due
 
     def owe(self, more: Amount) -> None:
         """Correct the pace with the next request."""
@@ -211,9 +210,10 @@ class _Bucket:
         used = others.of(self._allowed.dimension) * self._allowed.span / LATELY
         if runs == self._runs and abs(used - self._used) <= NOTICED * self._allowed.limit:
             return
-        self._used, self._runs, self._full = used, runs, False
+        self._used, self._runs = used, runs
         self._set(pace(self._allowed, used, runs))
 
     def _set(self, shape: Pace) -> None:
         self._limiter = AsyncLimiter(shape.burst, shape.period)
+        self._fresh = True
         self._slice = shape.burst / shape.period * SLICE_SECONDS

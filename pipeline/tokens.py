@@ -4,6 +4,7 @@ Tokens are a sum over the text's characters, each script at a weight of its own,
 else is sent. The weights start at rules of thumb and are fitted, by least squares, to what the API counted.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ BELIEF = (0.05, 100.0, 50.0, 50.0)
 FADE = 1 - 1 / 200  # a reply counts for the next few hundred
 EAGER = 50  # after so many replies the fit is renewed with every twelfth only
 SETTLED = 200  # after so many replies every fourth is enough
+DOUBT = 0.3  # by which share an estimate is off while nothing has been seen
 TYPICAL_OUTPUT = 60.0  # output tokens of an answer while none has been seen
 
 
@@ -33,16 +35,21 @@ class TokenEstimate:
         self._squares = np.zeros((4, 4))
         self._products = np.zeros(4)
         self._seen = 0
+        self._variance = DOUBT * DOUBT  # of the share by which estimates are off
 
     def tokens(self, text: str) -> int:
         """Return the expected count of a request with `text`, at least 1."""
-        constant, *weights = self._weights
-        scripts = _scripts(text)
-        return max(1, round(constant + sum(w * n for w, n in zip(weights, scripts, strict=True))))
+        return max(1, round(self._expected(text)))
+
+    def most(self, text: str) -> int:
+        """Return what is to be reserved until the reply says better: the expected count and its error."""
+        return max(1, math.ceil(self._expected(text) * (1 + math.sqrt(self._variance))))
 
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
         self._seen += 1
+        error = counted / self.tokens(text) - 1
+        self._variance += (error * error - self._variance) / min(50, self._seen + 1)
         if self._seen > SETTLED and self._seen % 4:
             return
         counts = np.array([1.0, *_scripts(text)])
@@ -53,6 +60,11 @@ class TokenEstimate:
                 self._squares + self._belief, self._products + self._belief @ self._prior
             )
             self._weights = np.maximum(fitted, 0.0).tolist()
+
+    def _expected(self, text: str) -> float:
+        scripts = _scripts(text)
+        weights = self._weights
+        return weights[0] + weights[1] * scripts[0] + weights[2] * scripts[1] + weights[3] * scripts[2]
 
 
 @dataclass(slots=True)

@@ -66,13 +66,13 @@ async def test_what_was_underestimated_is_charged_later() -> None:
 
 @pytest.mark.anyio
 async def test_requests_are_spread_over_the_minute() -> None:
-    """Of 600 a minute a second's worth leaves at once, and then 10 a second."""
+    """Of 600 a minute 10 leave in a second, from the first second on."""
     one = limiter(Limits(rpm=600))
     started, left = time.monotonic(), 0
-    while time.monotonic() - started < 0.25:
+    while time.monotonic() - started < 0.95:
         await admitted(one)
         left += 1
-    assert 8 <= left <= 14
+    assert 9 <= left <= 11
 
 
 @pytest.mark.anyio
@@ -166,5 +166,5 @@ async def test_two_runs_share_the_rate(tmp_path: Path) -> None:
             async with anyio.create_task_group() as group:
                 for place, ledger in enumerate((first, second)):
                     group.start_soon(ask, place, Limiter(Limits(rpm=600), ledger, cap=1_000))
-    assert sum(left) <= 2 * (10 + 15) + 4  # a burst of a second each, and the rate
+    assert sum(left) <= 2 * 15 + 4
     assert min(left) >= 10

@@ -87,3 +87,24 @@ def test_money_follows_the_typical_answer() -> None:
 def test_without_a_price_money_does_not_count() -> None:
     """On the free tier only requests and tokens do."""
     assert CostEstimate(None).amount(1_000).nano_usd == 0
+
+
+def test_what_is_reserved_is_mostly_enough_and_hardly_too_much() -> None:
+    """Where equal texts count up to a tenth more or less, few are reserved much too little."""
+    dice = random.Random(2)
+    texts, above, reserved, counted = several(KOREAN, ENGLISH, number=1_050), 0, 0, 0
+    estimate = TokenEstimate("")
+    for place, text in enumerate(texts):
+        tokens, room = round(mixed(text) * dice.uniform(0.9, 1.1)), estimate.most(text)
+        if place >= 50:
+            above, reserved, counted = above + (tokens > room), reserved + room, counted + tokens
+        estimate.learn(text, tokens)
+    assert above <= 250
+    assert reserved <= 1.08 * counted
+
+
+def test_doubt_is_greatest_before_the_first_reply() -> None:
+    """A third more is reserved while nobody knows the tokenizer, and hardly any more later."""
+    assert TokenEstimate("").most("a" * 4_000) == 1_300
+    estimate = learned(english, several(ENGLISH, number=400))
+    assert estimate.most(ENGLISH * 30) <= 1.02 * english(ENGLISH * 30)

@@ -42,8 +42,8 @@ class Costing:
     usd: Callable[[Reply], float]
 
     def amount(self, text: str) -> Amount:
-        """Return what a request with `text` will count."""
-        return self.cost.amount(self.tokens.tokens(text))
+        """Return what is reserved for a request with `text`."""
+        return self.cost.amount(self.tokens.most(text))
 
     def learn(self, text: str, reply: Reply) -> None:
         """Take in what a request with `text` did count."""
@@ -136,9 +136,9 @@ class Gate:
         self._changed = anyio.Event()
 
     async def _pass(self, send: Send, text: str) -> Reply | Failure | Full | None:
-        amount, limits = self._costing.amount(text), self.limiter.limits
-        if limits.tpm is not None and amount.tokens > limits.tpm:
-            said = f"about {amount.tokens:,} input tokens, where {limits.tpm:,} a minute are allowed (tpm)"
+        limit = self.limiter.limits.tpm
+        if limit is not None and (tokens := self._costing.tokens.tokens(text)) > limit:
+            said = f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm)"
             return Failure(FailureKind.TOO_LONG, said)
         probe, admission = not self._open, None
         with self._halt.waiting():
