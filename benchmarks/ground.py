@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +86,11 @@ class Emulator:
         url = f"{self.address}/emulator/reset"
         urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
 
+    def change(self, settings: Mapping[str, object]) -> None:
+        """Let it go on with other pace, quotas or faults."""
+        url, content = f"{self.address}/emulator/settings", json.dumps(settings).encode()
+        urllib.request.urlopen(urllib.request.Request(url, content)).close()
+
 
 @contextlib.contextmanager
 def emulating(*flags: str) -> Iterator[Emulator]:
@@ -131,6 +136,13 @@ class Project:
 @contextlib.contextmanager
 def project(rows: int) -> Iterator[Project]:
     """Make a project with so many rows of short, different texts; the same ones every time."""
+    with filled(texts(rows)) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def filled(rows: Iterable[tuple[str, str]]) -> Iterator[Project]:
+    """Make a project with these rows of ids and texts."""
     with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
         folder = Path(name)
         for part in ("jobs", "schemas", "state"):
@@ -140,8 +152,8 @@ def project(rows: int) -> Iterator[Project]:
         with (folder / "rows.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["id", "text"])
-            table.writerows(texts(rows))
-        yield Project(folder, rows)
+            count = sum(1 for row in rows if table.writerow(row))
+        yield Project(folder, count)
 
 
 def texts(rows: int) -> Iterator[tuple[str, str]]:
@@ -186,6 +198,12 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
         )
         for line in [head, *lines]
     )
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format lines as a Markdown table; the first column is flush left, the others right."""
+    rules = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rules, *lines])
 
 
 def echo() -> str:
