@@ -54,10 +54,10 @@ class Found:
         return Traffic(self.arrivals, self.scenario.limit, by_tokens=self.scenario.by_tokens)
 
 
-def server_flags(scenario: Scenario, log: Path) -> list[str]:
-    """Return how the emulator enforces the scenario's limit."""
+def paced(quota: str, limit: int, log: Path) -> list[str]:
+    """Return the emulator's flags for a limit, the usual pace and a log."""
     pace = [flag for name, value in PACE.items() for flag in (f"--{name}", str(value))]
-    return ["--tier", "paid", f"--{scenario.quota}", str(scenario.limit), *pace, "--log", str(log)]
+    return ["--tier", "paid", f"--{quota}", str(limit), *pace, "--log", str(log)]
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def perform(scenario: Scenario, minutes: float, flags: Sequence[str], log: Path)
     rows = list(scenario.rows(minutes))
     told = [f"--{scenario.quota}", str(scenario.told), *flags]
     with contextlib.ExitStack() as stack:
-        emulator = stack.enter_context(emulating(*server_flags(scenario, log)))
+        emulator = stack.enter_context(emulating(*paced(scenario.quota, scenario.limit, log)))
         parts = [rows[n :: scenario.runs] for n in range(scenario.runs)]
         projects = [stack.enter_context(filled(part)) for part in parts]
         env = environment(projects[0].folder)  # runs of one project share its state folder
