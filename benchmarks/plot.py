@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import chain
 
-WIDTH, LEFT, RIGHT, TOP = 860, 58, 20, 66
+WIDTH, LEFT, RIGHT, TOP = 860, 58, 20, 84
 PANEL, GAP, BOTTOM = 78, 40, 52
 HIGHEST = 2.5  # times the limit; what is higher is cut and labelled
 ADMITTED, REFUSED, LIMIT, INK, FAINT = "#2563eb", "#dc2626", "#111827", "#374151", "#e5e7eb"
@@ -65,12 +65,12 @@ def draw(lines: Sequence[Line], limit: int, step: float, title: str) -> str:
 def _head(title: str, limit: int, step: float) -> Iterator[str]:
     yield _text(LEFT, 22, title, size=15, weight=600)
     places = [(ADMITTED, "admitted"), (REFUSED, "answered with 429"), (LIMIT, f"limit, {limit:,} a minute")]
-    x: float = WIDTH - RIGHT - 340
+    x: float = WIDTH - RIGHT - 385
     for colour, label in places:
         dash = ' stroke-dasharray="5 4"' if colour == LIMIT else ""
         yield f'<path d="M{x} 38h18" stroke="{colour}" stroke-width="2"{dash}/>'
         yield _text(x + 23, 42, label)
-        x += 40 + 6.2 * len(label)
+        x += 40 + 6.6 * len(label)
     yield _text(LEFT, 42, f"requests per minute, in steps of {step:g} s")
 
 

@@ -42,7 +42,16 @@ ABL = {
     "async-batch-llm, tuned": "tuned",
 }
 STEP_S = 10.0
-HEAD = ["way", "seconds", "rows answered", "429s", "most in 60 s", "limit used from 10 s", "exit code"]
+HEAD = [
+    "way",
+    "seconds",
+    "rows answered",
+    "429s",
+    "most in 60 s",
+    "limit used",
+    "limit used from 10 s",
+    "exit code",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +91,13 @@ def line(result: Result) -> list[str]:
     """Return a way's line of the table."""
     traffic = result.traffic
     refused, share = traffic.refused()
-    used = traffic.used(10)
     return [
         result.way,
         f"{result.took.seconds:.0f}",
         f"{result.answered:,} of {result.rows:,}",
         f"{refused:,} ({share:.1%})",
         f"{traffic.most():,}",
-        "–" if used is None else f"{used:.1%}",
+        *("–" if used is None else f"{used:.1%}" for used in (traffic.used(0), traffic.used(10))),
         str(result.took.code),
     ]
 
