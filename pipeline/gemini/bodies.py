@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 LONGEST = 500
+
+_LENIENT = json.JSONDecoder(strict=False)  # `json.loads` would make a new one for each reply
 _LONGEST_WAIT_S = 7 * 86_400.0
 
 _PER_UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -69,7 +71,7 @@ def fault(body: str) -> Fault:
 def loaded(body: str) -> object:
     """Parse JSON, with line breaks in strings allowed; None where it is not JSON."""
     try:
-        return json.loads(body, strict=False)
+        return _LENIENT.decode(body)
     except (ValueError, RecursionError):  # also integers of too many digits, and too deep nesting
         return None
 
