@@ -38,6 +38,7 @@ tier = "1"
 rpm = 100000000
 tpm = 2000000000
 rpd = 1000000000
+spend_10min_usd = 1000000.0
 [output]
 path = "out/bench.parquet"
 """

@@ -181,6 +181,8 @@ class _Bucket:
         self._owed = 0.0
         self._used = 0.0
         self._runs = 1
+        self._fresh = True
+        self._slice = 0.0
         self._set(pace(allowed))
 
     async def take(self, amount: Amount) -> None:
