@@ -554,3 +554,11 @@ def test_half_of_the_limits_of_an_unknown_tier_is_refused() -> None:
     """Without tokens per minute nothing would hold the run back."""
     with pytest.raises(JobError, match="in tier `2` are not known"):
         job_limits(LimitsSection(tier="2", rpm=10), job_model(model_of(), TODAY))
+
+
+def test_vertex_has_no_tiers() -> None:
+    """There the system's cap holds and no spend limit, unless the job gives numbers."""
+    model = job_model(model_of(), TODAY)
+    found = job_limits(LimitsSection(tier="3"), model, vertex=True)
+    assert (found.rpm, found.tpm, found.rpd, found.spend_10min_usd) == (30_000, None, None, None)
+    assert job_limits(LimitsSection(tpm=2_000_000), model, vertex=True).tpm == 2_000_000

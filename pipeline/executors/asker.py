@@ -169,15 +169,19 @@ class Asker:
     def _charge(self, attempt: _Attempt, answer: Reply | Failure, *, paid: bool) -> None:
         """Add to what the row took; an answer that another row paid for costs nothing again."""
         spent = attempt.spent
-        if isinstance(answer, Reply):
-            attempt.replies += 1
-            attempt.thoughts = answer.usage.thoughts
-            spent = replace(spent, model=answer.model, source=answer.source if paid else "cache")
-            if paid:
-                latency = round(answer.seconds * 1000)
-                cost = spent.cost_usd + self._question.price(answer)
-                spent = replace(spent, usage=spent.usage + answer.usage, cost_usd=cost, latency_ms=latency)
-        attempt.spent = replace(spent, attempts=spent.attempts + paid)
+        if isinstance(answer, Failure):
+            attempt.spent = replace(spent, attempts=spent.attempts + paid)
+            return
+        attempt.replies += 1
+        attempt.thoughts = answer.usage.thoughts
+        attempt.spent = Spent(
+            usage=spent.usage + answer.usage if paid else spent.usage,
+            cost_usd=spent.cost_usd + self._question.price(answer) if paid else spent.cost_usd,
+            model=answer.model,
+            attempts=spent.attempts + paid,
+            latency_ms=round(answer.seconds * 1000) if paid else spent.latency_ms,
+            source=answer.source if paid else "cache",
+        )
 
     def _judged(self, answer: Reply | Failure) -> BaseModel | Failure:
         if isinstance(answer, Failure):

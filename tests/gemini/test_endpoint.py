@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.gemini.endpoint import Endpoint, endpoint
+from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex
 
 VERTEX = {"GOOGLE_GENAI_USE_VERTEXAI": "true", "GOOGLE_CLOUD_PROJECT": "mill-1"}
 
@@ -52,6 +52,19 @@ def test_scope_tells_keys_and_addresses_apart() -> None:
     elsewhere = endpoint({"GEMINI_API_KEY": "one"}, base_url="http://localhost:80")
     assert one.scope() == same.scope()
     assert len({one.scope(), other.scope(), elsewhere.scope()}) == 3
+
+
+def test_keys_of_one_project_share_limits_where_it_is_named() -> None:
+    """The name that the user gives stands in the place of the key."""
+    one = endpoint({"GEMINI_API_KEY": "one"}, base_url=None)
+    other = endpoint({"GEMINI_API_KEY": "other"}, base_url=None)
+    assert one.scope("mill") == other.scope("mill") != one.scope("another") != one.scope()
+
+
+@pytest.mark.parametrize(("value", "vertex"), [("true", True), ("1", True), ("false", False), ("", False)])
+def test_the_environment_says_whether_it_is_vertex(value: str, *, vertex: bool) -> None:
+    """Without a key or a project being looked for."""
+    assert is_vertex({"GOOGLE_GENAI_USE_VERTEXAI": value}) is vertex
 
 
 def test_vertex_takes_the_project_and_no_key() -> None:
