@@ -78,7 +78,6 @@ class Journal:
         if not self._kept:
             return
         self._kept = False
-        self._since = 0
         try:
             os.fdatasync(self._log)
         except OSError as exc:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cache import FAILURE, REPLY, Entry, Journal
+from pipeline.cache import FAILURE, OFTEN, REPLY, Entry, Journal
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, FailureKind, Reply, Usage
 
@@ -57,6 +57,17 @@ def test_the_log_stays_small_and_nothing_is_lost(tmp_path: Path) -> None:
             journal.checkpoint()
         assert Path(f"{path}-wal").stat().st_size < 2_000_000
         assert all(journal.find(bytes([turn, 7]) + bytes(14), b"k" * 16) for turn in range(40))
+
+
+def test_many_replies_are_moved_without_a_part(tmp_path: Path) -> None:
+    """Between two parts the log does not hold more than some thousand replies either."""
+    path = tmp_path / "replies.sqlite"
+    with closing(Journal(path)) as journal:
+        for n in range(5 * OFTEN):
+            journal.keep(n.to_bytes(16, "little"), b"k" * 16, REPLIED)
+            if n % 250 == 249:
+                journal.sync()
+        assert Path(f"{path}-wal").stat().st_size < 30_000_000
 
 
 def test_sigkill_loses_no_reply(tmp_path: Path) -> None:
