@@ -95,6 +95,17 @@ class Limiter:
                     await self._changed.wait()
                 self._changed = None
 
+    def admit_now(self, amount: Amount) -> Admission | None:
+        """Admit a request at once where nobody is in line and nothing has to be waited for; else None."""
+        if self._turn.locked() or self._held() or not all(one.has(amount) for one in self._buckets):
+            return None
+        found = self._room(amount)
+        if isinstance(found, Full):
+            return None
+        for bucket in self._buckets:
+            bucket.owe(amount)
+        return found
+
     def end(self, admission: Admission, counted: Amount) -> None:
         """Say that a request has come back, and put what the API counted in the place of the estimate."""
         self.in_flight -= 1
@@ -202,8 +213,12 @@ class _Bucket:
             due -= part
         self._owed += due
 
+    def has(self, amount: Amount) -> bool:
+        """Tell whether so much has been waited for already."""
+        return self._owed + amount.of(self._allowed.dimension) <= 0
+
     def owe(self, more: Amount) -> None:
-        """Correct the pace with the next request."""
+        """Correct the pace: the next request pays."""
         owed = self._owed + more.of(self._allowed.dimension)
         self._owed = max(owed, -self._limiter.max_rate)
 

@@ -168,3 +168,27 @@ async def test_two_runs_share_the_rate(tmp_path: Path) -> None:
                     group.start_soon(ask, place, Limiter(Limits(rpm=600), ledger, cap=1_000))
     assert sum(left) <= 2 * 15 + 4
     assert min(left) >= 10
+
+
+@pytest.mark.anyio
+async def test_what_was_waited_for_is_there_at_once() -> None:
+    """At a high rate the next requests need not wait, until what was waited for is used up."""
+    one = limiter(Limits(rpm=60_000))  # 20 in a fiftieth of a second
+    assert one.admit_now(Amount(1)) is None
+    await admitted(one)
+    at_once = 0
+    while one.admit_now(Amount(1)) is not None:
+        at_once += 1
+    assert 17 <= at_once <= 19
+
+
+@pytest.mark.anyio
+async def test_nobody_overtakes_the_line() -> None:
+    """While one waits for its turn, another is not admitted at once."""
+    one = limiter(Limits(rpm=60_000))
+    await admitted(one)
+    one.pause(0.1)
+    async with anyio.create_task_group() as group:
+        group.start_soon(admitted, one)
+        await anyio.lowlevel.checkpoint()
+        assert one.admit_now(Amount(1)) is None

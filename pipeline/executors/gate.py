@@ -140,11 +140,7 @@ class Gate:
         if limit is not None and (tokens := self._costing.tokens.tokens(text)) > limit:
             said = f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm)"
             return Failure(FailureKind.TOO_LONG, said)
-        probe, admission = not self._open, None
-        with self._halt.waiting():
-            admission = await self.limiter.admit(
-                lambda: self._costing.amount(text), lambda: probe or self._open
-            )
+        admission = await self._admitted(text)
         if not isinstance(admission, Admission):
             return admission
         counted = admission.amount
@@ -155,6 +151,15 @@ class Gate:
         finally:
             self.limiter.end(admission, counted)
         return answer
+
+    async def _admitted(self, text: str) -> Admission | Full | None:
+        now = self.limiter.admit_now(self._costing.amount(text))
+        if now is not None:
+            return now
+        probe = not self._open
+        with self._halt.waiting():
+            return await self.limiter.admit(lambda: self._costing.amount(text), lambda: probe or self._open)
+        return None  # the run is stopped
 
     def _heed(self, answer: Reply | Failure, text: str, admission: Admission) -> Amount:
         """Learn from an answer; return what the request counted."""
