@@ -85,7 +85,7 @@ def _words(run: Watched) -> list[str]:
         f"{tally.tokens_per_minute(now):,.0f}{_of(limits.tpm)} input tokens/min",
         f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out",
         f"${tally.cost_usd:,.4f}",
-        _left(tally.seconds_left(now, limits, run.gate.today())),
+        _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
     ]
     if run.halt.pulled.is_set():
         words[-1] = "stopping: what is in flight may end within 5 s, Ctrl-C again drops it"
@@ -99,13 +99,13 @@ def _words(run: Watched) -> list[str]:
 def _waiting(gate: Gate) -> str:
     """Say what the whole run waits for, and for how long; empty when it does not."""
     pause = span(gate.limiter.paused_for)
-    if gate.parked_until is not None:
-        reset = gate.parked_until.astimezone()
+    if gate.day.parked_until is not None:
+        reset = gate.day.parked_until.astimezone()
         to_go = span(max(0.0, reset.timestamp() - time.time()))
         return f"today's quota is used up, waiting for its reset at {reset:%a %d %b %H:%M %Z}, {to_go} to go"
     if gate.limiter.paused_for <= 1:
         return ""
-    if gate.doubted:
+    if gate.day.doubted:
         return f"the API says that today's quota is used up, asking once more in {pause}"
     if gate.down_since is not None:
         return f"the API does not answer, next attempt in {pause}"

@@ -17,7 +17,8 @@ from pipeline.cache import Journal
 from pipeline.errors import Exit, RowmillError
 from pipeline.executors.asker import Asker, Question
 from pipeline.executors.crew import Crew
-from pipeline.executors.gate import Costing, Gate
+from pipeline.executors.day import Day
+from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.online import Pending, Sink, execute
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
@@ -36,7 +37,7 @@ from pipeline.report import RunReport, Stop
 from pipeline.retry import HINTS, OUTAGE, TABLE, Act
 from pipeline.source import Survey
 from pipeline.store import begin_round, changes, end_round, owned
-from pipeline.tokens import CostEstimate, TokenEstimate
+from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally, cost_usd
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
@@ -202,7 +203,8 @@ async def _ask(work: _Work, watch: Watch) -> Halt:
         paced=not service.endpoint.vertex or (told.rpm or told.tpm) is not None,
         margin=told.margin,
     )
-    gate = Gate(limiter, service.ledger, halt, crew, costing=_costing(work), wait=service.wait)
+    day = Day(limiter, service.ledger, halt, wait=service.wait)
+    gate = Gate(limiter, day, halt, crew, costing=_costing(work))
     opened = open_client(
         service.endpoint, _generation(plan), timeout_s=checked.loaded.job.model.timeout, connections=cap
     )

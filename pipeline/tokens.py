@@ -5,11 +5,12 @@ else is sent. The weights start at rules of thumb and are fitted, by least squar
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.flow import Usage
+from pipeline.flow import Reply, Usage
 from pipeline.models import Price
 from pipeline.quota import NANO, Amount
 
@@ -87,6 +88,24 @@ class CostEstimate:
     def learn(self, usage: Usage) -> None:
         """Take in what an answer was long."""
         self.output += (usage.output + usage.thoughts - self.output) / 20
+
+
+@dataclass(frozen=True, slots=True)
+class Costing:
+    """What requests will count and what replies did: `usd` is the cost of a reply."""
+
+    tokens: TokenEstimate
+    cost: CostEstimate
+    usd: Callable[[Reply], float]
+
+    def amount(self, text: str) -> Amount:
+        """Return what is reserved for a request with `text`."""
+        return self.cost.amount(self.tokens.most(text))
+
+    def learn(self, text: str, reply: Reply) -> None:
+        """Take in what a request with `text` did count."""
+        self.tokens.learn(text, reply.usage.prompt)
+        self.cost.learn(reply.usage)
 
 
 def _scripts(text: str) -> tuple[int, int, int]:

@@ -9,14 +9,15 @@ import anyio
 import pytest
 
 from pipeline.executors.crew import Crew
-from pipeline.executors.gate import Costing, Gate
+from pipeline.executors.day import Day
+from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Reply, Usage
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.quota import day_reset, pacific_day
-from pipeline.tokens import CostEstimate, TokenEstimate
+from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 
 NOON = 1_795_464_000.0  # 2026-11-23 12:00 in California
 REPLY = Reply("{}", "STOP", "", Usage(10, 0, 0, 5, 15), "m", "standard", 0.01, "api")
@@ -56,7 +57,9 @@ def gate(
     ledger = ledger or Ledger(None, "test")
     limiter = Limiter(limits or Limits(), ledger, cap=100, wall=clock)
     costing = Costing(TokenEstimate(""), CostEstimate(None), lambda _reply: 0.0)
-    return Gate(limiter, ledger, Halt(), Crew(100), costing=costing, clock=clock, wait=wait)
+    halt = Halt()
+    day = Day(limiter, ledger, halt, clock=clock, wait=wait)
+    return Gate(limiter, day, halt, Crew(100), costing=costing)
 
 
 async def calls(one: Gate, send: Callable[[], Awaitable[Reply | Failure]], number: int) -> list[object]:
@@ -173,9 +176,9 @@ async def test_a_pulled_halt_ends_the_wait_for_the_reset() -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(one.call, Api([]).send, "second")
         with anyio.fail_after(5):
-            while one.parked_until is None:  # noqa: ASYNC110 - it tells nobody
+            while one.day.parked_until is None:  # noqa: ASYNC110 - it tells nobody
                 await anyio.sleep(0.01)
-            assert one.parked_until.date() == date(2026, 11, 24)
+            assert one.day.parked_until.date() == date(2026, 11, 24)
             one._halt.pull(None)
 
 
