@@ -17,7 +17,7 @@ from pipeline.models import Limits
 PACIFIC = ZoneInfo("America/Los_Angeles")
 MINUTE = 60.0  # seconds over which RPM and TPM are counted
 TEN_MINUTES = 600.0  # seconds over which the spend limit of a tier is counted
-EASE = 0.998  # the pace is that much slower than a window allows: then hardly a request waits for room in it
+EASE = 0.999  # the pace is that much slower than a window allows: then hardly a request waits for room in it
 BURST = 1 / 60  # of a limit: what a second holds may leave at once, to make up for waits at another limit
 NANO = 10**9  # nanodollars in a dollar
 

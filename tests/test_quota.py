@@ -50,9 +50,9 @@ def test_all_limits_of_a_window_are_held() -> None:
     """Requests, tokens and money, each over its span and the margin."""
     found = list(allowances(Limits(rpm=15, tpm=250_000, rpd=500, spend_10min_usd=10.0), MARGIN))
     assert [(one.dimension, one.limit, round(one.span, 2)) for one in found] == [
-        ("requests", 15, 60.15),
-        ("tokens", 250_000, 60.15),
-        ("nano_usd", 10_000_000_000, 601.5),
+        ("requests", 15, 60.24),
+        ("tokens", 250_000, 60.24),
+        ("nano_usd", 10_000_000_000, 602.4),
     ]
 
 
