@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -26,7 +26,8 @@ from pipeline.flow import Outcome, Row, Spent
 PART_ROWS = 5_000
 PART_SECONDS = 60.0
 SYNC_SECONDS = 0.1
-BUFFER = 256  # rows read ahead, and outcomes not yet taken
+AHEAD = 256  # rows read ahead
+BEHIND = 1_024  # outcomes not yet taken: what comes while a part is written
 DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the run is stopped
 
 
@@ -51,6 +52,7 @@ class Sink:
     sync: Callable[[], None]
 
 
+Item = TypeVar("Item")
 Rows: TypeAlias = MemoryObjectReceiveStream[Pending]
 Ended: TypeAlias = MemoryObjectSendStream[Outcome]
 
@@ -63,8 +65,8 @@ async def execute(
     All outcomes are in parts when it returns. An exception in one task stops all of them; replies that
     had arrived are in the journal then.
     """
-    rows_in, rows_out = anyio.create_memory_object_stream[Pending](BUFFER)
-    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](BUFFER)
+    rows_in, rows_out = anyio.create_memory_object_stream[Pending](AHEAD)
+    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](BEHIND)
     pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
         around.start_soon(_stop_on_signal, halt, pool)
@@ -93,14 +95,24 @@ async def _feed(batches: Iterator[list[Pending]], rows: MemoryObjectSendStream[P
 
 async def _work(rows: Rows, ended: Ended, asker: Asker, crew: Crew) -> None:
     async with rows, ended:
-        async for pending in rows:
-            outcome = await asker.outcome(pending.row, pending.turn)
-            if outcome is None:  # the run is stopped
-                break
-            if pending.earlier is not None:
-                outcome = replace(outcome, earlier=pending.earlier)
-            await ended.send(outcome)
+        with suppress(anyio.EndOfStream):
+            while True:
+                pending = await _next(rows)
+                outcome = await asker.outcome(pending.row, pending.turn)
+                if outcome is None:  # the run is stopped
+                    break
+                if pending.earlier is not None:
+                    outcome = replace(outcome, earlier=pending.earlier)
+                await ended.send(outcome)  # lets others run, also where the journal knew the answer
     crew.end()
+
+
+async def _next(stream: MemoryObjectReceiveStream[Item]) -> Item:
+    """Return what comes next; what is there already without a turn of the event loop, which costs more."""
+    try:
+        return stream.receive_nowait()
+    except anyio.WouldBlock:
+        return await stream.receive()
 
 
 async def _write(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> None:
@@ -122,7 +134,7 @@ async def _gather(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> list
 
 
 async def _receive(ended: MemoryObjectReceiveStream[Outcome], sink: Sink, batch: list[Outcome]) -> None:
-    outcome = await ended.receive()
+    outcome = await _next(ended)
     batch.append(outcome)
     sink.ended(outcome)
 
