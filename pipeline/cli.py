@@ -170,6 +170,7 @@ def schema(**options: object) -> None:
 @click.option("--rpm", type=click.IntRange(min=0), help="Requests per minute.")
 @click.option("--tpm", type=click.IntRange(min=0), help="Input tokens per minute.")
 @click.option("--rpd", type=click.IntRange(min=0), help="Requests per day (Pacific time).")
+@click.option("--capacity", type=click.IntRange(min=0), help="Requests in flight; a bare 429 above it.")
 @click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds until an answer.")
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Up to so many seconds more.")
 @click.option("--log", metavar="FILE", help="Write time, status and tokens of each request.")

@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--rpm", type=int, help="requests per minute")
     options.add_argument("--tpm", type=int, help="input tokens per minute")
     options.add_argument("--rpd", type=int, help="requests per Pacific day")
+    options.add_argument("--capacity", type=int, help="requests in flight; above it, 429 without details")
     options.add_argument("--tier", choices=["free", "paid"], default="free", help="how quotas are named")
     options.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
     options.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rpm=said.rpm,
             tpm=said.tpm,
             rpd=said.rpd,
+            capacity=said.capacity,
             tier=said.tier,
             latency=said.latency,
             jitter=said.jitter,

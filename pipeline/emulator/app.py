@@ -96,13 +96,20 @@ class App:
         return Answer(200, to_json({"totalTokens": tokens, "promptTokensDetails": details}))
 
     async def _generate(self, where: Route, content: bytes, scope: Scope, wire: tuple[Receive, Send]) -> None:
-        receive, send = wire
         try:
             admitted = self._gate.admit(where, scope["headers"], content)
         except Refused as refused:
             self._counts.sent(refused.answer.status)
-            await _send(send, refused.answer)
+            await _send(wire[1], refused.answer)
             return
+        try:
+            await self._fly(where, admitted, scope, wire)
+        finally:
+            self._gate.leave()
+
+    async def _fly(self, where: Route, admitted: Admitted, scope: Scope, wire: tuple[Receive, Send]) -> None:
+        """Answer what was admitted, and act out its fault."""
+        receive, send = wire
         fault = admitted.fault
         kind = "" if fault is None else fault.kind
         if kind in ("hang", "reset"):

@@ -35,6 +35,7 @@ class Gate:
     def __init__(self, settings: Settings, clock: Clock, wall: Clock, log: Log) -> None:
         self._settings, self._clock, self._wall, self._log = settings, clock, wall, log
         self._script = Script(settings.faults)
+        self._in_flight = 0
         self.restart()
 
     def change(self, settings: Settings) -> None:
@@ -46,7 +47,7 @@ class Gate:
         self._settings = settings
 
     def restart(self) -> None:
-        """Forget what quotas and script have counted."""
+        """Forget what quotas and script have counted; what is in flight stays so."""
         told = self._settings
         self._ledgers = {model: Ledger(told.rpm, told.tpm, told.rpd) for model in told.models}
         self._script.restart()
@@ -58,7 +59,10 @@ class Gate:
         return read_call(content, counting=True).tokens
 
     def admit(self, where: Route, headers: Headers, content: bytes) -> Admitted:
-        """Admit a generateContent request: faults come before quotas, a refusal by a quota uses up none."""
+        """Admit a generateContent request, which is in flight until `leave`.
+
+        Faults come before quotas, a refusal by a quota or for want of capacity uses up none.
+        """
         now, tokens = self._clock(), 0
         try:
             key = self._key(where, headers)
@@ -69,7 +73,12 @@ class Gate:
             self._log.write(now, refused.answer.status, tokens)
             raise
         self._log.write(now, 200, tokens)
+        self._in_flight += 1
         return admitted
+
+    def leave(self) -> None:
+        """Take an admitted request out of flight."""
+        self._in_flight -= 1
 
     def _judge(self, now: float, where: Route, key: str, call: Call) -> Admitted:
         generation, config = read_generation(call.config, where.model)
@@ -106,6 +115,8 @@ class Gate:
         return self._script.pick(self._ordinal, call.prompt) if self._script else None
 
     def _charge(self, now: float, where: Route, call: Call) -> None:
+        if self._settings.capacity is not None and self._in_flight >= self._settings.capacity:
+            raise Refused(bodies.exhausted(bodies.VERTEX_EXHAUSTED))
         broken = self._ledgers[where.model].admit(now, self._wall(), call.tokens)
         if broken and where.cloud:  # the cloud names no quota
             raise Refused(bodies.exhausted(bodies.VERTEX_EXHAUSTED))

@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from pipeline.emulator import Settings
-from tests.emulator.conftest import LABELS, MODEL, PATH, Desk, asking, live
+from pipeline.emulator.bodies import VERTEX_EXHAUSTED
+from tests.emulator.conftest import LABELS, MODEL, PATH, Desk, Got, asking, live
 
 pytestmark = pytest.mark.anyio
 CLOUD = f"/v1beta1/projects/p/locations/global/publishers/google/models/{MODEL}:generateContent"
@@ -144,6 +145,41 @@ async def test_failed_requests_use_up_quota_and_refused_ones_do_not(fault: str, 
     assert statuses.count(200) == left
 
 
+@pytest.mark.parametrize(("path", "header"), [(PATH, "x-goog-api-key"), (CLOUD, "authorization")])
+async def test_above_its_capacity_it_refuses_without_a_reason(path: str, header: str) -> None:
+    """Of three at once two are answered; the third is refused before they are, and holds no place itself."""
+    desk, got = Desk(Settings(capacity=2, latency=0.1, rpm=3)), list[Got]()
+
+    async def ask() -> None:
+        got.append(await desk.ask(path=path, key="Bearer t", header=header))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(ask)
+    assert [one.status for one in got] == [429, 200, 200]
+    assert got[0].json["error"].keys() == {"code", "message", "status"}
+    assert got[0].message == VERTEX_EXHAUSTED
+    await ask()  # the refused one has used up no quota either
+    assert got[-1].status == 200
+
+
+async def test_capacity_changes_while_it_runs() -> None:
+    """None in flight are allowed, then any number."""
+    desk, statuses = Desk(Settings()), []
+    for capacity in (0, None):
+        await desk.ask({"capacity": capacity}, path="/emulator/settings")
+        statuses.append((await desk.ask()).status)
+    assert statuses == [429, 200]
+
+
+async def test_a_broken_answer_gives_its_place_back() -> None:
+    """What ends in a fault is not in flight any more."""
+    desk = Desk(Settings(capacity=1, faults=("reset@1", "503@2")))
+    with pytest.raises(ConnectionResetError):
+        await desk.ask()
+    assert [(await desk.ask()).status for _ in range(2)] == [503, 200]
+
+
 async def test_a_body_that_is_refused_uses_up_no_quota() -> None:
     """It never came to the model."""
     desk = Desk(Settings(rpm=1))
@@ -206,7 +242,8 @@ async def test_pace_changes_while_it_runs() -> None:
     """The next request has the new latency; what is not named stays."""
     desk = Desk(Settings(latency=600, jitter=0.0, rpm=9))
     got = await desk.ask({"latency": 0}, path="/emulator/settings")
-    assert got.json == {"latency": 0, "jitter": 0.0, "faults": [], "rpm": 9, "tpm": None, "rpd": None}
+    quotas = {"rpm": 9, "tpm": None, "rpd": None, "capacity": None}
+    assert got.json == {"latency": 0, "jitter": 0.0, "faults": [], **quotas}
     with anyio.fail_after(5):
         assert (await desk.ask()).status == 200
 
@@ -240,6 +277,7 @@ async def test_faults_come_and_go() -> None:
         ({"rpm": 1.5}, "`rpm` is 1.5, not an integer"),
         ({"tpm": True}, "`tpm` is True, not an integer"),
         ({"rpd": -1}, "`rpd` is -1, not a number from 0"),
+        ({"capacity": 0.5}, "`capacity` is 0.5, not an integer"),
         ({"latency": "6"}, "`latency` is '6', not a number"),
         ({"latency": None}, "`latency` is None, not a number"),
         ({"jitter": 1e999}, "`jitter` is inf, not a number from 0"),
