@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import settings
 
+from benchmarks.account import private_key as make_private_key
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
@@ -142,3 +143,9 @@ def project(tmp_path: Path) -> Project:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
     return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def private_key() -> str:
+    """Return the key of a service account that exists nowhere."""
+    return make_private_key()

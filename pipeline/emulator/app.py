@@ -30,6 +30,8 @@ CONNECTION = "connection"
 _PAUSE = 5.0  # seconds of `slow` and `trickle` where their spec does not say
 _PIECES = 10  # a trickled body comes in this many
 _MARKS = [(b"x-gemini-service-tier", b"standard"), (b"x-rowmill-emulator", b"1")]
+_GRANT = Answer(200, to_json({"access_token": "no-token", "expires_in": 3600, "token_type": "Bearer"}))
+"""What Google's token endpoint says to any account; the gate takes the token on the cloud path."""
 _NO_PAGE = bodies.page(404, "Error 404 (Not Found)!!1")
 
 
@@ -76,6 +78,8 @@ class App:
             return Answer(200, b"{}")
         if (method, path) == ("POST", "/emulator/settings"):
             return self._change(content)
+        if (method, path) == ("POST", "/token"):
+            return _GRANT
         return _NO_PAGE
 
     def _change(self, content: bytes) -> Answer:

@@ -180,6 +180,15 @@ async def test_a_broken_answer_gives_its_place_back() -> None:
     assert [(await desk.ask()).status for _ in range(2)] == [503, 200]
 
 
+async def test_the_token_that_it_grants_opens_the_cloud_path() -> None:
+    """Any account gets one, so that the SDK can ask as on Vertex AI."""
+    desk = Desk(Settings())
+    granted = (await desk.ask(b"grant_type=any", path="/token", key=None)).json
+    token = f"{granted['token_type']} {granted['access_token']}"
+    assert granted["expires_in"] == 3600
+    assert (await desk.ask(path=CLOUD, key=token, header="authorization")).status == 200
+
+
 async def test_a_body_that_is_refused_uses_up_no_quota() -> None:
     """It never came to the model."""
     desk = Desk(Settings(rpm=1))

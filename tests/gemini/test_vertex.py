@@ -7,9 +7,8 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
+from benchmarks.account import write_account
 from pipeline.errors import RefusedError
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.endpoint import Endpoint
@@ -28,29 +27,11 @@ QUESTION = Request(id=bytes(16), text="Is this a question?", max_output_tokens=9
 GRANTED = json.dumps({"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"})
 
 
-@pytest.fixture(scope="module")
-def private_key() -> str:
-    """Make the key of a service account that exists nowhere."""
-    made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return made.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-
-
 @pytest.fixture
 def account(server: Server, private_key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put credentials into a file, as a user has them."""
-    account = {
-        "type": "service_account",
-        "project_id": "some-other-project",
-        "private_key_id": "1",
-        "private_key": private_key,
-        "client_email": "rows@example.invalid",
-        "client_id": "1",
-        "token_uri": f"{server.url}/token",
-    }
-    (tmp_path / "account.json").write_text(json.dumps(account))
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+    written = write_account(tmp_path, server.url, private_key)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(written))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
