@@ -1,10 +1,16 @@
 """How many requests may be in flight, by what the service answers. Takes `now`, never reads a clock.
 
 Slow start, additive increase, multiplicative decrease. Where a rate is known, it alone decides how many are
-in flight (rate × latency), until the service says that it is overloaded: 503, 504, a 429 without any detail,
-no connection. Then the number is cut by half of the share of requests that met this, once in a round trip, as
-in data-centre TCP (RFC 8257); it grows again by one a round trip, and doubles once the trouble is over. When
-a whole round trip failed, everything is held back.
+in flight (rate × latency), until the service objects. Then the number is cut once in a round trip, grows
+again by one a round trip, and doubles once the trouble is over. How deep the cut is depends on what was met:
+
+- A 429 without any detail says that too many of *ours* are in flight. The cut is half of the share that met
+  it, as in data-centre TCP (RFC 8257). It comes back at once, far sooner than an answer; so its place stays
+  taken until the round ends, or the same place would be refused again and again, and the share be no
+  measure of what is too many. Nothing grows in such a round.
+- 503, 504 and no connection cut by half of their share, too.
+
+When a whole round trip failed, everything is held back.
 """
 
 from dataclasses import dataclass
@@ -22,8 +28,13 @@ class _Round:
 
     began: float
     good: int = 0
-    bad: int = 0
-    most: int = 0
+    exhausted: int = 0
+    overloaded: int = 0
+    most: int = 0  # in flight at once, and places that are still taken
+
+    @property
+    def bad(self) -> int:
+        return self.exhausted + self.overloaded
 
 
 class Congestion:
@@ -41,27 +52,39 @@ class Congestion:
 
     def sent(self, in_flight: int) -> None:
         """Take note of a request that left; `in_flight` includes it."""
-        self._round.most = max(self._round.most, in_flight)
+        self._round.most = max(self._round.most, in_flight + self._round.exhausted)
+
+    @property
+    def room(self) -> int:
+        """How many may be in flight now: at least one, and none in a place that was refused in this round."""
+        return max(1, int(self.limit) - self._round.exhausted)
 
     def answered(self, seconds: float, now: float) -> None:
-        """Take in a sign that the service works: any answer but those of `overloaded`."""
+        """Take in a sign that the service works: an answer to a request that took so many seconds."""
         self._trip += (seconds - self._trip) / 10
         self._round.good += 1
         self._failed_rounds = 0
         self.held_until = 0.0
-        if self._round.most >= 0.8 * int(self.limit):  # otherwise nobody knows whether more would do
+        used = self._round.most >= 0.8 * int(self.limit)  # otherwise nobody knows whether more would do
+        if used and not self._round.exhausted:
             doubling = self.limit < self._threshold or now - self._trouble > CALM
             step = 1.0 if doubling and not self._round.bad else 1.0 / self.limit
             self.limit = min(self._cap, self.limit + step)
         self._close(now)
 
+    def exhausted(self, now: float) -> None:
+        """Take in a sign that too many of our requests are in flight."""
+        self._trouble = now
+        if now >= self.held_until:  # otherwise it left before the hold
+            self._round.exhausted += 1
+            self._close(now)
+
     def overloaded(self, now: float) -> None:
         """Take in a sign that the service is overloaded or gone."""
         self._trouble = now
-        if now < self.held_until:
-            return  # it left before the hold
-        self._round.bad += 1
-        self._close(now)
+        if now >= self.held_until:
+            self._round.overloaded += 1
+            self._close(now)
 
     def _close(self, now: float) -> None:
         """At the end of a round trip, cut the limit by what was met in it."""
@@ -71,8 +94,9 @@ class Congestion:
         self._round = _Round(now)
         if not done.bad:
             return
-        share = done.bad / (done.good + done.bad)
-        self.limit = max(1.0, min(self.limit, float(max(1, done.most))) * (1 - share / 2))
+        every = done.good + done.bad
+        kept = 1 - done.bad / every / 2
+        self.limit = max(1.0, min(self.limit, float(max(1, done.most))) * kept)
         self._threshold = self.limit
         if not done.good and (done.bad >= FEWEST_FAILED or self._failed_rounds or self.limit < 2):
             self.limit = 1.0

@@ -140,7 +140,7 @@ class Limiter:
 
     def _held(self) -> float:
         """Return how long nothing may leave; for an end of a request it is cut short."""
-        if self.in_flight >= max(1, int(self.congestion.limit)):
+        if self.in_flight >= self.congestion.room:
             return POLL_SECONDS
         return self.paused_for
 

@@ -2,6 +2,8 @@
 
 from collections import deque
 
+import pytest
+
 from pipeline.congestion import CALM, FIRST, Congestion
 
 
@@ -22,6 +24,24 @@ def steady(one: Congestion, seconds: float, now: float, *, trip: float = 0.3, fa
     return now
 
 
+def pressed(one: Congestion, seconds: float, capacity: int, *, now: float = 0.0) -> tuple[int, int]:
+    """Ask a service that refuses at once what is above its capacity; count what it answered and refused."""
+    answered, refused, end, flying = 0, 0, now + seconds, deque[float]()
+    while now < end:
+        while len(flying) < one.room and not (flying and flying[0] <= now):
+            one.sent(len(flying) + 1)
+            now += 0.001
+            if len(flying) < capacity:
+                flying.append(now + 0.5)
+            else:
+                refused += 1
+                one.exhausted(now)
+        now = max(now, flying.popleft())
+        answered += 1
+        one.answered(0.5, now)
+    return answered, refused
+
+
 def test_a_known_rate_is_not_bounded() -> None:
     """Where the limits are known, only the cap bounds what is in flight."""
     assert Congestion(500, paced=True).limit == 500
@@ -40,6 +60,48 @@ def test_an_unknown_service_is_tried_slowly() -> None:
 def test_the_cap_holds() -> None:
     """A cap below the first number is kept from the start."""
     assert Congestion(2, paced=False).limit == 2
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 12, 100, 400])
+def test_a_capacity_that_nobody_names_is_found_and_used(capacity: int) -> None:
+    """From ten seconds on 90 % of it is used; one place too many a round trip is refused, not more."""
+    one = Congestion(1000, paced=False)
+    pressed(one, 10, capacity)
+    answered, refused = pressed(one, 60, capacity, now=10)
+    assert answered >= 0.9 * capacity * 60 / 0.5
+    assert refused <= max(0.04 * answered, 60 / 0.5)
+
+
+def test_a_refused_place_stays_taken_until_the_round_ends() -> None:
+    """A service that refuses at once is not asked again at once."""
+    one = Congestion(100, paced=True)
+    for sent in range(100):
+        one.sent(sent + 1)
+    for _ in range(30):
+        one.exhausted(0.1)
+    assert (one.limit, one.room) == (100, 70)
+    for _ in range(70):
+        one.answered(0.5, 0.15)
+    one.answered(0.5, 0.7)  # the round is over: 30 of 100 too many, of which half go
+    assert one.room == int(one.limit) == 85
+
+
+def test_room_for_one_always_remains() -> None:
+    """Without a request nothing would ever be heard again."""
+    one = Congestion(4, paced=True)
+    for _ in range(4):
+        one.sent(4)
+        one.exhausted(0.1)
+    assert one.room == 1
+
+
+def test_half_of_a_lost_capacity_is_given_up_soon() -> None:
+    """Of a hundred places forty remain: three seconds later hardly one request in thirty is refused."""
+    one = Congestion(1000, paced=False)
+    pressed(one, 20, 100)
+    pressed(one, 3, 40, now=20)
+    answered, refused = pressed(one, 30, 40, now=23)
+    assert refused < answered / 30
 
 
 def test_trouble_lowers_the_number_by_its_share() -> None:

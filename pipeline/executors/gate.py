@@ -132,10 +132,11 @@ class Gate:
             return Amount(1, answer.usage.prompt, round(self._costing.usd(answer) * NANO))
         if answer.kind is FailureKind.RATE_LIMITED:
             self.limiter.learn(answer)
-        if is_congestion(answer):
+        if names_no_quota(answer):
+            congestion.exhausted(now)
+        if answer.kind in OUTAGE:
             congestion.overloaded(now)
-        if answer.kind in OUTAGE and self.down_since is None:
-            self.down_since = now
+            self.down_since = now if self.down_since is None else self.down_since
         return Amount(1, admission.amount.tokens)  # what was refused costs nothing, yet it counts
 
     def _judge(self, answer: Reply | Failure | None) -> None:
@@ -172,8 +173,7 @@ class Gate:
             self._probing = anyio.get_current_task().id
 
 
-def is_congestion(failure: Failure) -> bool:
-    """Say whether a failure tells that fewer requests in flight would help."""
-    if failure.kind is FailureKind.RATE_LIMITED:
-        return failure.quota_id is None and failure.retry_after is None
-    return failure.kind in OUTAGE
+def names_no_quota(failure: Failure) -> bool:
+    """Say whether a failure is a 429 without any detail: then fewer requests in flight help."""
+    bare = failure.quota_id is None and failure.retry_after is None
+    return failure.kind is FailureKind.RATE_LIMITED and bare
