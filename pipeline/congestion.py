@@ -8,7 +8,8 @@ again by one a round trip, and doubles once the trouble is over. How deep the cu
   it, as in data-centre TCP (RFC 8257). It comes back at once, far sooner than an answer; so its place stays
   taken until the round ends, or the same place would be refused again and again, and the share be no
   measure of what is too many. Nothing grows in such a round.
-- 503, 504 and no connection cut by half of their share, too.
+- 503, 504 and no connection say that the service is in trouble, mostly with others' load, and fewer of ours
+  mend little. The cut is the cube of the share: a fifth costs hardly anything, nine tenths nearly all.
 
 When a whole round trip failed, everything is held back.
 """
@@ -95,7 +96,7 @@ class Congestion:
         if not done.bad:
             return
         every = done.good + done.bad
-        kept = 1 - done.bad / every / 2
+        kept = (1 - done.exhausted / every / 2) * (1 - (done.overloaded / every) ** 3)
         self.limit = max(1.0, min(self.limit, float(max(1, done.most))) * kept)
         self._threshold = self.limit
         if not done.good and (done.bad >= FEWEST_FAILED or self._failed_rounds or self.limit < 2):
