@@ -54,10 +54,14 @@ class Found:
         return Traffic(self.arrivals, self.scenario.limit, by_tokens=self.scenario.by_tokens)
 
 
+def pace() -> list[str]:
+    """Return the emulator's flags for the usual pace."""
+    return [flag for name, value in PACE.items() for flag in (f"--{name}", str(value))]
+
+
 def paced(quota: str, limit: int, log: Path) -> list[str]:
     """Return the emulator's flags for a limit, the usual pace and a log."""
-    pace = [flag for name, value in PACE.items() for flag in (f"--{name}", str(value))]
-    return ["--tier", "paid", f"--{quota}", str(limit), *pace, "--log", str(log)]
+    return ["--tier", "paid", f"--{quota}", str(limit), *pace(), "--log", str(log)]
 
 
 @contextlib.contextmanager
@@ -84,11 +88,11 @@ def perform(scenario: Scenario, minutes: float, flags: Sequence[str], log: Path)
         env = environment(projects[0].folder)  # runs of one project share its state folder
         with directed(emulator, scenario, minutes) as director, ThreadPoolExecutor() as pool:
             took = list(pool.map(lambda made: measure(made.command(emulator, *told), env), projects))
-        failed = [_failed(made, emulator, one, env) for made, one in zip(projects, took, strict=True)]
-    return Found(scenario, read(log), took, failed, director.moments)
+        lost = [failed(made, emulator, one, env) for made, one in zip(projects, took, strict=True)]
+    return Found(scenario, read(log), took, lost, director.moments)
 
 
-def _failed(made: Project, emulator: Emulator, took: Took, env: Mapping[str, str]) -> str:
+def failed(made: Project, emulator: Emulator, took: Took, env: Mapping[str, str]) -> str:
     """Return how many rows have failed, or the exit code of a run that did not finish."""
     if took.code not in (0, 1):
         return f"exit code {took.code}"

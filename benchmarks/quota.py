@@ -5,7 +5,7 @@
 The emulator enforces the limit in sliding windows of 60 seconds, in a process of its own and with a tokenizer
 that Rowmill does not know, and logs each request at its gate; all figures are read from that log. Shares of
 the limit count up to the last request; the rate is reached with the first request from which on ten seconds
-(or the time of five requests, where they are rarer) hold 95 % of it. All scenarios together take about 40
+(or the time of five requests, where they are rarer) hold 95 % of it. All scenarios together take about 45
 minutes.
 """
 
@@ -17,9 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import crowded
 from benchmarks.ground import echo, markdown
 from benchmarks.performance import Found, perform
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.scenarios import CROWDED, SCENARIOS
 from benchmarks.traffic import Traffic, answered
 
 STEADY_S, MINUTE_S = 10.0, 60.0
@@ -108,7 +109,7 @@ def main() -> int:
     """Run the scenarios one after the other and print a line for each."""
     parser = argparse.ArgumentParser(description="how much of a limit a run uses")
     parser.add_argument(
-        "--scenario", action="append", choices=list(SCENARIOS), help="repeatable; default: all"
+        "--scenario", action="append", choices=[*SCENARIOS, *CROWDED], help="repeatable; default: all"
     )
     parser.add_argument("--minutes", type=float, help="minutes of work instead of the scenario's own")
     parser.add_argument("--concurrency", type=int, help="as the flag of `rowmill run`, which needs none")
@@ -116,19 +117,26 @@ def main() -> int:
     given = parser.parse_args()
     print(echo(), flush=True)
     flags = [] if given.concurrency is None else ["--concurrency", str(given.concurrency)]
-    results = []
+    results, lines = [], []
     with tempfile.TemporaryDirectory() as folder:
         logs = given.logs or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
-        for name in given.scenario or SCENARIOS:
-            scenario = SCENARIOS[name]
+        for name in given.scenario or [*SCENARIOS, *CROWDED]:
             log = (logs / f"{name}.csv").absolute()
+            if name in CROWDED:
+                service = CROWDED[name]
+                lines.append(crowded.crowd(service, given.minutes or service.minutes, flags, log))
+                continue
+            scenario = SCENARIOS[name]
             results.append(perform(scenario, given.minutes or scenario.minutes, flags, log))
             print(" | ".join(line(results[-1])), file=sys.stderr, flush=True)
-    print(markdown(HEAD, [line(found) for found in results]))
+    if results:
+        print(markdown(HEAD, [line(found) for found in results]))
     changed = [one for found in results if found.moments for one in phases(found)]
     if changed:
         print("\n" + markdown(PHASES, changed))
+    if lines:
+        print("\n" + markdown(crowded.HEAD, lines))
     return 0
 
 

@@ -47,6 +47,24 @@ class Scenario:
         return lengthy(amount, korean=self.korean) if self.by_tokens else texts(amount)
 
 
+@dataclass(frozen=True, slots=True)
+class Crowded:
+    """A service that holds so many requests at once and names no limit when it is full, as Vertex AI."""
+
+    name: str
+    capacity: int
+    minutes: float = 2.5
+
+    @property
+    def limit(self) -> int:
+        """How many requests a minute fit into the capacity at the mean latency."""
+        return round(self.capacity / (PACE["latency"] + PACE["jitter"] / 2) * 60)
+
+    def rows(self, minutes: float) -> Iterable[tuple[str, str]]:
+        """Return the rows of so many minutes of work."""
+        return texts(round(self.limit * minutes))
+
+
 def _paced(rpm: int, minutes: float = 3.0) -> Scenario:
     return Scenario(f"rpm-{rpm}", rpm, rpm, minutes=minutes)
 
@@ -88,3 +106,6 @@ SCENARIOS = {
     )
 }
 """By name, in the order in which they run."""
+
+CROWDED = {"vertex": Crowded("vertex", 100)}
+"""Those that follow, by name."""
