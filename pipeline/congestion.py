@@ -28,6 +28,7 @@ class _Round:
     """What came back since `began`."""
 
     began: float
+    sent: int = 0
     good: int = 0
     exhausted: int = 0
     overloaded: int = 0
@@ -37,6 +38,11 @@ class _Round:
     def bad(self) -> int:
         return self.exhausted + self.overloaded
 
+    @property
+    def all_failed(self) -> bool:
+        """Whether what came back was bad, and so much of it that it tells of the whole service."""
+        return not self.good and 2 * self.bad >= self.sent
+
 
 class Congestion:
     """The number that may be in flight, at most `cap`; `paced` tells that a known rate bounds it as well."""
@@ -45,7 +51,8 @@ class Congestion:
         self.limit = float(cap if paced else min(cap, FIRST))
         self._cap = cap
         self._threshold = float(cap)  # below it the limit doubles
-        self._trip = SHORTEST
+        self._trip: float | None = None
+        self._flying = 0
         self._round = _Round(0.0)
         self._trouble = float("-inf")
         self._failed_rounds = 0
@@ -53,7 +60,13 @@ class Congestion:
 
     def sent(self, in_flight: int) -> None:
         """Take note of a request that left; `in_flight` includes it."""
+        self._flying = in_flight
+        self._round.sent += 1
         self._round.most = max(self._round.most, in_flight + self._round.exhausted)
+
+    def ended(self, in_flight: int) -> None:
+        """Take note of a request that came back, whatever came of it; `in_flight` is without it."""
+        self._flying = in_flight
 
     @property
     def room(self) -> int:
@@ -61,8 +74,8 @@ class Congestion:
         return max(1, int(self.limit) - self._round.exhausted)
 
     def answered(self, seconds: float, now: float) -> None:
-        """Take in a sign that the service works: an answer to a request that took so many seconds."""
-        self._trip += (seconds - self._trip) / 10
+        """Take in a sign that the service works: a reply, and how many seconds it took."""
+        self._trip = seconds if self._trip is None else self._trip + (seconds - self._trip) / 10
         self._round.good += 1
         self._failed_rounds = 0
         self.held_until = 0.0
@@ -90,16 +103,17 @@ class Congestion:
     def _close(self, now: float) -> None:
         """At the end of a round trip, cut the limit by what was met in it."""
         done = self._round
-        if now - done.began < max(SHORTEST, min(self._trip, CALM)):
+        whole = done.all_failed and done.bad >= FEWEST_FAILED  # need not wait for what will not come
+        if now - done.began < max(SHORTEST, 0.0 if whole else self._trip or 0.0):
             return
-        self._round = _Round(now)
+        self._round = _Round(now, most=self._flying)
         if not done.bad:
             return
-        every = done.good + done.bad
+        every = max(done.good + done.bad, done.sent)  # where latency grew, answers are still to come
         kept = (1 - done.exhausted / every / 2) * (1 - (done.overloaded / every) ** 3)
         self.limit = max(1.0, min(self.limit, float(max(1, done.most))) * kept)
         self._threshold = self.limit
-        if not done.good and (done.bad >= FEWEST_FAILED or self._failed_rounds or self.limit < 2):
+        if done.all_failed and (done.bad >= FEWEST_FAILED or self._failed_rounds or self.limit < 2):
             self.limit = 1.0
-            self.held_until = now + min(LONGEST_HOLD, 2.0**self._failed_rounds)
+            self.held_until = now + min(LONGEST_HOLD, 2.0 ** min(self._failed_rounds, 6))
             self._failed_rounds += 1

@@ -10,21 +10,31 @@ from the last moment at which it may be used.
 """
 
 import sqlite3
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 from pipeline.errors import StoreError
-from pipeline.quota import TEN_MINUTES, Allowance, Amount, Dimension
+from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
 
 LEASE_SECONDS = 0.05
 POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back
 PATIENCE = 2.0  # seconds after which a run that no longer asks has lost its place
 LATELY = 10.0  # seconds over which the rate of other runs is taken
+TIDY_SECONDS = 1.0
+BUSY_SECONDS = 0.05  # until the next attempt where another run has the ledger
+MOST_REFUSALS = 200  # in a row: something holds it that does not let go
+OPENINGS = 50  # attempts at opening it: the first two runs of a machine may do so at once
 KEPT_DAYS = 40
+UNUSABLE = (
+    "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
+    "(today's requests are then counted from 0)"
+)
+BLOCKED = "another process holds this file, maybe a run that was stopped with Ctrl-Z: let it go on, or end it"
 COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sent (
@@ -32,7 +42,7 @@ CREATE TABLE IF NOT EXISTS sent (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refused (scope TEXT, day TEXT, PRIMARY KEY (scope, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (
-    id INTEGER PRIMARY KEY, scope TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
     requests INTEGER NOT NULL, tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS leases_at ON leases (scope, at);
@@ -93,45 +103,67 @@ class Ledger:
         self._scope = scope
         self._owner = uuid.uuid4().hex
         self._settled: dict[int, tuple[int, int]] = {}
+        self._tidied = float("-inf")
+        self._refusals = 0
         with self._translated("opened"):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=30.0)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=OFF")
-            self._db.executescript(SCHEMA)
+            self._db = _opened(path)
 
     def lease(
+        self,
+        each: Amount,
+        count: int,
+        allowed: list[Allowance],
+        *,
+        rpd: int | None,
+        clock: Callable[[], Moment],
+    ) -> Lease | Full:
+        """Take room for 1 to `count` requests of `each`; what is larger than a limit takes all of it.
+
+        The clock is read when the ledger is ours. Where another run has it, that is Full for a moment.
+        """
+        with self._translated("written"):
+            if not self._begin():
+                return Full(BUSY_SECONDS)
+            with self._transaction():
+                return self._leased(each, count, allowed, rpd=rpd, now=clock())
+
+    def _leased(
         self, each: Amount, count: int, allowed: list[Allowance], *, rpd: int | None, now: Moment
     ) -> Lease | Full:
-        """Take room for 1 to `count` requests of `each`; what is larger than a limit takes all of it."""
-        with self._translated("written"), self._transaction():
-            self._settle()
-            self._forget(now.at)
-            left = None if rpd is None else rpd - self.count(now.day)
-            if left is not None and left <= 0:
-                return Full(0.0, day=True)
-            ahead = self._ahead(now.at)
-            rooms = [self._room(each, one, ahead, now.at) for one in allowed]
-            fits = min([count, *(room for room, _ in rooms), *([] if left is None else [left])])
-            if fits < 1:
-                self._queue(each, now.at)
-                return Full(min(POLL_SECONDS, max(wait for _, wait in rooms)))
-            return self._take(each, fits, now)
+        self._settle()
+        self._forget(now.at)
+        left = None if rpd is None else rpd - self.count(now.day)
+        if left is not None and left <= 0:
+            return Full(0.0, day=True)
+        ahead = self._ahead(now.at)
+        rooms = [self._room(each, one, ahead, now.at) for one in allowed]
+        fits = min([count, *(room for room, _ in rooms), *([] if left is None else [left])])
+        if fits < 1:
+            self._queue(each, now.at)
+            return Full(min(POLL_SECONDS, max(wait for _, wait in rooms)))
+        return self._take(each, fits, now)
 
     def give_back(self, lease: Lease) -> None:
-        """Say that a lease will not be used any more, and when it was last."""
+        """Say that a lease will not be used any more, and when it was last.
+
+        Where another run has the ledger, it stays counted, as if it had been used.
+        """
         left, lease.left = lease.left, Amount(0)
-        with self._translated("written"), self._transaction():
-            self._db.execute(
-                "UPDATE leases SET at = ?, requests = requests - ?, tokens = tokens - ?, "
-                "nano_usd = nano_usd - ? WHERE id = ?",
-                (lease.used, left.requests, left.tokens, left.nano_usd, lease.id),
-            )
-            self._db.execute(
-                "UPDATE sent SET requests = requests - ? WHERE scope = ? AND day = ?",
-                (left.requests, self._scope, lease.taken.day.isoformat()),
-            )
+        with self._translated("written"):
+            if not self._begin():
+                return
+            with self._transaction():
+                self._db.execute(
+                    "UPDATE leases SET at = ?, requests = requests - ?, tokens = tokens - ?, "
+                    "nano_usd = nano_usd - ? WHERE id = ?",
+                    (lease.used, left.requests, left.tokens, left.nano_usd, lease.id),
+                )
+                self._db.execute(
+                    "UPDATE sent SET requests = requests - ? WHERE scope = ? AND day = ?",
+                    (left.requests, self._scope, lease.taken.day.isoformat()),
+                )
 
     def settle(self, lease: int, tokens: int, nano_usd: int) -> None:
         """Add what the requests of a lease counted above the estimate; written with the next lease."""
@@ -146,15 +178,18 @@ class Ledger:
 
     def refuse(self, day: date) -> None:
         """Remember that the API has refused requests for the rest of `day`."""
-        with self._translated("written"):
-            self._db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?)", (self._scope, day.isoformat()))
+        self._note("INSERT OR IGNORE INTO refused VALUES (?, ?)", day)
 
     def welcome(self, day: date) -> None:
         """Forget that, since the API answers again."""
+        self._note("DELETE FROM refused WHERE scope = ? AND day = ?", day)
+
+    def _note(self, statement: str, day: date) -> None:
+        """Change what is noted of a day; where another run has the ledger, it costs a request some time."""
         with self._translated("written"):
-            self._db.execute(
-                "DELETE FROM refused WHERE scope = ? AND day = ?", (self._scope, day.isoformat())
-            )
+            if self._begin():
+                with self._transaction():
+                    self._db.execute(statement, (self._scope, day.isoformat()))
 
     def refused(self, day: date) -> bool:
         """Say whether a run was refused for the rest of `day`."""
@@ -254,32 +289,74 @@ class Ledger:
         )
 
     def _forget(self, now: float) -> None:
-        """Drop what stands in no window; what is in the future is from before the machine started anew."""
+        """Drop what stands in no window; what is in the future is from before the machine started anew.
+
+        What is older than any minute only counts for money: it is kept as one lease for each second.
+        """
+        self._db.execute("DELETE FROM leases WHERE scope = ? AND at > ?", (self._scope, now + 1))
+        if now - self._tidied < TIDY_SECONDS:
+            return
+        self._tidied = now
+        old = (self._scope, now - 2 * TEN_MINUTES, now - 2 * MINUTE)
+        self._db.execute("DELETE FROM leases WHERE scope = ? AND at <= ?", old[:2])
         self._db.execute(
-            "DELETE FROM leases WHERE scope = ? AND (at < ? OR at > ?)",
-            (self._scope, now - 2 * TEN_MINUTES, now + 1),
+            "INSERT INTO leases (scope, owner, at, requests, tokens, nano_usd) "
+            "SELECT scope, '', MAX(at), SUM(requests), SUM(tokens), SUM(nano_usd) FROM leases "
+            "WHERE scope = ? AND at > ? AND at < ? AND owner <> '' GROUP BY CAST(at AS INTEGER)",
+            old,
         )
+        self._db.execute("DELETE FROM leases WHERE scope = ? AND at > ? AND at < ? AND owner <> ''", old)
+        self._db.execute("DELETE FROM queue WHERE scope = ? AND seen < ?", old[:2])
+
+    def _begin(self) -> bool:
+        """Begin a transaction; False where another run has the ledger, unless it has had it for too long."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            self._refusals += 1
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or self._refusals > MOST_REFUSALS:
+                raise
+            return False
+        self._refusals = 0
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite itself rolls back when the disk is full
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
+            hint = BLOCKED if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY else UNUSABLE
             raise StoreError(
-                f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}",
-                "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
-                "(today's requests are then counted from 0)",
+                f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}", hint
             ) from exc
+
+
+def _opened(path: Path | None) -> sqlite3.Connection:
+    """Open the file and make its tables; again where another run does the same just now."""
+    db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=BUSY_SECONDS)
+    for attempt in range(OPENINGS):
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=OFF")
+            db.executescript(SCHEMA)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == OPENINGS - 1:
+                db.close()
+                raise
+            time.sleep(BUSY_SECONDS)
+        else:
+            break
+    return db
 
 
 def sent_on(path: Path, scope: str, day: date) -> int:

@@ -76,6 +76,8 @@ class Limiter:
         Full when the day's requests are used up, and None when `wanted` says that it need not leave any more.
         """
         async with self._turn:
+            if not wanted():
+                return None
             amount = estimate()
             for bucket in self._buckets:
                 await bucket.take(amount)
@@ -85,9 +87,7 @@ class Limiter:
                 wait = self._held()
                 if wait == 0:
                     found = self._room(amount)
-                    if not isinstance(found, Full):
-                        return found
-                    if found.day:
+                    if not isinstance(found, Full) or found.day:
                         return found
                     wait = found.wait
                 self._changed = anyio.Event()
@@ -109,6 +109,7 @@ class Limiter:
     def end(self, admission: Admission, counted: Amount) -> None:
         """Say that a request has come back, and put what the API counted in the place of the estimate."""
         self.in_flight -= 1
+        self.congestion.ended(self.in_flight)
         more = counted - admission.amount
         if more.tokens or more.nano_usd:
             self._ledger.settle(admission.lease, more.tokens, more.nano_usd)
@@ -149,18 +150,20 @@ class Limiter:
         now = time.monotonic()
         if self._lease is None or not self._lease.use(amount, now):
             self.close()
-            moment = Moment(now, pacific_day(self._wall()))
             found = self._ledger.lease(
-                amount, self._count(amount), self._allowances, rpd=self.limits.rpd, now=moment
+                amount, self._count(amount), self._allowances, rpd=self.limits.rpd, clock=self._moment
             )
             if isinstance(found, Full):
                 return found
             self._lease = found
-            found.use(amount, now)
+            found.use(amount, found.taken.at)
             self._share(found)
         self.in_flight += 1
         self.congestion.sent(self.in_flight)
         return Admission(self._lease.id, amount)
+
+    def _moment(self) -> Moment:
+        return Moment(time.monotonic(), pacific_day(self._wall()))
 
     def _count(self, amount: Amount) -> int:
         """Return how many requests like this one leave while a lease holds."""

@@ -20,6 +20,10 @@ from pipeline.usage import Tally
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 NARROWEST = 6
+STOPPING = {
+    True: "stopping: what is in flight may end within 5 s, Ctrl-C again drops it",
+    False: "stopping: what is in flight is paid for and may end, Ctrl-C gives it 5 s",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ def _words(run: Watched) -> list[str]:
         _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
     ]
     if run.halt.pulled.is_set():
-        words[-1] = "stopping: what is in flight may end within 5 s, Ctrl-C again drops it"
+        words[-1] = STOPPING[run.halt.reason is None]
     elif waiting := _waiting(run.gate):
         words[-1] = waiting
     elif tally.trouble is not None:

@@ -81,11 +81,13 @@ LONGEST_OUTAGE = 600.0  # seconds without any answer, once there was one, after 
 LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and can be continued then
 
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
-OUTAGE = frozenset({FailureKind.CONNECTION, FailureKind.OVERLOADED})
+OUTAGE = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT, FailureKind.OVERLOADED})
 
 HINTS: Mapping[FailureKind, str] = {
     FailureKind.CONNECTION: "check the network, the proxy settings and the address (`--base-url`), then run "
     "the same command again: it goes on where it stopped",
+    FailureKind.TIMEOUT: "check the network (a firewall may drop what is sent) and `timeout` under "
+    "[model], then run the same command again: it goes on where it stopped",
     FailureKind.OVERLOADED: "run the same command again later: it goes on where it stopped",
     FailureKind.RATE_LIMITED: "run the same command again then: it goes on where it stopped",
     FailureKind.SPEND_LIMITED: "run the same command again then: it goes on where it stopped; "

@@ -19,6 +19,7 @@ FIRST = (0.25, 0.5, 1.0)
 # How much is to be seen before a weight is given up: of the constant in replies, of the others in characters.
 BELIEF = (0.05, 100.0, 50.0, 50.0)
 FADE = 1 - 1 / 200  # a reply counts for the next few hundred
+FITTED = 3  # after so many replies the weights tell something
 EAGER = 50  # after so many replies the fit is renewed with every twelfth only
 SETTLED = 200  # after so many replies every fourth is enough
 DOUBT = 0.3  # by which share an estimate is off while nothing has been seen
@@ -49,8 +50,9 @@ class TokenEstimate:
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
         self._seen += 1
-        error = counted / self.tokens(text) - 1
-        self._variance += (error * error - self._variance) / min(50, self._seen + 1)
+        if self._seen > FITTED:  # before that an error is of the first guess
+            error = min(1.0, abs(counted / self.tokens(text) - 1))
+            self._variance += (error * error - self._variance) / min(50, self._seen)
         if self._seen > SETTLED and self._seen % 4:
             return
         counts = np.array([1.0, *_scripts(text)])

@@ -181,3 +181,23 @@ def test_what_left_before_the_hold_does_not_lengthen_it() -> None:
     for step in range(40):
         one.overloaded(0.4 + step * 0.01)
     assert one.held_until == held
+
+
+def test_a_few_503_at_a_long_latency_cost_little() -> None:
+    """Six seconds to an answer, and one in thirty is a 503: the number stays near what it was."""
+    one = Congestion(600, paced=True)
+    now = steady(one, 30, 0.0, trip=6.0)
+    steady(one, 60, now, trip=6.0, fail=0.03)
+    assert one.limit > 400
+
+
+def test_a_jump_of_the_latency_is_no_failure_of_the_service() -> None:
+    """While answers of six seconds are still to come, a few 503 do not count as all that came back."""
+    one = Congestion(1_000, paced=True)
+    now = steady(one, 5, 0.0, trip=0.3)
+    for step in range(200):
+        one.sent(100 + step)
+        if step % 30 == 29:
+            one.overloaded(now + step * 0.015)
+    assert one.limit > 90
+    assert one.held_until == 0.0

@@ -201,3 +201,36 @@ async def test_a_bare_429_lowers_what_is_in_flight() -> None:
     await anyio.sleep(0.25)
     await calls(one, Api([], rest=bare).send, 20)
     assert one.limiter.congestion.limit < 20
+
+
+@pytest.mark.anyio
+async def test_a_row_above_the_budget_opens_nothing() -> None:
+    """It is refused here and not by the API, so whether the API answers is still unknown."""
+    ledger = Ledger(None, "test")
+    ledger.refuse(pacific_day(NOON))
+    one = gate(Limits(tpm=10), ledger=ledger)
+    answer = await one.call(Api([]).send, "word " * 100)
+    assert isinstance(answer, Failure)
+    assert answer.kind is FailureKind.TOO_LONG
+    assert not one.answered
+    assert ledger.refused(pacific_day(NOON))
+
+
+@pytest.mark.anyio
+async def test_a_service_that_hangs_opens_nothing() -> None:
+    """A request that met its time limit is no sign that the API is there."""
+    one = gate()
+    await one.call(Api([Failure(FailureKind.TIMEOUT, "no answer")]).send, "text")
+    assert not one.answered
+    assert one.down_since is not None
+
+
+@pytest.mark.anyio
+async def test_a_reply_that_does_not_say_what_it_counted_teaches_nothing() -> None:
+    """The reservation stays."""
+    one = gate(Limits(tpm=10_000))
+    unknown = Reply("{}", "STOP", "", Usage(), "m", "standard", 0.01, "api")
+    before = one._costing.tokens.tokens("text " * 100)
+    for _ in range(20):
+        await one.call(Api([unknown]).send, "text " * 100)
+    assert one._costing.tokens.tokens("text " * 100) == before

@@ -1,8 +1,11 @@
 """Windows and days that several runs share."""
 
+import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ class Clock:
 
     def ask(self, amount: Amount, count: int = 1) -> Lease | Full:
         """Ask once."""
-        return self.ledger.lease(amount, count, self.allowed, rpd=None, now=Moment(self.now, DAY))
+        return self.ledger.lease(amount, count, self.allowed, rpd=None, clock=lambda: Moment(self.now, DAY))
 
 
 def heaviest(left: list[tuple[float, int]], span: float) -> int:
@@ -220,17 +223,19 @@ def test_the_limit_of_a_day_holds() -> None:
     """Exactly as many requests may leave as the limit says, also in leases of several."""
     with opened(None) as ledger:
         moment = Moment(1.0, DAY)
-        first = granted(ledger.lease(ONE, 5, [], rpd=7, now=moment))
-        second = granted(ledger.lease(ONE, 5, [], rpd=7, now=moment))
+        first = granted(ledger.lease(ONE, 5, [], rpd=7, clock=lambda: moment))
+        second = granted(ledger.lease(ONE, 5, [], rpd=7, clock=lambda: moment))
         assert (first.left.requests, second.left.requests) == (5, 2)
-        assert ledger.lease(ONE, 5, [], rpd=7, now=moment) == Full(0.0, day=True)
+        assert ledger.lease(ONE, 5, [], rpd=7, clock=lambda: moment) == Full(0.0, day=True)
 
 
 def test_the_next_day_starts_anew() -> None:
     """A used-up day does not hold back the next."""
     with opened(None) as ledger:
-        ledger.lease(ONE, 1, [], rpd=1, now=Moment(1.0, DAY))
-        assert isinstance(ledger.lease(ONE, 1, [], rpd=1, now=Moment(1.0, date(2026, 11, 23))), Lease)
+        ledger.lease(ONE, 1, [], rpd=1, clock=lambda: Moment(1.0, DAY))
+        assert isinstance(
+            ledger.lease(ONE, 1, [], rpd=1, clock=lambda: Moment(1.0, date(2026, 11, 23))), Lease
+        )
 
 
 def test_the_count_survives_the_process(tmp_path: Path) -> None:
@@ -238,7 +243,8 @@ def test_the_count_survives_the_process(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with opened(path) as first:
         for day in (date(2026, 1, 1), DAY):
-            first.lease(ONE, 1, [], rpd=None, now=Moment(1.0, day))
+            moment = Moment(1.0, day)
+            first.lease(ONE, 1, [], rpd=None, clock=partial(lambda one: one, moment))
     with opened(path) as second:
         assert (second.count(DAY), second.count(date(2026, 1, 1))) == (1, 0)
     assert sent_on(path, "p/m", DAY) == 1
@@ -262,3 +268,58 @@ def test_a_folder_that_is_a_file_is_an_error_with_a_hint(tmp_path: Path) -> None
     with pytest.raises(StoreError, match="today's requests") as caught:
         Ledger(tmp_path / "state" / "ledger.sqlite", "p/m")
     assert "ROWMILL_STATE_DIR" in caught.value.hint
+
+
+def test_who_waits_for_another_run_does_not_stop_its_own(tmp_path: Path) -> None:
+    """While another process has the ledger, there is no room for a moment; then all is as before."""
+    path = tmp_path / "ledger.sqlite"
+    with opened(path) as ledger:
+        clock = Clock(ledger, per_minute(rpm=10))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert isinstance(clock.ask(ONE), Full)
+            ledger.welcome(DAY)
+            other.execute("ROLLBACK")
+        assert isinstance(clock.ask(ONE), Lease)
+
+
+def test_who_holds_the_ledger_for_ever_is_named(tmp_path: Path) -> None:
+    """A stopped process is a reason to stop, and deleting the file would not be the way out."""
+    path = tmp_path / "ledger.sqlite"
+    with opened(path) as ledger, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ledger._refusals = 10_000
+        with pytest.raises(StoreError) as caught:
+            Clock(ledger, per_minute(rpm=10)).ask(ONE)
+        assert "delete" not in caught.value.hint
+
+
+def test_several_runs_may_start_at_once(tmp_path: Path) -> None:
+    """The first runs of a machine make the file together."""
+    for round_ in range(5):
+        path, errors = tmp_path / str(round_) / "ledger.sqlite", list[Exception]()
+
+        def start(path: Path = path, errors: list[Exception] = errors) -> None:
+            try:
+                Ledger(path, "p/m").close()
+            except StoreError as exc:
+                errors.append(exc)
+
+        threads = [threading.Thread(target=start) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not errors
+
+
+def test_old_leases_are_few_and_still_count_for_money() -> None:
+    """After minutes of twenty leases a second there is one for each second, and no dollar is forgotten."""
+    with opened(None) as ledger:
+        clock = Clock(ledger, list(allowances(Limits(spend_10min_usd=1_000.0), MARGIN)))
+        for _ in range(3_000):
+            clock.take(Amount(1, 0, 1_000_000))
+            clock.now += 0.1
+        rows, money = ledger._db.execute("SELECT COUNT(*), SUM(nano_usd) FROM leases").fetchone()
+        assert money == 3_000 * 1_000_000
+        assert rows <= 1_200 + 2 * 180 + 10

@@ -255,6 +255,16 @@ def test_the_daily_quota_stops_the_run_and_the_next_day_goes_on(project: Project
         assert open_handed.stats()["repeated"] == 0
 
 
+def test_what_the_last_requests_of_the_day_bring_is_waited_for(project: Project) -> None:
+    """They are paid for: a run that stops by itself drops nothing that is in flight."""
+    project.rows([f"text {n}" for n in range(8)])
+    project.change("rpm = 600000\n", "rpm = 600000\nrpd = 5\n")
+    with emulating("--latency", "6") as emulator:
+        report = project.run(emulator.address)
+        assert emulator.stats()["answered"] == 5
+    assert (report.table.ok, report.pending, report.exit_code) == (5, 3, 3)
+
+
 def test_a_daily_429_stops_the_run(project: Project) -> None:
     """A 429 whose quota id names the day stops the run although its delay says seconds."""
     project.rows([f"good {n}" for n in range(20)])

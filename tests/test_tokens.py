@@ -108,3 +108,12 @@ def test_doubt_is_greatest_before_the_first_reply() -> None:
     assert TokenEstimate("").most("a" * 4_000) == 1_300
     estimate = learned(english, several(ENGLISH, number=400))
     assert estimate.most(ENGLISH * 30) <= 1.02 * english(ENGLISH * 30)
+
+
+def test_what_is_sent_besides_does_not_blow_up_the_reserve() -> None:
+    """Two thousand tokens that nobody knew of: after a few replies hardly more than they is reserved."""
+    estimate = TokenEstimate("")
+    for place in range(6):
+        estimate.learn("a" * (20 + 7 * place), 2_006)
+        assert estimate.most("a" * 40) <= 1.35 * 2_006
+    assert estimate.tokens("a" * 40) == pytest.approx(2_006, rel=0.02)

@@ -90,6 +90,7 @@ class Asker:
         self._halt = halt
         self._crew = crew
         self._tally = tally
+        self._slow = 0  # first rows that met their time limit
 
     async def outcome(self, row: Row, turn: int) -> Outcome | None:
         """Return how the row ended, or None when the run was stopped before that.
@@ -118,7 +119,7 @@ class Asker:
             seen[answer.kind] += 1
             step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
             if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
-                if answer.kind in OUTAGE and self._tally.replies == before:
+                if self._is_outage(answer, before):
                     if await self._outlast(answer):
                         continue
                     break
@@ -126,6 +127,18 @@ class Asker:
             if not await self._take(step, answer, attempt, text):
                 break
         return None
+
+    def _is_outage(self, failure: Failure, before: int) -> bool:
+        """Tell whether the service is to blame, and not the row: nobody else was answered meanwhile.
+
+        Before any answer, the first row that met its time limit may itself be slow; the second is none.
+        """
+        if failure.kind not in OUTAGE or self._tally.replies != before:
+            return False
+        if failure.kind is not FailureKind.TIMEOUT or self._gate.answered:
+            return True
+        self._slow += 1
+        return self._slow > 1
 
     async def _outlast(self, failure: Failure) -> bool:
         """Wait for the next attempt in an outage; stop the run when it has lasted too long."""

@@ -53,6 +53,8 @@ class Gate:
     async def call(self, send: Send, text: str) -> Reply | Failure | None:
         """Return what `send` answers to `text` once it may leave, or None when the run is stopped before."""
         while await self._turn():
+            if (too_long := self._too_long(text)) is not None:
+                return too_long
             probe = not self._open
             answer = await self._pass(send, text)
             if isinstance(answer, Full):
@@ -96,11 +98,15 @@ class Gate:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def _pass(self, send: Send, text: str) -> Reply | Failure | Full | None:
+    def _too_long(self, text: str) -> Failure | None:
+        """Return why a request can never leave: it alone is more than a minute's tokens."""
         limit = self.limiter.limits.tpm
-        if limit is not None and (tokens := self._costing.tokens.tokens(text)) > limit:
-            said = f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm)"
-            return Failure(FailureKind.TOO_LONG, said)
+        if limit is None or (tokens := self._costing.tokens.tokens(text)) <= limit:
+            return None
+        said = f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm)"
+        return Failure(FailureKind.TOO_LONG, said)
+
+    async def _pass(self, send: Send, text: str) -> Reply | Failure | Full | None:
         admission = await self._admitted(text)
         if not isinstance(admission, Admission):
             return admission
@@ -128,15 +134,20 @@ class Gate:
         if isinstance(answer, Reply):
             congestion.answered(answer.seconds, now)
             self.answered, self.down_since = True, None
+            if not answer.usage.prompt:  # the reply does not say
+                return admission.amount
             self._costing.learn(text, answer)
             return Amount(1, answer.usage.prompt, round(self._costing.usd(answer) * NANO))
         if answer.kind is FailureKind.RATE_LIMITED:
             self.limiter.learn(answer)
         if names_no_quota(answer):
             congestion.exhausted(now)
-        if answer.kind in OUTAGE:
+        if answer.kind in OUTAGE or answer.kind is FailureKind.SPEND_LIMITED:
             congestion.overloaded(now)
+        if answer.kind in OUTAGE:
             self.down_since = now if self.down_since is None else self.down_since
+        if answer.kind is FailureKind.TIMEOUT:
+            return admission.amount  # nobody knows whether it is paid
         return Amount(1, admission.amount.tokens)  # what was refused costs nothing, yet it counts
 
     def _judge(self, answer: Reply | Failure | None) -> None:

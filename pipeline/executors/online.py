@@ -28,7 +28,7 @@ PART_SECONDS = 60.0
 SYNC_SECONDS = 0.1
 AHEAD = 256  # rows read ahead
 BEHIND = 1_024  # outcomes not yet taken: what comes while a part is written
-DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the run is stopped
+DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the user wants to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,6 @@ async def execute(
     pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
         around.start_soon(_stop_on_signal, halt, pool)
-        around.start_soon(_drain, halt, pool)
         around.start_soon(_sync, sink)
         async with anyio.create_task_group() as chain:
             chain.start_soon(_write, ended_out, sink)
@@ -145,23 +144,24 @@ async def _sync(sink: Sink) -> None:
         await to_thread.run_sync(sink.sync)
 
 
-async def _drain(halt: Halt, pool: anyio.CancelScope) -> None:
-    await halt.pulled.wait()
-    await anyio.sleep(DRAIN_SECONDS)
-    pool.cancel()
-
-
 async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
-    """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight."""
+    """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight.
+
+    A run that stops for another reason waits for all that is in flight, which is paid for: each request has
+    its own time limit.
+    """
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with anyio.open_signal_receiver(*before) as signals:
-            async for _ in signals:
-                if halt.pulled.is_set():
-                    pool.cancel()
-                halt.pull(None)
+            await anext(signals)
+            halt.pull(None)
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await anext(signals)
+            pool.cancel()
+            async for _ in signals:  # the parts are still to be written
+                pass
     finally:  # the receiver leaves the system's own handlers behind, which end the process at once
         for number, handler in before.items():
             signal.signal(number, handler)
