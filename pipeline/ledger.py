@@ -21,11 +21,12 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
 
-LEASE_SECONDS = 0.05
+LEASE_SECONDS = 0.1
 POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back
 PATIENCE = 2.0  # seconds after which a run that no longer asks has lost its place
 LATELY = 10.0  # seconds over which the rate of other runs is taken
 TIDY_SECONDS = 1.0
+OLD_SECONDS = 1.5 * MINUTE + 1  # no minute is longer, whatever its margin
 BUSY_SECONDS = 0.05  # until the next attempt where another run has the ledger
 MOST_REFUSALS = 200  # in a row: something holds it that does not let go
 OPENINGS = 50  # attempts at opening it: the first two runs of a machine may do so at once
@@ -297,7 +298,7 @@ class Ledger:
         if now - self._tidied < TIDY_SECONDS:
             return
         self._tidied = now
-        old = (self._scope, now - 2 * TEN_MINUTES, now - 2 * MINUTE)
+        old = (self._scope, now - 2 * TEN_MINUTES, now - OLD_SECONDS)
         self._db.execute("DELETE FROM leases WHERE scope = ? AND at <= ?", old[:2])
         self._db.execute(
             "INSERT INTO leases (scope, owner, at, requests, tokens, nano_usd) "

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
+from pipeline.flow import Failure, FailureKind
 from pipeline.usage import Tally
 
 REDRAW_SECONDS = 0.25
@@ -93,14 +94,14 @@ def _words(run: Watched) -> list[str]:
     ]
     if run.halt.pulled.is_set():
         words[-1] = STOPPING[run.halt.reason is None]
-    elif waiting := _waiting(run.gate):
+    elif waiting := _waiting(run.gate, tally.trouble):
         words[-1] = waiting
     elif tally.trouble is not None:
         words.append(f"asking again: {tally.trouble.message[:60]}")
     return words
 
 
-def _waiting(gate: Gate) -> str:
+def _waiting(gate: Gate, trouble: Failure | None) -> str:
     """Say what the whole run waits for, and for how long; empty when it does not."""
     pause = span(gate.limiter.paused_for)
     if gate.day.parked_until is not None:
@@ -113,6 +114,15 @@ def _waiting(gate: Gate) -> str:
         return f"the API says that today's quota is used up, asking once more in {pause}"
     if gate.down_since is not None:
         return f"the API does not answer, next attempt in {pause}"
+    return _refused(trouble, pause)
+
+
+def _refused(trouble: Failure | None, pause: str) -> str:
+    """Say why the API lets nothing through for now."""
+    if trouble is not None and trouble.kind is FailureKind.SPEND_LIMITED:
+        return f"the API says that the spend limit of ten minutes is reached, next request in {pause}"
+    if trouble is not None and trouble.retry_after is None:
+        return f"the API refuses requests for now, next one in {pause}"
     return f"the API asked to wait, {pause} to go"
 
 

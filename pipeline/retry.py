@@ -92,7 +92,8 @@ HINTS: Mapping[FailureKind, str] = {
     FailureKind.RATE_LIMITED: "run the same command again then: it goes on where it stopped",
     FailureKind.SPEND_LIMITED: "run the same command again then: it goes on where it stopped; "
     "`spend_10min_usd` under [limits] keeps a run below the limit",
-    FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped",
+    FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped; with "
+    "`--wait` it waits for the reset by itself",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
     "see https://aistudio.google.com/rate-limit",
     FailureKind.BILLING: "add credit or raise the spending cap at https://ai.studio/projects, then run the "

@@ -43,6 +43,10 @@ class TokenEstimate:
         """Return the expected count of a request with `text`, at least 1."""
         return max(1, round(self._expected(text)))
 
+    def least(self, text: str) -> int:
+        """Return what the count will hardly stay below: the expected count less twice its error."""
+        return max(1, round(self._expected(text) * (1 - 2 * math.sqrt(self._variance))))
+
     def most(self, text: str) -> int:
         """Return what is to be reserved until the reply says better: the expected count and its error."""
         return max(1, math.ceil(self._expected(text) * (1 + math.sqrt(self._variance))))

@@ -13,6 +13,7 @@ from pipeline.models import Limits, Price
 
 _PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
 _MINUTE = 60.0
+_TEN_MINUTES = 600.0
 _LEAST = 10.0  # seconds below which no rate is made of a count
 _DAY = 86_400.0
 
@@ -127,12 +128,12 @@ class Tally:
         return self._rate(self.finished - self._since.finished, now)
 
     def requests_per_minute(self, now: float) -> float:
-        """Return requests sent per minute."""
-        return self._rate(self.requests - self._since.requests, now) * _MINUTE
+        """Return requests sent in the last minute."""
+        return self._rate(self.requests - self._since.requests, now, least=_MINUTE) * _MINUTE
 
     def tokens_per_minute(self, now: float) -> float:
         """Return input tokens of replies per minute: what a TPM limit counts."""
-        return self._rate(self.usage.prompt - self._since.tokens, now) * _MINUTE
+        return self._rate(self.usage.prompt - self._since.tokens, now, least=_MINUTE) * _MINUTE
 
     def seconds_left(self, now: float, limits: Limits, today: Today) -> float | None:
         """Return the longest of what the measured rate and each limit allow; None while nothing is known.
@@ -141,30 +142,37 @@ class Tally:
         """
         if not self.left:
             return 0.0
-        if self.trouble is not None and not self.finished:
-            return None
+        if not self.finished and (self.trouble is not None or now - self.started > _LEAST):
+            return None  # something holds it up, and nothing tells for how long
         reasons = (self._by_rate(now), *self._by_limits(limits, today))
         return max((seconds for seconds in reasons if seconds is not None), default=None)
+
+    def _by_spend(self, usd: float | None) -> float | None:
+        """Return the seconds that the rest takes under a spend limit of ten minutes."""
+        return (
+            self.left * self.cost_usd / self.finished / usd * _TEN_MINUTES if usd and self.finished else None
+        )
 
     @property
     def _since(self) -> _Mark:
         """Where rates are counted from."""
         return self._marks[0] if self._marks else _Mark(self.started)
 
-    def _rate(self, count: int, now: float) -> float:
+    def _rate(self, count: int, now: float, *, least: float = _LEAST) -> float:
         elapsed = now - self._since.at
-        return count / max(elapsed, _LEAST) if elapsed > 0 else 0.0
+        return count / max(elapsed, least) if elapsed > 0 else 0.0
 
     def _by_rate(self, now: float) -> float | None:
         rate = self.rows_per_second(now)
         return self.left / rate if rate else None
 
-    def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, float | None, float | None]:
+    def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, ...]:
         # Before the first row has ended, a row is taken to be one request of unknown size.
         requests = self.left * (max(1.0, self.requests / self.finished) if self.finished else 1.0)
         tokens = self.left * self.usage.prompt / self.finished if self.finished else 0.0
         return (
             requests / limits.rpm * _MINUTE if limits.rpm else None,
             tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,
+            self._by_spend(limits.spend_10min_usd),
             _until(requests - max(0, limits.rpd - today.sent), limits.rpd, today) if limits.rpd else None,
         )

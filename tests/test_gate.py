@@ -209,7 +209,7 @@ async def test_a_row_above_the_budget_opens_nothing() -> None:
     ledger = Ledger(None, "test")
     ledger.refuse(pacific_day(NOON))
     one = gate(Limits(tpm=10), ledger=ledger)
-    answer = await one.call(Api([]).send, "word " * 100)
+    answer = await one.call(Api([]).send, "word " * 200)
     assert isinstance(answer, Failure)
     assert answer.kind is FailureKind.TOO_LONG
     assert not one.answered

@@ -322,4 +322,4 @@ def test_old_leases_are_few_and_still_count_for_money() -> None:
             clock.now += 0.1
         rows, money = ledger._db.execute("SELECT COUNT(*), SUM(nano_usd) FROM leases").fetchone()
         assert money == 3_000 * 1_000_000
-        assert rows <= 1_200 + 2 * 180 + 10
+        assert rows <= 1_000 + 2 * 215 + 10

@@ -101,9 +101,13 @@ class Gate:
     def _too_long(self, text: str) -> Failure | None:
         """Return why a request can never leave: it alone is more than a minute's tokens."""
         limit = self.limiter.limits.tpm
-        if limit is None or (tokens := self._costing.tokens.tokens(text)) <= limit:
+        if limit is None or self._costing.tokens.least(text) <= limit:
             return None
-        said = f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm)"
+        tokens = self._costing.tokens.tokens(text)
+        said = (
+            f"about {tokens:,} input tokens, where {limit:,} a minute are allowed (tpm): shorten the row, or "
+            "raise `tpm` or the tier"
+        )
         return Failure(FailureKind.TOO_LONG, said)
 
     async def _pass(self, send: Send, text: str) -> Reply | Failure | Full | None:
