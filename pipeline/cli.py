@@ -1,5 +1,6 @@
 """The command line: builds, calls one function of the library, prints, and maps errors to exit codes."""
 
+import atexit
 import gc
 import json
 import os
@@ -77,6 +78,7 @@ def _keep_memory_flat() -> None:
     os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "300000")  # bytes; it reads less far ahead
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what mimalloc keeps
     gc.freeze()  # what the imports have made stays: no collection has to walk over it
+    atexit.register(gc.unfreeze)  # or libraries report it as leaked
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
