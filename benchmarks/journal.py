@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.cache import REPLY, Journal
-from pipeline.flow import Reply, Usage
+from pipeline.flow import Reply, Row, Usage
 
 REPLY_OF_700 = Reply("x" * 700, "STOP", "", Usage(300, 0, 0, 60, 360), "model", "standard", 0.5, "api")
 PART = 5_000  # replies between checkpoints, as in a run
@@ -40,7 +40,7 @@ def through_sqlite(path: Path, turn: int, ids: list[bytes]) -> None:
 
         def keep(one: bytes) -> None:
             nonlocal kept
-            journal.keep(one, one, REPLY_OF_700)
+            journal.keep(one, Row(0, one, one, {}), REPLY_OF_700)
             kept += 1
             if kept % PART == 0:
                 journal.checkpoint()

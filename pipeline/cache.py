@@ -8,15 +8,19 @@ are in no part yet are then paid for again.
 
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import StoreError
-from pipeline.flow import Failure, Reply
+from pipeline.flow import Failure, Reply, Row
+from pipeline.parts import Heads, heads
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
+LATEST = 50_000  # replies among which those are whose rows are in no part yet
+_BITS = 24  # of an id, which tell that it was never kept
 REPLY = TypeAdapter(Reply)
 FAILURE = TypeAdapter(Failure)
 
@@ -38,6 +42,8 @@ class Journal:
         self._since = 0
         try:
             self._db = self._open()
+            fresh = self._db.execute("SELECT 1 FROM reply LIMIT 1").fetchone() is None
+            self._seen = bytearray(2**_BITS // 8) if fresh else None  # a map of the ids that were kept
             self._log = os.open(f"{path}-wal", os.O_RDONLY)
         except (sqlite3.Error, OSError) as exc:
             raise self._broken("opened", exc) from exc
@@ -48,13 +54,17 @@ class Journal:
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA wal_autocheckpoint=0")  # `checkpoint` does it, away from the event loop
         db.execute(
-            "CREATE TABLE IF NOT EXISTS reply (id BLOB NOT NULL, key BLOB NOT NULL, "
+            "CREATE TABLE IF NOT EXISTS reply (id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
             "failed INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (id, key))"
         )
         return db
 
     def find(self, request_id: bytes, key: bytes) -> Entry | None:
         """Return what was answered to the request; the answer that the row `key` paid for comes first."""
+        if self._seen is not None:
+            byte, bit = _place(request_id)
+            if not self._seen[byte] & bit:
+                return None
         query = "SELECT key, failed, body FROM reply WHERE id = ? ORDER BY key != ? LIMIT 1"
         row = self._run(query, request_id, key).fetchone()
         if row is None:
@@ -65,11 +75,15 @@ class Journal:
         except ValidationError:  # of another version, or damaged: as good as not there
             return None
 
-    def keep(self, request_id: bytes, key: bytes, answer: Reply | Failure) -> None:
-        """Write down an answer; when this returns, a killed process no longer loses it."""
+    def keep(self, request_id: bytes, row: Row, answer: Reply | Failure) -> None:
+        """Write down an answer that `row` has paid for; when this returns, a killed process keeps it."""
         failed = isinstance(answer, Failure)
         body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
-        self._run("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?)", request_id, key, failed, body)
+        values = (request_id, row.key, row.digest, failed, body)
+        self._run("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?)", *values)
+        if self._seen is not None:
+            byte, bit = _place(request_id)
+            self._seen[byte] |= bit
         self._kept = True
         self._since += 1
 
@@ -114,3 +128,24 @@ class Journal:
             "free some space if the disk is full, then run the same command again; if the file itself "
             "is damaged, delete it: finished rows are kept in the parts",
         )
+
+
+def latest(path: Path) -> tuple[Heads, Heads]:
+    """Return the heads of key and digest of the rows that paid for a journal's latest replies.
+
+    Among them are all that are in no part yet. Another process may write it meanwhile; empty where there is
+    no journal that can be read.
+    """
+    query = "SELECT key, digest FROM reply ORDER BY rowid DESC LIMIT ?"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            rows = db.execute(query, (LATEST,)).fetchall()
+    except sqlite3.Error:
+        rows = []
+    return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+
+
+def _place(request_id: bytes) -> tuple[int, int]:
+    """Return the byte and the bit of the map that stand for an id."""
+    number = int.from_bytes(request_id[:3], "little")
+    return number >> 3, 1 << (number & 7)

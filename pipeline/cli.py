@@ -22,6 +22,7 @@ from platformdirs import user_state_path
 from rich.console import Console
 
 from pipeline import emulator as emulator_server
+from pipeline.asking import Service
 from pipeline.errors import Exit, InputError, RowmillError, UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
@@ -32,7 +33,7 @@ from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.progress import Progress, picture
 from pipeline.quota import pacific_day
 from pipeline.report import RunReport
-from pipeline.run import Service, run_job
+from pipeline.run import run_job
 from pipeline.status import job_status
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -238,8 +239,9 @@ def _service(checked: CheckedJob, found: Endpoint | None, *, wait: bool) -> Iter
         with closing(Ledger(_ledger_file(), _scope(checked, found))) as ledger:
             yield Service(found, ledger, free and not found.vertex, wait)
     else:
-        with emulator(checked.limits, model=checked.model.id, free=free) as address:
-            yield Service(offline_endpoint(address), Ledger(None, "emulator"), free, wait)
+        emulating = emulator(checked.limits, model=checked.model.id, free=free)
+        with emulating as address, closing(Ledger(None, "emulator")) as ledger:
+            yield Service(offline_endpoint(address), ledger, free, wait)
 
 
 def _ledger_file() -> Path:

@@ -87,10 +87,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """There is no room: for `wait` seconds, or, with `day`, until the daily quota resets."""
+    """There is no room `of` something for `wait` seconds or, with `day`, until the daily quota resets."""
 
     wait: float
     day: bool = False
+    of: Dimension | None = None
 
 
 class Ledger:
@@ -143,7 +144,10 @@ class Ledger:
         fits = min([count, *(room for room, _ in rooms), *([] if left is None else [left])])
         if fits < 1:
             self._queue(each, now.at)
-            return Full(min(POLL_SECONDS, max(wait for _, wait in rooms)))
+            wait, dimension = max(
+                (wait, one.dimension) for one, (_, wait) in zip(allowed, rooms, strict=True)
+            )
+            return Full(min(POLL_SECONDS, wait), of=dimension)
         return self._take(each, fits, now)
 
     def give_back(self, lease: Lease) -> None:

@@ -17,7 +17,7 @@ from pipeline.congestion import Congestion
 from pipeline.flow import Failure
 from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Full, Lease, Ledger, Moment
 from pipeline.models import MARGIN, Limits
-from pipeline.quota import Allowance, Amount, Pace, allowances, learned, pace, pacific_day
+from pipeline.quota import Allowance, Amount, Dimension, Pace, allowances, learned, pace, pacific_day
 
 MOST_LEASED = 64
 SLICE_SECONDS = 0.02  # what is waited for at once, at high rates
@@ -58,6 +58,7 @@ class Limiter:
         self.limits = limits
         self.congestion = Congestion(cap, paced=paced and (limits.rpm or limits.tpm) is not None)
         self.in_flight = 0
+        self.short_of: Dimension | None = None  # what the next request waits for
         self._ledger = ledger
         self._margin = margin
         self._wall = wall
@@ -80,7 +81,9 @@ class Limiter:
                 return None
             amount = estimate()
             for bucket in self._buckets:
+                self.short_of = bucket.dimension
                 await bucket.take(amount)
+            self.short_of = None
             while True:
                 if not wanted():
                     return None
@@ -89,7 +92,7 @@ class Limiter:
                     found = self._room(amount)
                     if not isinstance(found, Full) or found.day:
                         return found
-                    wait = found.wait
+                    wait, self.short_of = found.wait, found.of
                 self._changed = anyio.Event()
                 with anyio.move_on_after(wait):
                     await self._changed.wait()
@@ -191,6 +194,7 @@ class _Bucket:
     """The pace of one limit."""
 
     def __init__(self, allowed: Allowance) -> None:
+        self.dimension = allowed.dimension
         self._allowed = allowed
         self._owed = 0.0
         self._used = 0.0

@@ -21,6 +21,7 @@ from pipeline.disk import clear_drafts, whole_file
 from pipeline.errors import StoreError
 
 Positions: TypeAlias = NDArray[np.int64]
+Heads: TypeAlias = NDArray[np.uint64]  # the first 8 bytes of keys or digests
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no key is lost in the product
@@ -49,7 +50,7 @@ class Index:
         """Return for each row its position in the index, or -1 where it has no answer to its present text."""
         if not len(self.ids):
             return np.full(len(keys), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.ids, _ids(keys, digests)), len(self.ids) - 1)
+        at = np.minimum(np.searchsorted(self.ids, names(keys, digests)), len(self.ids) - 1)
         known = (self.keys[at] == keys) & (self.digests[at] == digests)
         return np.where(known, at, -1).astype(np.int64)
 
@@ -144,7 +145,7 @@ class Parts:
         return self._tables[number]
 
 
-def heads(digests: Sequence[bytes]) -> NDArray[np.uint64]:
+def heads(digests: Sequence[bytes]) -> Heads:
     """Return the first 8 bytes of 16-byte digests as little-endian numbers."""
     return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
 
@@ -174,7 +175,7 @@ def _merge(tables: Sequence[pa.Table]) -> Index:
     rounds = _join([table["_round"].to_numpy() for table in tables], np.int32)
     part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     row = _join([np.arange(size, dtype=np.int32) for size in sizes], np.int32)
-    ids = _ids(keys, digests)
+    ids = names(keys, digests)
     order = np.argsort(ids, kind="stable")
     last = np.ones(len(order), dtype=np.bool_)
     last[:-1] = ids[order][1:] != ids[order][:-1]
@@ -182,8 +183,8 @@ def _merge(tables: Sequence[pa.Table]) -> Index:
     return Index(ids[kept], keys[kept], digests[kept], ok[kept], rounds[kept], part[kept], row[kept])
 
 
-def _ids(keys: NDArray[np.uint64], digests: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Mix both into one number; wrapping around is meant."""
+def names(keys: Heads, digests: Heads) -> NDArray[np.uint64]:
+    """Mix key and digest of each row into one number; wrapping around is meant."""
     return keys * MIX + digests
 
 

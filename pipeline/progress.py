@@ -21,6 +21,7 @@ from pipeline.usage import Tally
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 NARROWEST = 6
+MESSAGE = 120  # letters of what the API said
 STOPPING = {
     True: "stopping: what is in flight may end within 5 s, Ctrl-C again drops it",
     False: "stopping: what is in flight is paid for and may end, Ctrl-C gives it 5 s",
@@ -60,18 +61,18 @@ class Progress:
                 await anyio.sleep(REDRAW_SECONDS)
 
     async def _lines(self, run: Watched) -> None:
-        self._console.print(
-            f"{many(run.tally.left, 'row')} to ask, {run.tally.earlier:,} done before", soft_wrap=True
-        )
+        kept = f", {many(run.tally.kept, 'row')} answered but not done" if run.tally.kept else ""
+        words = f"{many(run.tally.left, 'row')} to ask, {run.tally.earlier:,} done before{kept}"
+        self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
             await anyio.sleep(LINE_SECONDS)
-            self._console.print(" · ".join(_words(run)), soft_wrap=True)
+            self._console.print(" · ".join(words_of(run)), soft_wrap=True)
 
 
 def _picture(run: Watched) -> Table:
     grid = Table.grid(padding=(0, 1))
-    rows, *rest = _words(run)
+    rows, *rest = words_of(run)
     done = run.tally.earlier + run.tally.finished
     grid.add_row(ProgressBar(total=max(1, run.tally.total), completed=done, width=30), Text(rows))
     grid.add_row(Text(""), Text(" · ".join(rest[:3])))
@@ -79,7 +80,7 @@ def _picture(run: Watched) -> Table:
     return grid
 
 
-def _words(run: Watched) -> list[str]:
+def words_of(run: Watched) -> list[str]:
     """Return rows; rates; requests and tokens a minute; tokens, cost and time left."""
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
@@ -97,7 +98,9 @@ def _words(run: Watched) -> list[str]:
     elif waiting := _waiting(run.gate, tally.trouble):
         words[-1] = waiting
     elif tally.trouble is not None:
-        words.append(f"asking again: {tally.trouble.message[:60]}")
+        words.append(f"asking again: {_short(tally.trouble.message)}")
+    elif run.gate.limiter.short_of == "nano_usd":
+        words.append(f"held by the spend limit of ${limits.spend_10min_usd:,.2f} per ten minutes")
     return words
 
 
@@ -128,6 +131,10 @@ def _refused(trouble: Failure | None, pause: str) -> str:
 
 def _of(limit: int | None) -> str:
     return "" if limit is None else f" of {limit:,}"
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MESSAGE else f"{message[: MESSAGE - 1]}…"
 
 
 def _left(seconds: float | None) -> str:

@@ -115,7 +115,8 @@ class RunReport:
 
     def _this_run(self) -> str:
         if not self.requests:
-            return "  this run: no request was made" + ("" if self.pending else ", every row had its answer")
+            known = not (self.pending or self.failures)
+            return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
         return (
             f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in, {out:,} out, "

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline.output import Written, count
 from pipeline.parts import Parts
+from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.quota import day_reset
-from pipeline.run import pending_rows
 from pipeline.store import changes, owner
 
 
@@ -16,6 +16,7 @@ from pipeline.store import changes, owner
 class JobStatus:
     """Rows by state, what they took, and the day's quota.
 
+    `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks.
     `differs` names what was different in the last run, where there was none with these settings;
     `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
     """
@@ -25,6 +26,7 @@ class JobStatus:
     running: str | None
     rows: int
     pending: int
+    replied: int
     table: Written
     sent_today: int | None
     rpd: int | None
@@ -41,6 +43,7 @@ class JobStatus:
             "ok": self.table.ok,
             "failed": self.table.failed,
             "pending": self.pending,
+            "replied": self.replied,
             "prompt_tokens": self.table.prompt_tokens,
             "output_tokens": self.table.output_tokens,
             "cost_usd": self.table.cost_usd,
@@ -53,9 +56,10 @@ class JobStatus:
     def sentences(self) -> list[str]:
         """Return the status for people, a line each."""
         table = self.table
+        replied = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
-            f"{self.pending:,} pending",
+            f"{self.pending:,} pending{replied}",
             f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, ${table.cost_usd:,.4f}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
@@ -63,6 +67,8 @@ class JobStatus:
         if self.differs:
             names = ", ".join(f"`{name}`" for name in self.differs)
             lines.append(f"  not run with these settings yet: the last run of this job differs in {names}")
+            if "endpoint" in self.differs:
+                lines.append("  (give `--offline` or `--base-url` here, too, where the run had it)")
         return [*lines, f"  running now: {self.running}"] if self.running else lines
 
     def _quota(self) -> str:
@@ -85,6 +91,7 @@ def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
         running=owner(plan.folder),
         rows=survey.rows,
         pending=int(pending.sum()),
+        replied=replied(survey, pending, plan.folder),
         table=count(parts, index, index.find(survey.keys, survey.digests)),
         sent_today=sent_today,
         rpd=plan.checked.limits.rpd,

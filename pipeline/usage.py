@@ -51,7 +51,7 @@ class _Mark(NamedTuple):
     """The counters at one moment."""
 
     at: float
-    finished: int = 0
+    asked: int = 0
     requests: int = 0
     tokens: int = 0
 
@@ -60,7 +60,8 @@ class _Mark(NamedTuple):
 class Tally:
     """Live counters of one run, changed by one event loop only.
 
-    `total` rows include `earlier`, those that earlier runs finished. `started` and every `now` are
+    `total` rows include `earlier`, those that earlier runs finished; for `kept` ones of the others a reply
+    stands in the journal. `unasked` ones ended without a request of this run. `started` and every `now` are
     seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too;
     tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
     where `mark` is called now and then, and since the start otherwise.
@@ -69,6 +70,8 @@ class Tally:
     total: int
     started: float
     earlier: int = 0
+    kept: int = 0
+    unasked: int = 0
     done: int = 0
     failed: int = 0
     requests: int = 0
@@ -96,7 +99,7 @@ class Tally:
 
     def mark(self, now: float) -> None:
         """Remember where the counters stand, so that rates are those of the last minute."""
-        self._marks.append(_Mark(now, self.finished, self.requests, self.usage.prompt))
+        self._marks.append(_Mark(now, self.asked, self.requests, self.usage.prompt))
         while len(self._marks) > 1 and self._marks[1].at <= now - _MINUTE:
             self._marks.popleft()
 
@@ -114,6 +117,11 @@ class Tally:
         return self.done + self.failed
 
     @property
+    def asked(self) -> int:
+        """Rows that ended in this run by a request of this run."""
+        return self.finished - self.unasked
+
+    @property
     def left(self) -> int:
         """Rows that have not ended yet."""
         return max(0, self.total - self.earlier - self.finished)
@@ -124,8 +132,8 @@ class Tally:
         return self._pico / _PICO
 
     def rows_per_second(self, now: float) -> float:
-        """Return finished rows per second, 0 before any time has passed."""
-        return self._rate(self.finished - self._since.finished, now)
+        """Return rows that were asked for and ended per second, 0 before any time has passed."""
+        return self._rate(self.asked - self._since.asked, now)
 
     def requests_per_minute(self, now: float) -> float:
         """Return requests sent in the last minute."""
@@ -142,16 +150,14 @@ class Tally:
         """
         if not self.left:
             return 0.0
-        if not self.finished and (self.trouble is not None or now - self.started > _LEAST):
+        if not self.asked and (self.trouble is not None or now - self.started > _LEAST):
             return None  # something holds it up, and nothing tells for how long
         reasons = (self._by_rate(now), *self._by_limits(limits, today))
         return max((seconds for seconds in reasons if seconds is not None), default=None)
 
     def _by_spend(self, usd: float | None) -> float | None:
         """Return the seconds that the rest takes under a spend limit of ten minutes."""
-        return (
-            self.left * self.cost_usd / self.finished / usd * _TEN_MINUTES if usd and self.finished else None
-        )
+        return self.left * self.cost_usd / self.asked / usd * _TEN_MINUTES if usd and self.asked else None
 
     @property
     def _since(self) -> _Mark:
@@ -168,8 +174,8 @@ class Tally:
 
     def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, ...]:
         # Before the first row has ended, a row is taken to be one request of unknown size.
-        requests = self.left * (max(1.0, self.requests / self.finished) if self.finished else 1.0)
-        tokens = self.left * self.usage.prompt / self.finished if self.finished else 0.0
+        requests = self.left * (max(1.0, self.requests / self.asked) if self.asked else 1.0)
+        tokens = self.left * self.usage.prompt / self.asked if self.asked else 0.0
         return (
             requests / limits.rpm * _MINUTE if limits.rpm else None,
             tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,

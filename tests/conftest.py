@@ -15,13 +15,14 @@ import pytest
 from hypothesis import settings
 
 from benchmarks.account import private_key as make_private_key
+from pipeline.asking import Service
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan, check_job, make_plan
 from pipeline.progress import Watched
 from pipeline.report import RunReport
-from pipeline.run import Service, run_job
+from pipeline.run import run_job
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # machines are slow at times; every test has a time limit of its own

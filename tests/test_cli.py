@@ -317,6 +317,24 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
     assert set(project.table()["_status"]) == {"ok"}
 
 
+def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Project) -> None:
+    """After SIGKILL `status` counts what the journal has, and the next run says so before it takes it."""
+    project.rows([f"good number {n}" for n in range(60)])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--latency", "0.05") as emulator:
+        with started(project, emulator, "--concurrency", "4") as process:
+            wait_for(lambda: emulator.stats()["answered"] >= 30)
+            process.kill()
+            process.communicate()
+        said = json.loads(shell("status", project.job, "--base-url", emulator.address, "--json").out)
+        assert (said["ok"], said["pending"]) == (0, 60)
+        assert 26 <= said["replied"] <= 40
+        before = emulator.stats()["requests"]
+        last = shell("run", project.job, "--base-url", emulator.address)
+        assert f"{said['replied']} rows answered but not done" in last.err
+        assert emulator.stats()["requests"] - before == 60 - said["replied"]
+
+
 def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
     """Killed five times: the same table, and only requests in flight were sent twice."""
     project.rows([f"good number {n}" for n in range(600)])

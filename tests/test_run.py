@@ -271,6 +271,7 @@ def test_a_daily_429_stops_the_run(project: Project) -> None:
     with emulating("--rpd", "5") as limited:
         report = project.run(limited.address)
     assert report.exit_code is Exit.STOPPED
+    assert any("allows 5 requests a day" in note for note in report.notes)
     assert report.stop is not None
     assert "resets at" in report.stop.message
     assert report.table.ok == 5
@@ -363,6 +364,7 @@ def test_a_row_above_the_token_budget_fails_alone(project: Project, emulator: Em
     assert table["_error_kind"].to_list() == [None, "too_long"]
     assert "tpm" in table["_error"][1]
     assert report.requests == 1
+    assert table["_attempts"].to_list() == [1, 0]
 
 
 def test_an_interrupted_retry_goes_on_and_stays_stopped(project: Project) -> None:

@@ -105,6 +105,18 @@ def test_rates_are_of_this_run_since_its_start() -> None:
     assert tally.tokens_per_minute(1_020.0) == 300
 
 
+def test_rows_from_the_journal_do_not_make_a_run_look_fast() -> None:
+    """Neither the rate nor the time left counts rows that took no request."""
+    tally = Tally(total=1_000, started=0.0)
+    for _ in range(500):
+        tally.unasked += 1
+        tally.add(outcome())
+    for _ in range(20):
+        tally.add(outcome())
+    assert tally.rows_per_second(20.0) == 1.0
+    assert tally.seconds_left(20.0, Limits(), Today(0, 0.0)) == 480
+
+
 def test_rates_follow_the_last_minute() -> None:
     """A slow start or a pause is forgotten after a minute."""
     tally = Tally(total=1_000, started=0.0)

@@ -67,6 +67,7 @@ class _Attempt:
     spent: Spent
     replies: int = 0
     thoughts: int = 0
+    sent: bool = False  # something, in this run
 
 
 class Asker:
@@ -109,13 +110,13 @@ class Asker:
         if isinstance(text, str) and not text.strip():
             text = Failure(FailureKind.TEMPLATE, "the prompt of this row is empty")
         if isinstance(text, Failure):
-            return Outcome(row.key, row.digest, text, Spent(), turn)
+            return self._ended(row, text, _Attempt("", None, Spent()), turn)
         attempt = _Attempt(text, self._question.max_output_tokens, Spent())
         seen: Counter[FailureKind] = Counter()
         before = self._tally.replies
         while (answer := await self._answer(row, attempt, turn)) is not None:
             if not isinstance(answer, Failure):
-                return Outcome(row.key, row.digest, answer, attempt.spent, turn)
+                return self._ended(row, answer, attempt, turn)
             seen[answer.kind] += 1
             step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
             if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
@@ -123,10 +124,14 @@ class Asker:
                     if await self._outlast(answer):
                         continue
                     break
-                return Outcome(row.key, row.digest, answer, attempt.spent, turn)
+                return self._ended(row, answer, attempt, turn)
             if not await self._take(step, answer, attempt, text):
                 break
         return None
+
+    def _ended(self, row: Row, answer: BaseModel | Failure, attempt: _Attempt, turn: int) -> Outcome:
+        self._tally.unasked += not attempt.sent
+        return Outcome(row.key, row.digest, answer, attempt.spent, turn)
 
     def _is_outage(self, failure: Failure, before: int) -> bool:
         """Tell whether the service is to blame, and not the row: nobody else was answered meanwhile.
@@ -155,25 +160,29 @@ class Asker:
         id_ = request_id(question.fingerprint, attempt.text, attempt.cap, turn, attempt.replies)
         entry = self._journal.find(id_, row.key)
         if entry is not None:
-            self._charge(attempt, entry.answer, paid=entry.key == row.key)
+            paid = entry.key == row.key
+            attempt.spent = replace(attempt.spent, attempts=attempt.spent.attempts + paid)
+            self._charge(attempt, entry.answer, paid=paid)
             return self._judged(entry.answer)
-        answer = await self._ask(Request(id_, attempt.text, attempt.cap), row)
+        answer = await self._ask(Request(id_, attempt.text, attempt.cap), row, attempt)
         if answer is None:
             return None
         self._charge(attempt, answer, paid=True)
         return self._judged(answer)
 
-    async def _ask(self, request: Request, row: Row) -> Reply | Failure | None:
-        answer = await self._gate.call(lambda: self._send(request), request.text)
+    async def _ask(self, request: Request, row: Row, attempt: _Attempt) -> Reply | Failure | None:
+        answer = await self._gate.call(lambda: self._send(request, attempt), request.text)
         if isinstance(answer, Reply):
-            self._journal.keep(request.id, row.key, answer)
+            self._journal.keep(request.id, row, answer)
             self._tally.replied(answer.usage, self._question.price(answer))
-        elif answer is not None and is_final(answer) and not self._gate.doubts(answer):
-            self._journal.keep(request.id, row.key, answer)
+        elif answer is not None and attempt.sent and is_final(answer) and not self._gate.doubts(answer):
+            self._journal.keep(request.id, row, answer)
         return answer
 
-    async def _send(self, request: Request) -> Reply | Failure:
+    async def _send(self, request: Request, attempt: _Attempt) -> Reply | Failure:
         self._tally.sent()
+        attempt.sent = True
+        attempt.spent = replace(attempt.spent, attempts=attempt.spent.attempts + 1)
         answer = await self._client.ask(request)
         if isinstance(answer, Failure):
             self._tally.refused(answer)
@@ -183,7 +192,6 @@ class Asker:
         """Add to what the row took; an answer that another row paid for costs nothing again."""
         spent = attempt.spent
         if isinstance(answer, Failure):
-            attempt.spent = replace(spent, attempts=spent.attempts + paid)
             return
         attempt.replies += 1
         attempt.thoughts = answer.usage.thoughts
@@ -191,7 +199,7 @@ class Asker:
             usage=spent.usage + answer.usage if paid else spent.usage,
             cost_usd=spent.cost_usd + self._question.price(answer) if paid else spent.cost_usd,
             model=answer.model,
-            attempts=spent.attempts + paid,
+            attempts=spent.attempts,
             latency_ms=round(answer.seconds * 1000) if paid else spent.latency_ms,
             source=answer.source if paid else "cache",
         )

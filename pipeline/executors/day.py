@@ -36,6 +36,7 @@ class Day:
     ) -> None:
         self.doubted = False  # one more request will tell
         self.parked_until: datetime | None = None
+        self.named: int | None = None  # requests a day, by the last 429 that named them
         self._limiter = limiter
         self._ledger = ledger
         self._halt = halt
@@ -55,11 +56,13 @@ class Day:
     def doubt(self, answer: Failure) -> None:
         """Hold everything back after a 429 for the day, until a probe may leave."""
         self.doubted = True
+        self.named = _requests(answer) or self.named
         self._limiter.pause(min(_delay(answer), LONGEST_PAUSE))
 
     async def refused(self, answer: Failure) -> bool:
         """Decide after a probe was refused for the day; say whether there is to be another."""
         now = self._clock()
+        self.named = _requests(answer) or self.named
         today = pacific_day(now)
         if not (self.doubted or _delay(answer) > LONGEST_PAUSE or self._ledger.refused(today)):
             self.doubt(answer)
@@ -84,3 +87,8 @@ class Day:
 
 def _delay(answer: Failure) -> float:
     return PROBE_SECONDS if answer.retry_after is None else answer.retry_after
+
+
+def _requests(answer: Failure) -> int | None:
+    """Return the requests a day that a 429 allows, where it says so."""
+    return None if "token" in (answer.quota_id or "").lower() else answer.quota_value

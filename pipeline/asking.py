@@ -1,0 +1,233 @@
+"""Asking: what a run opens for it, wired together, and closed whatever happens."""
+
+import resource
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from functools import cache
+from typing import TypeAlias
+
+import anyio
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import Journal
+from pipeline.errors import RowmillError
+from pipeline.executors.asker import Asker, Question
+from pipeline.executors.crew import Crew
+from pipeline.executors.day import Day
+from pipeline.executors.gate import Gate
+from pipeline.executors.halt import Halt
+from pipeline.executors.online import Pending, Sink, execute
+from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
+from pipeline.gemini.client import Generation, open_client
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.job import job_price
+from pipeline.ledger import Ledger
+from pipeline.limiter import Limiter
+from pipeline.models import Limits, Price
+from pipeline.output import TOKENS
+from pipeline.parts import Index, Parts, heads
+from pipeline.plan import Plan
+from pipeline.progress import Watched
+from pipeline.tokens import CostEstimate, Costing, TokenEstimate
+from pipeline.usage import Tally, cost_usd
+
+Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
+
+MOST_IN_FLIGHT = 4_096
+MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
+SPARE_FILES = 128  # of the process's file descriptors: what is no connection
+LOWER = (
+    "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
+)
+OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who answers: the endpoint, what was sent there lately, and whether tokens are free.
+
+    `wait` waits for the reset of the daily quota instead of stopping there.
+    """
+
+    endpoint: Endpoint
+    ledger: Ledger
+    free: bool
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is open while a run asks."""
+
+    plan: Plan
+    service: Service
+    parts: Parts
+    index: Index
+    pending: NDArray[np.bool_]
+    tally: Tally
+    turn: int | None  # of --retry-failed
+    notes: list[str]
+
+
+def ask_all(work: Work, watch: Watch) -> Halt:
+    """Ask for all pending rows; `halt.pulled` is set where it ended early.
+
+    `watch` is run beside it and cancelled at its end. Raises StoreError and RefusedError.
+    """
+    try:
+        return anyio.run(_ask, work, watch)
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(RowmillError)
+        if ours is None:
+            raise
+        raise _first(ours) from group
+
+
+def _first(group: BaseExceptionGroup[RowmillError]) -> RowmillError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+async def _ask(work: Work, watch: Watch) -> Halt:
+    plan, halt, service = work.plan, Halt(), work.service
+    checked = plan.checked
+    cap = min(checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
+    crew = Crew(cap + MOST_ASLEEP)
+    told = checked.loaded.job.limits
+    limiter = Limiter(
+        checked.limits,
+        service.ledger,
+        cap=cap,
+        paced=not service.endpoint.vertex or (told.rpm or told.tpm) is not None,
+        margin=told.margin,
+    )
+    day = Day(limiter, service.ledger, halt, wait=service.wait)
+    gate = Gate(limiter, day, halt, crew, costing=_costing(work))
+    opened = open_client(
+        service.endpoint, _generation(plan), timeout_s=checked.loaded.job.model.timeout, connections=cap
+    )
+    with closing(Journal(plan.folder.journal)) as journal, closing(limiter):
+        async with opened as client, anyio.create_task_group() as beside:
+            beside.start_soon(watch, Watched(work.tally, gate, halt))
+            asker = Asker(_question(work), client, gate, journal, halt=halt, crew=crew, tally=work.tally)
+            await execute(_batches(work), asker, _sink(work, journal, halt), halt=halt, crew=crew)
+            beside.cancel_scope.cancel()
+    found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
+    work.notes.extend(_learned(checked.limits, found))
+    return halt
+
+
+def _most_connections() -> int:
+    """Return how many connections the process may open, after asking the system for as many as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_IN_FLIGHT + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MOST_IN_FLIGHT if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_FILES)
+
+
+def _costing(work: Work) -> Costing:
+    checked = work.plan.checked
+    counts = checked.limits.spend_10min_usd is not None and not work.service.free
+    price = checked.model.price(datetime.now(UTC).date(), "standard") if counts else None
+    return Costing(TokenEstimate(checked.loaded.job.prompt.system), CostEstimate(price), _price(work))
+
+
+def _learned(told: Limits, found: Limits) -> list[str]:
+    """Return a note for each limit of the API that was found to be lower than what the run was told."""
+    pairs = [("rpm", "requests a minute"), ("tpm", "input tokens a minute"), ("rpd", "requests a day")]
+    lower = [(name, words) for name, words in pairs if getattr(found, name) != getattr(told, name)]
+    return [
+        LOWER.format(name=name, words=words, found=getattr(found, name), told=getattr(told, name) or "any")
+        for name, words in lower
+    ]
+
+
+def _generation(plan: Plan) -> Generation:
+    settings = plan.checked.settings
+    return Generation(
+        model=settings.model,
+        system=plan.checked.loaded.job.prompt.system,
+        json_schema=plan.checked.json_schema,
+        thinking_level=settings.thinking_level,
+        thinking_budget=settings.thinking_budget,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        safety=settings.safety,
+    )
+
+
+def _question(work: Work) -> Question:
+    checked = work.plan.checked
+    return Question(
+        template=checked.template,
+        answer=checked.loaded.schema,
+        fingerprint=work.plan.fingerprint,
+        max_output_tokens=checked.settings.max_output_tokens,
+        output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
+        price=_price(work),
+    )
+
+
+def _price(work: Work) -> Callable[[Reply], float]:
+    """Return what a reply cost in USD, at the price of the model that served it on the day it did."""
+    checked = work.plan.checked
+
+    @cache
+    def known(model: str, tier: str, day: date) -> Price | None:
+        return job_price(checked.loaded.job.model, model, day, tier) or checked.model.price(day, "standard")
+
+    def price(reply: Reply) -> float:
+        found = known(reply.model, reply.tier, datetime.now(UTC).date())
+        return cost_usd(reply.usage, found, free=work.service.free) if found else 0.0
+
+    return price
+
+
+def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
+    layout = work.plan.checked.layout
+
+    def write(outcomes: list[Outcome]) -> None:
+        if halt.reason is not None and halt.reason.kind is FailureKind.CONFIG:
+            outcomes = [one for one in outcomes if not _suspect(one)]  # the request was wrong, not these rows
+        if outcomes:
+            work.parts.write(layout.table(outcomes))
+            journal.checkpoint()
+
+    return Sink(ended=work.tally.add, write=write, sync=journal.sync)
+
+
+def _suspect(outcome: Outcome) -> bool:
+    return isinstance(outcome.answer, Failure) and outcome.answer.kind is FailureKind.BAD_REQUEST
+
+
+def _batches(work: Work) -> Iterator[list[Pending]]:
+    for rows in work.plan.source.rows(work.pending):
+        yield _with_earlier(rows, work)
+
+
+def _with_earlier(rows: list[Row], work: Work) -> list[Pending]:
+    """Add what earlier rounds took to rows that have failed before and are asked again."""
+    if work.turn is None:
+        return [Pending(row) for row in rows]
+    positions = work.index.find(heads([row.key for row in rows]), heads([row.digest for row in rows]))
+    known = np.flatnonzero(positions >= 0)
+    earlier = dict(zip(known, work.parts.take(work.index, positions[known]).to_pylist(), strict=True))
+    return [
+        Pending(row, work.turn, _spent(earlier[n])) if n in earlier else Pending(row)
+        for n, row in enumerate(rows)
+    ]
+
+
+def _spent(part_row: Mapping[str, object]) -> Spent:
+    """Read back what a failed row took."""
+    row = {name: value for name, value in part_row.items() if isinstance(value, int | float | str)}
+    return Spent(
+        usage=Usage(*(int(row.get(name, 0)) for name in TOKENS)),
+        cost_usd=float(row.get("_cost_usd", 0.0)),
+        attempts=int(row.get("_attempts", 0)),
+    )
