@@ -22,10 +22,7 @@ REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 NARROWEST = 6
 MESSAGE = 120  # letters of what the API said
-STOPPING = {
-    True: "stopping: what is in flight may end within 5 s, Ctrl-C again drops it",
-    False: "stopping: what is in flight is paid for and may end, Ctrl-C gives it 5 s",
-}
+STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def words_of(run: Watched) -> list[str]:
         _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
     ]
     if run.halt.pulled.is_set():
-        words[-1] = STOPPING[run.halt.reason is None]
+        words[-1] = _stopping(run)
     elif waiting := _waiting(run.gate, tally.trouble):
         words[-1] = waiting
     elif tally.trouble is not None:
@@ -102,6 +99,12 @@ def words_of(run: Watched) -> list[str]:
     elif run.gate.limiter.short_of == "nano_usd":
         words.append(f"held by the spend limit of ${limits.spend_10min_usd:,.2f} per ten minutes")
     return words
+
+
+def _stopping(run: Watched) -> str:
+    flying = run.gate.limiter.in_flight
+    times = "again" if run.halt.reason is None else "twice"
+    return STOPPING.format(flying=many(flying, "request"), times=times, them="it" if flying == 1 else "them")
 
 
 def _waiting(gate: Gate, trouble: Failure | None) -> str:

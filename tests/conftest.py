@@ -44,6 +44,12 @@ class Emulator:
 
     address: str
 
+    def change(self, **settings: object) -> None:
+        """Change its settings while it runs."""
+        body = json.dumps(settings).encode()
+        with urllib.request.urlopen(f"{self.address}/emulator/settings", data=body) as answer:
+            answer.read()
+
     def stats(self) -> dict[str, int]:
         """Return what it has counted."""
         with urllib.request.urlopen(f"{self.address}/emulator/stats") as answer:

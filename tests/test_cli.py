@@ -317,6 +317,28 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
     assert set(project.table()["_status"]) == {"ok"}
 
 
+def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: Project) -> None:
+    """After the first, all that was in flight is answered and kept; the second ends the run at once."""
+    project.rows([f"good {n}" for n in range(400)])
+    with emulating("--latency", "0.2") as emulator:
+        with started(project, emulator, "--concurrency", "8") as first:
+            wait_for(lambda: emulator.stats()["answered"] >= 8)
+            emulator.change(latency=7)
+            time.sleep(1)
+            first.send_signal(signal.SIGTERM)
+            first.communicate(timeout=30)
+        assert first.returncode == 3
+        assert emulator.stats()["answered"] == emulator.stats()["requests"]
+        with started(project, emulator, "--concurrency", "8") as second:
+            before = emulator.stats()["requests"]
+            wait_for(lambda: emulator.stats()["requests"] > before)
+            for _ in range(2):
+                second.send_signal(signal.SIGTERM)
+                time.sleep(0.5)
+            second.communicate(timeout=5)
+        assert second.returncode == 3
+
+
 def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Project) -> None:
     """After SIGKILL `status` counts what the journal has, and the next run says so before it takes it."""
     project.rows([f"good number {n}" for n in range(60)])

@@ -28,7 +28,6 @@ PART_SECONDS = 60.0
 SYNC_SECONDS = 0.1
 AHEAD = 256  # rows read ahead
 BEHIND = 1_024  # outcomes not yet taken: what comes while a part is written
-DRAIN_SECONDS = 5.0  # how long what is in flight may take to end once the user wants to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +146,8 @@ async def _sync(sink: Sink) -> None:
 async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
     """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight.
 
-    A run that stops for another reason waits for all that is in flight, which is paid for: each request has
-    its own time limit.
+    What is in flight is paid for, and each request has its own time limit. Who kills the process meanwhile
+    loses no more than by killing it at once.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
@@ -157,8 +156,7 @@ async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
         with anyio.open_signal_receiver(*before) as signals:
             await anext(signals)
             halt.pull(None)
-            with anyio.move_on_after(DRAIN_SECONDS):
-                await anext(signals)
+            await anext(signals)
             pool.cancel()
             async for _ in signals:  # the parts are still to be written
                 pass
