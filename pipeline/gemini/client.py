@@ -25,11 +25,14 @@ from pipeline.errors import RefusedError
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.bodies import line
 from pipeline.gemini.call import Call, Generation, call_of, shared_body
+from pipeline.gemini.connections import Connector
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
 from pipeline.gemini.replies import reply_of_body
 
 __all__ = ["Client", "Generation", "open_client"]
+
+TWICE = "the answer is one to another request, which the network has brought twice"
 
 _CLOSE_S = 5.0
 _READ_BUFFER = 2**22
@@ -40,8 +43,9 @@ _CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 class Client:
     """Asks one question per call. Made by `open_client`, usable while that is open, by many tasks at once."""
 
-    def __init__(self, call: Call, timeout_s: float, secrets: tuple[str, ...]) -> None:
+    def __init__(self, call: Call, connector: Connector, timeout_s: float, secrets: tuple[str, ...]) -> None:
         self._call = call
+        self._connector = connector
         self._timeout_s = timeout_s
         self._secrets = secrets
 
@@ -64,6 +68,8 @@ class Client:
         except FOREIGN as exc:
             return failure_of_exception(exc, secrets=self._secrets)
         seconds = perf_counter() - began
+        if self._connector.repeats(raw.body or "", request.text):
+            return Failure(FailureKind.GARBLED, TWICE)
         return reply_of_body(raw.body or "", raw.headers or {}, seconds=seconds, secrets=self._secrets)
 
 
@@ -76,12 +82,13 @@ async def open_client(
     Raises RefusedError where Vertex AI finds no credentials on this machine.
     """
     credentials = await _credentials() if endpoint.vertex else None
-    session = _session(endpoint, connections)
+    connector = Connector(limit=connections + 8)
+    session = _session(endpoint, connector)
     try:
         sdk = _sdk(endpoint, credentials, session, timeout_s, shared_body(generation))
         try:
             call = call_of(sdk, generation.model, public=endpoint.public_sdk)
-            yield Client(call, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
+            yield Client(call, connector, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
         finally:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await sdk.aio.aclose()
@@ -123,9 +130,9 @@ async def _whatever(response: aiohttp.ClientResponse) -> str:
         return ""
 
 
-def _session(endpoint: Endpoint, connections: int) -> aiohttp.ClientSession:
+def _session(endpoint: Endpoint, connector: Connector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections + 8),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=_needs_proxy(endpoint),
         read_bufsize=_READ_BUFFER,
