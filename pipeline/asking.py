@@ -31,6 +31,7 @@ from pipeline.output import TOKENS
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
 from pipeline.progress import Watched
+from pipeline.retry import LONGEST_OUTAGE
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally, cost_usd
 
@@ -49,13 +50,15 @@ OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models o
 class Service:
     """Who answers: the endpoint, what was sent there lately, and whether tokens are free.
 
-    `wait` waits for the reset of the daily quota instead of stopping there.
+    `wait` waits for the reset of the daily quota instead of stopping there; `longest_outage` is how many
+    seconds without any answer are waited out.
     """
 
     endpoint: Endpoint
     ledger: Ledger
     free: bool
     wait: bool = False
+    longest_outage: float = LONGEST_OUTAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,16 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter):
         async with opened as client, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
-            asker = Asker(_question(work), client, gate, journal, halt=halt, crew=crew, tally=work.tally)
+            asker = Asker(
+                _question(work),
+                client,
+                gate,
+                journal,
+                halt=halt,
+                crew=crew,
+                tally=work.tally,
+                longest_outage=service.longest_outage,
+            )
             await execute(_batches(work), asker, _sink(work, journal, halt), halt=halt, crew=crew)
             beside.cancel_scope.cancel()
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)

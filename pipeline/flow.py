@@ -42,6 +42,16 @@ class FailureKind(StrEnum):
     TEMPLATE = "template"  # the prompt of this row cannot be rendered
 
 
+class Unsent(StrEnum):
+    """Why a request certainly never left this machine for the API: no connection came about."""
+
+    NAME = "name"  # the host's name is unknown
+    REFUSED = "refused"  # nobody listens, no way there, or hung up before anything was said
+    TLS = "tls"  # the other side is not who it says, or speaks no TLS
+    PROXY = "proxy"  # the proxy does not let it through
+    STALE = "stale"  # a kept connection was not fit for use
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one reply or of several added up; `cached` is part of `prompt`."""
@@ -68,7 +78,7 @@ class Failure:
     """An answer that did not come.
 
     `retry_after` is the server's wish in seconds; `quota_id` and `quota_value` name the quota that a
-    429 reported, where it did.
+    429 reported, where it did. `unsent` is set where nothing reached the API.
     """
 
     kind: FailureKind
@@ -76,6 +86,7 @@ class Failure:
     retry_after: float | None = None
     quota_id: str | None = None
     quota_value: int | None = None
+    unsent: Unsent | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from the last moment at which it may be used.
 import sqlite3
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Ledger:
         self._scope = scope
         self._owner = uuid.uuid4().hex
         self._settled: dict[int, tuple[int, int]] = {}
+        self._unsent: Counter[date] = Counter()
         self._tidied = float("-inf")
         self._refusals = 0
         with self._translated("opened"):
@@ -174,6 +176,13 @@ class Ledger:
         """Add what the requests of a lease counted above the estimate; written with the next lease."""
         before = self._settled.get(lease, (0, 0))
         self._settled[lease] = (before[0] + tokens, before[1] + nano_usd)
+
+    def unsent(self, day: date) -> None:
+        """Take a request that certainly never left out of the count of its day; written with the next lease.
+
+        It stays in the windows of minutes, which only spread what is tried.
+        """
+        self._unsent[day] += 1
 
     def count(self, day: date) -> int:
         """Return how many requests may have left on `day`."""
@@ -291,6 +300,11 @@ class Ledger:
         self._db.executemany(
             "UPDATE leases SET tokens = tokens + ?, nano_usd = nano_usd + ? WHERE id = ?",
             [(*amounts, lease) for lease, amounts in settled.items()],
+        )
+        unsent, self._unsent = self._unsent, Counter()
+        self._db.executemany(
+            "UPDATE sent SET requests = MAX(0, requests - ?) WHERE scope = ? AND day = ?",
+            [(number, self._scope, day.isoformat()) for day, number in unsent.items()],
         )
 
     def _forget(self, now: float) -> None:

@@ -9,6 +9,7 @@ small ones.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 
 import anyio
 from aiolimiter import AsyncLimiter
@@ -35,6 +36,7 @@ class Admission:
 
     lease: int
     amount: Amount
+    day: date
 
 
 class Limiter:
@@ -121,6 +123,10 @@ class Limiter:
         if self._changed is not None:
             self._changed.set()
 
+    def unsent(self, admission: Admission) -> None:
+        """Say that a request never left this machine, so that it is none of its day's."""
+        self._ledger.unsent(admission.day)
+
     def learn(self, failure: Failure) -> None:
         """Keep to the limit that a 429 named, where it is lower than the one known."""
         limits = learned(self.limits, failure)
@@ -163,7 +169,7 @@ class Limiter:
             self._share(found)
         self.in_flight += 1
         self.congestion.sent(self.in_flight)
-        return Admission(self._lease.id, amount)
+        return Admission(self._lease.id, amount, self._lease.taken.day)
 
     def _moment(self) -> Moment:
         return Moment(time.monotonic(), pacific_day(self._wall()))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.flow import Failure, FailureKind
+from pipeline.flow import Failure, FailureKind, Unsent
 
 
 class Act(StrEnum):
@@ -80,8 +80,13 @@ TABLE: Mapping[FailureKind, Rule] = {
 LONGEST_OUTAGE = 600.0  # seconds without any answer, once there was one, after which the run stops
 LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and can be continued then
 
+# Faults that a single row may cause as well: its prompt takes too long, or breaks the server each time.
+ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.SERVER, FailureKind.GARBLED})
+
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
-OUTAGE = frozenset({FailureKind.CONNECTION, FailureKind.TIMEOUT, FailureKind.OVERLOADED})
+OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
+
+AGAIN = "then run the same command again: it goes on where it stopped"
 
 HINTS: Mapping[FailureKind, str] = {
     FailureKind.CONNECTION: "check the network, the proxy settings and the address (`--base-url`), then run "
@@ -89,6 +94,10 @@ HINTS: Mapping[FailureKind, str] = {
     FailureKind.TIMEOUT: "check the network (a firewall may drop what is sent) and `timeout` under "
     "[model], then run the same command again: it goes on where it stopped",
     FailureKind.OVERLOADED: "run the same command again later: it goes on where it stopped",
+    FailureKind.SERVER: "run the same command again later: it goes on where it stopped; where a proxy or a "
+    "gateway answers in place of the API, check its settings and the address (`--base-url`)",
+    FailureKind.GARBLED: "something else than the API answers: check the address (`--base-url`), and whether "
+    "this network wants a login or has a proxy, then run the same command again: it goes on where it stopped",
     FailureKind.RATE_LIMITED: "run the same command again then: it goes on where it stopped",
     FailureKind.SPEND_LIMITED: "run the same command again then: it goes on where it stopped; "
     "`spend_10min_usd` under [limits] keeps a run below the limit",
@@ -108,6 +117,24 @@ HINTS: Mapping[FailureKind, str] = {
     FailureKind.CONFIG: "check [model] and the schema: `rowmill schema JOB.toml` prints what is sent; an "
     "API that is not reached at its own address may also want another GOOGLE_GENAI_API_VERSION",
 }
+
+UNSENT_HINTS: Mapping[Unsent, str] = {
+    Unsent.NAME: "the name of the host (or of the proxy) is unknown: check the network, its DNS and the "
+    f"address (`--base-url`), {AGAIN}",
+    Unsent.REFUSED: "no connection came about: check that the address (`--base-url`) and its port are right, "
+    f"that a server runs there and that no firewall rejects it, {AGAIN}",
+    Unsent.TLS: "the encrypted connection failed: where a proxy inspects traffic, set SSL_CERT_FILE to a "
+    "file with its certificate; where the server speaks no TLS, let the address (`--base-url`) begin with "
+    f"`http://`; check the clock, too, {AGAIN}",
+    Unsent.PROXY: "the proxy does not let requests through: check HTTPS_PROXY and HTTP_PROXY, with the user "
+    f"and password that it may want, and NO_PROXY, {AGAIN}",
+}
+
+
+def hint_of(failure: Failure) -> str:
+    """Return what to do about a failure that stops the run; KeyError for a kind that never does."""
+    own = None if failure.unsent is None else UNSENT_HINTS.get(failure.unsent)
+    return own or HINTS[failure.kind]
 
 
 def next_step(failure: Failure, seen: int, draw: float) -> Step:

@@ -12,7 +12,7 @@ from pipeline.plan import Plan
 from pipeline.progress import span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
-from pipeline.retry import HINTS, OUTAGE, TABLE, Act
+from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.source import Survey
 from pipeline.store import begin_round, changes, end_round, owned
 from pipeline.usage import Tally
@@ -86,16 +86,16 @@ def _stop(reason: Failure | None) -> Stop:
     if reason is None:
         return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
     if reason.kind in OUTAGE:
-        return Stop(f"the API cannot be reached: {reason.message}", HINTS[reason.kind], Exit.STOPPED)
+        return Stop(f"the API cannot be reached: {reason.message}", hint_of(reason), Exit.STOPPED)
     if reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
-        return Stop(message, HINTS[reason.kind], Exit.STOPPED)
+        return Stop(message, hint_of(reason), Exit.STOPPED)
     if TABLE[reason.kind].act is Act.PAUSE:
         wait = span(reason.retry_after or 0)
-        return Stop(f"the API asks to wait {wait}", HINTS[reason.kind], Exit.STOPPED)
+        return Stop(f"the API asks to wait {wait}", hint_of(reason), Exit.STOPPED)
     if TABLE[reason.kind].act is Act.STOP:
         reset = day_reset(time.time()).astimezone()
         limit = reason.message if reason.quota_id is None else f"{reason.quota_id} says the API"
         message = f"the daily quota is used up; it resets at {reset:%a %d %b %H:%M %Z} ({limit})"
-        return Stop(message, HINTS[reason.kind], Exit.STOPPED)
-    return Stop(f"the API refuses this run: {reason.message}", HINTS[reason.kind], Exit.REFUSED)
+        return Stop(message, hint_of(reason), Exit.STOPPED)
+    return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED)

@@ -24,6 +24,7 @@ from pipeline.retry import (
     LONGEST_OUTAGE,
     LONGEST_PAUSE,
     OUTAGE,
+    ROWS_OWN,
     TABLE,
     Act,
     Step,
@@ -83,6 +84,7 @@ class Asker:
         halt: Halt,
         crew: Crew,
         tally: Tally,
+        longest_outage: float = LONGEST_OUTAGE,
     ) -> None:
         self._question = question
         self._client = client
@@ -91,7 +93,8 @@ class Asker:
         self._halt = halt
         self._crew = crew
         self._tally = tally
-        self._slow = 0  # first rows that met their time limit
+        self._longest_outage = longest_outage
+        self._suspects = 0  # first rows whose failure may be their own
 
     async def outcome(self, row: Row, turn: int) -> Outcome | None:
         """Return how the row ended, or None when the run was stopped before that.
@@ -117,6 +120,9 @@ class Asker:
         while (answer := await self._answer(row, attempt, turn)) is not None:
             if not isinstance(answer, Failure):
                 return self._ended(row, answer, attempt, turn)
+            if self._is_gone(answer):
+                self._halt.pull(answer)
+                break
             seen[answer.kind] += 1
             step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
             if step.act is Act.GIVE_UP or (step.act is Act.ENLARGE and attempt.cap is None):
@@ -136,19 +142,28 @@ class Asker:
     def _is_outage(self, failure: Failure, before: int) -> bool:
         """Tell whether the service is to blame, and not the row: nobody else was answered meanwhile.
 
-        Before any answer, the first row that met its time limit may itself be slow; the second is none.
+        Before any answer, the first row with a failure that may be its own is to blame; the second is not.
+        Later the last row is, since no other one will ever tell.
         """
         if failure.kind not in OUTAGE or self._tally.replies != before:
             return False
-        if failure.kind is not FailureKind.TIMEOUT or self._gate.answered:
+        if failure.kind not in ROWS_OWN:
             return True
-        self._slow += 1
-        return self._slow > 1
+        if self._gate.answered:
+            return self._tally.left > 1
+        self._suspects += 1
+        return self._suspects > 1
+
+    def _is_gone(self, failure: Failure) -> bool:
+        """Tell whether nothing has been answered for too long, however often this row has asked."""
+        since = self._gate.down_since
+        if failure.kind not in OUTAGE or not self._gate.answered or since is None:
+            return False
+        return time.monotonic() - since > self._longest_outage
 
     async def _outlast(self, failure: Failure) -> bool:
-        """Wait for the next attempt in an outage; stop the run when it has lasted too long."""
-        since = self._gate.down_since
-        if not self._gate.answered or since is None or time.monotonic() - since > LONGEST_OUTAGE:
+        """Wait for the next attempt in an outage; stop the run where the API has never answered."""
+        if not self._gate.answered:
             self._halt.pull(failure)
             return False
         with self._crew.away():

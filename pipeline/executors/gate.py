@@ -61,6 +61,7 @@ class Gate:
                 said = f"all {self.limiter.limits.rpd} requests of today are used"
                 answer = Failure(FailureKind.QUOTA_DAY, said)
                 self._shut()
+                self.down_since = None  # nobody asks for hours
                 again = await self.day.over()
             elif isinstance(answer, Failure) and answer.kind is FailureKind.QUOTA_DAY:
                 again = await self.day.refused(answer) if probe else self._doubt(answer)
@@ -135,13 +136,17 @@ class Gate:
     def _heed(self, answer: Reply | Failure, text: str, admission: Admission) -> Amount:
         """Learn from an answer; return what the request counted."""
         now, congestion = time.monotonic(), self.limiter.congestion
+        if isinstance(answer, Reply) or answer.kind not in OUTAGE:
+            self.down_since = None
         if isinstance(answer, Reply):
             congestion.answered(answer.seconds, now)
-            self.answered, self.down_since = True, None
+            self.answered = True
             if not answer.usage.prompt:  # the reply does not say
                 return admission.amount
             self._costing.learn(text, answer)
             return Amount(1, answer.usage.prompt, round(self._costing.usd(answer) * NANO))
+        if answer.unsent is not None:
+            self.limiter.unsent(admission)
         if answer.kind is FailureKind.RATE_LIMITED:
             self.limiter.learn(answer)
         if names_no_quota(answer):

@@ -14,8 +14,9 @@ import httpx2
 from google.auth import exceptions as auth
 from google.genai import errors
 
-from pipeline.flow import Failure, FailureKind, Reply
+from pipeline.flow import Failure, FailureKind, Reply, Unsent
 from pipeline.gemini.bodies import line, redacted
+from pipeline.gemini.connections import SpokeUnaskedError
 from pipeline.gemini.statuses import failure_of_status
 
 __all__ = [
@@ -53,7 +54,25 @@ def failure_of_exception(exc: Exception, *, secrets: tuple[str, ...] = ()) -> Fa
     if kind is None:
         raise exc
     words = _CONTEXT.sub("", str(exc))
-    return Failure(kind, line(f"{type(exc).__name__}: {words}" if words else type(exc).__name__, secrets))
+    said = line(f"{type(exc).__name__}: {words}" if words else type(exc).__name__, secrets)
+    return Failure(kind, said, unsent=_unsent(exc))
+
+
+def _unsent(exc: Exception) -> Unsent | None:
+    """Say why nothing has left, or None where something may have."""
+    match exc:
+        case aiohttp.ClientConnectorDNSError():
+            return Unsent.NAME
+        case aiohttp.ClientSSLError():
+            return Unsent.TLS
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return Unsent.PROXY
+        case aiohttp.ClientConnectorError():
+            return Unsent.REFUSED
+        case SpokeUnaskedError():
+            return Unsent.STALE
+        case _:
+            return None
 
 
 def _kind_of_exception(exc: Exception) -> Kind | None:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.flow import Failure, FailureKind
+from pipeline.flow import Failure, FailureKind, Unsent
 from pipeline.gemini.bodies import Fault, Violation, fault, line
 
 Kind = FailureKind
@@ -86,6 +86,7 @@ _OF_STATUS: Final = {
     402: Kind.BILLING,
     403: Kind.KEY,
     404: Kind.MODEL,
+    407: Kind.CONNECTION,
     413: Kind.TOO_LONG,
     429: Kind.RATE_LIMITED,
     503: Kind.OVERLOADED,
@@ -109,6 +110,7 @@ def failure_of_status(status: int, body: str, *, secrets: tuple[str, ...] = ()) 
         retry_after=said.delay,
         quota_id=quota.quota_id if quota else None,
         quota_value=quota.value if quota else None,
+        unsent=Unsent.PROXY if status == 407 else None,
     )
 
 
