@@ -18,14 +18,16 @@ import polars as pl
 from pipeline.errors import InputError
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-RESAVE = "save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`), then run the same command again"
+RESAVE = (
+    'set in [input] its encoding, such as `encoding = "cp1252"`, or `encoding_errors = "replace"` so that '
+    "only such cells suffer; or save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`)"
+)
+WIDE = 'set `encoding = "utf-16-le"` (or `"utf-16-be"`) in [input], or save the file as UTF-8'
 QUOTING = (
     "a cell that holds the separator, a quote or a line break must stand in double quotes, and a quote in it "
     "must be doubled"
 )
 MAGIC = {
-    codecs.BOM_UTF16_LE: ("UTF-16 text", RESAVE),
-    codecs.BOM_UTF16_BE: ("UTF-16 text", RESAVE),
     b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
     b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it first"),
     b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save the sheet as `CSV UTF-8`"),
@@ -139,7 +141,7 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
     if not header:
         raise InputError(f"`{path}` has no header: line 1 is blank", "the first line must name the columns")
     if any("\0" in name for name in header):
-        raise InputError(f"the header of `{path}` holds NUL characters; it may be UTF-16 text", RESAVE)
+        raise InputError(f"the header of `{path}` holds NUL characters; it may be UTF-16 text", WIDE)
     double = next((name for name in header if header.count(name) > 1), None)
     if double is not None:
         raise InputError(f"`{path}` has two columns `{double}`", "rename one of them in the header")
@@ -189,7 +191,7 @@ def _not_utf8(path: Path) -> InputError:
                 byte = f"`{path}`, line {number}: byte 0x{line[exc.start]:02x} is not UTF-8"
                 if "unexpected end" in exc.reason and not file.read(1):
                     return InputError(
-                        f"{byte}: the file ends in the middle of a letter", "get the file again"
+                        f"{byte}: the file ends in the middle of a letter", "get the file again; " + RESAVE
                     )
                 return InputError(f"{byte}; it may be Windows-1252", RESAVE)
     return InputError(f"`{path}` was changed while it was read", "run the same command again")

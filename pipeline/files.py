@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.delimited import QUOTING, SEPARATORS, ndjson_fault
 from pipeline.errors import ChangedError, InputError
+from pipeline.recode import Copies
 from pipeline.template import column_hint
 
 ENDINGS = {
@@ -49,16 +50,30 @@ AGAIN = "run the same command again: rows that are still the same are not asked 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is read, and how the files stood when they were opened."""
+    """What is read, and how the files stood when they were opened; `copies` are read in place of some."""
 
     paths: tuple[Path, ...]
     kind: str
     stamps: list[tuple[int, int, int]]
+    copies: Copies = field(default_factory=Copies)
 
     @property
     def text(self) -> bool:
         """Whether all cells are text."""
         return self.kind in SEPARATORS
+
+    @property
+    def read(self) -> tuple[Path, ...]:
+        """The files to read, in the order of `paths`: themselves, or their copies in UTF-8."""
+        return tuple(map(self.copies.of, self.paths))
+
+    @property
+    def changed(self) -> bool:
+        """Whether a file was written to, replaced or removed since it was opened."""
+        try:
+            return stamps_of(self.paths) != self.stamps
+        except OSError:
+            return True
 
 
 def find(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
@@ -130,17 +145,32 @@ def _format(paths: Sequence[Path], given: str | None) -> str:
 
 @contextmanager
 def translated(files: Files, path: Path | None = None) -> Iterator[None]:
-    """Turn what Polars, pyarrow and the system raise into InputError; `path` is the file, where known."""
+    """Turn what Polars, pyarrow and the system raise into InputError; `path` is the file, where known.
+
+    Whatever is wrong with a file that was changed meanwhile is a ChangedError, and copies are never named.
+    """
     try:
         yield
     except FOREIGN as exc:
-        raise _unreadable(files, path, exc) from exc
+        if files.stamps and files.changed:
+            raise changed() from exc
+        raise _original(files, _unreadable(files, path, exc)) from exc
+    except InputError as exc:
+        if files.stamps and files.changed and not isinstance(exc, ChangedError):
+            raise changed() from exc
+        raise _original(files, exc) from exc.__cause__
+
+
+def _original(files: Files, error: InputError) -> InputError:
+    """Return the error with the files of the input in place of their copies."""
+    error.message, error.hint = files.copies.named(error.message), files.copies.named(error.hint)
+    return error
 
 
 def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputError:
     if files.kind == "ndjson" and not isinstance(exc, OSError):
         with suppress(OSError):
-            for one in [path] if path else files.paths:
+            for one in [path] if path else files.read:
                 if fault := ndjson_fault(one):
                     return fault
     which = f"`{path or files.paths[0]}`"

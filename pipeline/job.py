@@ -3,6 +3,7 @@
 Only what changes the answers is a job's identity; limits, time limits, paths and prices are not.
 """
 
+import codecs
 import json
 import os
 import tomllib
@@ -12,8 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pipeline import models
 from pipeline.errors import JobError
@@ -34,12 +35,28 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        codecs.getincrementaldecoder(name)
+        b"a".decode(name)
+    except UnicodeError:  # what one byte does not make a text of
+        return name
+    except (LookupError, ValueError) as exc:
+        raise PydanticCustomError("encoding", "an encoding of text such as `cp1252` or `utf-16`") from exc
+    return name
+
+
 class InputSection(Section):
-    """`[input]`: a file, a glob or a folder; `key` names the columns that identify a row."""
+    """`[input]`: a file, a glob or a folder; `key` names the columns that identify a row.
+
+    `encoding` is a codec of Python for text files that are not UTF-8.
+    """
 
     path: Text
     key: tuple[Text, ...] = Field(default=(), strict=False)  # TOML knows lists only
     format: Format | None = None
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    encoding_errors: Literal["strict", "replace"] = "strict"
 
 
 class PromptSection(Section):

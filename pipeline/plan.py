@@ -14,6 +14,7 @@ from pipeline.job import LoadedJob, identity, job_limits, job_model, model_setti
 from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
+from pipeline.recode import Decoding
 from pipeline.schema import json_schema
 from pipeline.source import Source, open_source
 from pipeline.store import Folder, run_folder
@@ -72,7 +73,12 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     job, project = checked.loaded.job, checked.loaded.project
     path = resolve(project, job.input.path)
     source = open_source(
-        path, key=job.input.key, used=checked.template.columns, limit=limit, kind=job.input.format
+        path,
+        key=job.input.key,
+        used=checked.template.columns,
+        limit=limit,
+        kind=job.input.format,
+        decoding=Decoding(job.input.encoding, job.input.encoding_errors),
     )
     check_columns(checked.template, source.columns)
     columns = checked.layout.output(_columns(source))

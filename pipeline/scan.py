@@ -46,7 +46,7 @@ def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | N
 def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
     """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
     found = []
-    for path in files.paths:
+    for path in files.read:
         with translated(files, path):
             found.append(check(path, separator))
     first = dict.fromkeys(found[0].header, pl.String())
@@ -59,7 +59,7 @@ def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
     if not rows:
         raise InputError(f"`{files.paths[0]}` has a header but no rows", "nothing is there to ask about")
     scan = pl.scan_csv(
-        list(files.paths),
+        list(files.read),
         separator=separator,
         quote_char=_quote(files.paths, found),
         infer_schema=False,
@@ -94,7 +94,7 @@ def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFra
 def _scan_ndjson(files: Files) -> tuple[pl.LazyFrame, int]:
     """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
     rows, frames = 0, []
-    for path in files.paths:
+    for path in files.read:
         with translated(files, path):
             records = check_ndjson(path)
             rows += records
@@ -105,7 +105,7 @@ def _scan_ndjson(files: Files) -> tuple[pl.LazyFrame, int]:
         raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
     union = pl.concat(frames, how="diagonal_relaxed").schema
     schema = pl.Schema({name: writable(kind) for name, kind in union.items()})
-    return pl.scan_ndjson([_literal(path) for path in files.paths], schema=schema), rows
+    return pl.scan_ndjson([_literal(path) for path in files.read], schema=schema), rows
 
 
 def _literal(path: Path) -> Path:

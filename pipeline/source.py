@@ -5,7 +5,7 @@ and only one that every cell of it has. The input is streamed: what is kept is 1
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pipeline.errors import InputError
 from pipeline.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
 from pipeline.keys import digest
+from pipeline.recode import PLAIN, Decoding, copies_of
 from pipeline.scan import scan_files, writable
 from pipeline.template import column_hint
 
@@ -143,11 +144,7 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raise InputError when a file was written to, replaced or removed since it was opened."""
-        try:
-            stamps = stamps_of(self.files)
-        except OSError as exc:
-            raise changed() from exc
-        if stamps != self._files.stamps:
+        if self._files.changed:
             raise changed()
 
     def _natural(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -239,12 +236,13 @@ def open_source(
     used: Sequence[str] | None,
     limit: int | None = None,
     kind: str | None = None,
+    decoding: Decoding = PLAIN,
 ) -> Source:
     """Open a file, a folder or a glob and check what can be checked without reading it all more than once.
 
     `used` are the columns of the prompt, None for all; `limit` takes the first rows only; `kind` names the
-    format where the ending does not. Raises InputError for a missing, empty or broken file and for a key
-    column that is not there.
+    format where the ending does not, `decoding` the encoding of text. Raises InputError for a missing, empty
+    or broken file and for a key column that is not there, StoreError where a copy in UTF-8 finds no room.
     """
     first = Files((path,), kind or "", [])
     with translated(first):
@@ -255,14 +253,24 @@ def open_source(
             if not size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
-        scan, rows = scan_files(files, folder=path if path.is_dir() else None)
-        source = Source(files, scan, rows, key=key, used=used, limit=limit)
-    for name in key:
+        files = replace(files, copies=copies_of(paths, kind, decoding))
+    try:
+        with translated(files):
+            scan, rows = scan_files(files, folder=path if path.is_dir() else None)
+            source = Source(files, scan, rows, key=key, used=used, limit=limit)
+        _check_key(source)
+        if kind in {"parquet", "ipc"}:
+            _check_types(source)
+    except BaseException:
+        files.copies.remove()
+        raise
+    return source
+
+
+def _check_key(source: Source) -> None:
+    for name in source.key:
         if name not in source.columns:
             raise InputError(f"key column `{name}` is not in the input", column_hint(name, source.columns))
-    if kind in {"parquet", "ipc"}:
-        _check_types(source)
-    return source
 
 
 def _check_types(source: Source) -> None:

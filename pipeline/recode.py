@@ -1,0 +1,197 @@
+"""UTF-8 copies of text files in other encodings, since Polars reads nothing else.
+
+A copy has the same text on the same lines. All copies of an input stand in one folder among the system's
+temporary files and go with the process; what a killed one left, the next that makes copies removes.
+"""
+
+import codecs
+import fcntl
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.delimited import MAGIC
+from pipeline.errors import InputError, StoreError
+
+PREFIX = "rowmill-utf8-"  # of the folders of copies
+BLOCK = 1 << 20  # bytes that are decoded at a time
+UTF8 = "utf-8"
+MARKS = (  # the mark of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, UTF8),
+)
+OTHER = 'set another `encoding` in [input], or `encoding_errors = "replace"` so that only such cells suffer'
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How the job says that text files are to be read: a codec of Python, and what to do with other bytes."""
+
+    encoding: str | None = None
+    errors: Literal["strict", "replace"] = "strict"
+
+
+PLAIN = Decoding()  # UTF-8, or what a byte order mark says
+
+
+class Copies:
+    """The copies that stand for some files of an input, removed when nothing holds this any more."""
+
+    def __init__(self) -> None:
+        self._of: dict[Path, Path] = {}
+        self._remove: weakref.finalize[[Path, int], Copies] | None = None
+
+    def of(self, path: Path) -> Path:
+        """Return what is to be read in place of `path`, which is the file itself where it has no copy."""
+        return self._of.get(path, path)
+
+    def add(self, path: Path, form: "_Form", errors: str) -> None:
+        """Copy a file; raises InputError where it cannot be decoded and StoreError where there is no room."""
+        try:
+            copy = self._folder(path) / f"{len(self._of)}-{path.name}"
+            with copy.open("wb") as file:
+                for text in _decoded(path, form, errors):
+                    file.write(text)
+        except OSError as exc:
+            raise StoreError(
+                f"`{path}` cannot be copied as UTF-8 to `{tempfile.gettempdir()}`: {exc.strerror or exc}",
+                "name a folder with room for it in the environment as `TMPDIR`, or save the file as UTF-8",
+            ) from exc
+        self._of[path] = copy
+
+    def named(self, said: str) -> str:
+        """Return a message with the files of the input in place of their copies."""
+        for path, copy in self._of.items():
+            said = said.replace(str(copy), str(path))
+        return said
+
+    def remove(self) -> None:
+        """Remove them at once."""
+        if self._remove is not None:
+            self._remove()
+
+    def _folder(self, path: Path) -> Path:
+        """Return the folder of the copies, made and locked for the first of them."""
+        if self._of:
+            return self.of(next(iter(self._of))).parent
+        _clear()
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        lock = os.open(folder / "lock.new", os.O_RDWR | os.O_CREAT, 0o600)
+        self._remove = weakref.finalize(self, _drop, folder, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "lock.new").rename(folder / "lock")  # nobody looks for it before it is held
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a file is written: a codec, and the length of the mark before its text."""
+
+    codec: str
+    mark: int
+
+
+def copies_of(paths: Sequence[Path], kind: str, decoding: Decoding) -> Copies:
+    """Return copies of those text files that cannot be read as they are; of other formats there are none.
+
+    A byte order mark wins over the job's encoding. Raises InputError, StoreError and OSError.
+    """
+    copies = Copies()
+    if kind not in {"csv", "tsv", "ndjson"}:
+        return copies
+    try:
+        for path in paths:
+            form = _form(path, decoding)
+            if _needs_copy(path, kind, form, decoding):
+                copies.add(path, form, decoding.errors)
+    except BaseException:
+        copies.remove()
+        raise
+    return copies
+
+
+def _form(path: Path, decoding: Decoding) -> _Form:
+    with path.open("rb") as file:
+        start = file.read(8)
+    for mark, codec in MARKS:
+        if start.startswith(mark):
+            return _Form(codec, len(mark))
+    codec = codecs.lookup(decoding.encoding or UTF8).name
+    for magic, (what, hint) in MAGIC.items():
+        if start.startswith(magic) and decoding != PLAIN:  # nearly any bytes are text in some encodings
+            raise InputError(f"`{path}` is {what}", hint)
+    return _Form(UTF8 if codec == "utf-8-sig" else codec, 0)
+
+
+def _needs_copy(path: Path, kind: str, form: _Form, decoding: Decoding) -> bool:
+    if form.codec != UTF8 or (form.mark and kind == "ndjson"):
+        return True
+    return decoding.errors == "replace" and not _is_utf8(path)
+
+
+def _is_utf8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder(UTF8)()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _decoded(path: Path, form: _Form, errors: str) -> Iterator[bytes]:
+    """Yield a file's text as UTF-8; what cannot be read or decoded is an InputError with its line."""
+    decoder = codecs.getincrementaldecoder(form.codec)(errors)
+    line, block = 1, b"-"
+    try:
+        with path.open("rb") as file:
+            file.seek(form.mark)
+            while block:
+                block = file.read(BLOCK)
+                text = decoder.decode(block, final=not block)
+                line += text.count("\n")
+                yield text.encode(errors=errors)
+    except UnicodeDecodeError as exc:
+        raise _undecodable(path, form, line, exc) from exc
+    except UnicodeError as exc:
+        raise InputError(f"`{path}`, about line {line}: no text in {form.codec}", OTHER) from exc
+    except OSError as exc:
+        said = f"`{path}` cannot be read: {(exc.strerror or str(exc)).lower()}"
+        raise InputError(said, "check the path and the right to read it") from exc
+
+
+def _undecodable(path: Path, form: _Form, line: int, exc: UnicodeDecodeError) -> InputError:
+    before = exc.object[: exc.start].decode(form.codec, "replace")
+    byte = f"byte 0x{exc.object[exc.start]:02x} is not {form.codec}"
+    line += before.count("\n")
+    return InputError(f"`{path}`, line {line}: {byte}", OTHER)
+
+
+def _clear() -> None:
+    """Remove the copies of processes that were killed; a lock ends with the process that holds it."""
+    for name in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/lock"):
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            continue  # another user's, or gone meanwhile
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)  # in use
+        else:
+            _drop(name.parent, lock)
+
+
+def _drop(folder: Path, lock: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
