@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from pipeline.errors import JobError
+from pipeline.fence import TAG, clean, fenced
 from pipeline.flow import Failure, FailureKind
 
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
@@ -34,8 +35,6 @@ _LOADING = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 _SIZED = ("batch", "center", "indent", "round", "slice", "truncate", "wordwrap")  # filters that take a size
 _PADDING = {"center", "expandtabs", "ljust", "rjust", "to_bytes", "zfill"}  # methods that do
 
-# Control characters make models loop, lone surrogates cannot be sent; tab and line feed stay.
-_UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 # Formats whose width is beyond WIDEST, or stands elsewhere
 _WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:[0-9]*\.)?(?:[0-9]{6}|\*)")
 _WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(?:[0-9]{6}|\{)")
@@ -143,7 +142,7 @@ class Template:
             text = self._template.render(seen)
         except _ROW_ERRORS as exc:
             return Failure(FailureKind.TEMPLATE, f"{type(exc).__name__}: {_line(exc)}")
-        return _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+        return clean(text)
 
     def misuses_row(self) -> bool:
         """Say whether `row` stands for the mapping of columns, so that no column may have this name."""
@@ -209,6 +208,7 @@ def _environment() -> _Sandbox:
         filters[name] = _guarded(filters[name], 2 if hasattr(filters[name], "jinja_pass_arg") else 1)
     filters["format"] = _checked_format(filters["format"])
     filters["tojson"] = _to_json
+    filters["fenced"] = _fenced
     environment.tests["none"] = lambda cell: cell is None or isinstance(cell, Null)
     return environment
 
@@ -221,6 +221,7 @@ def _check_tree(tree: nodes.Template, environment: _Sandbox) -> None:
         for node in tree.find_all(used):
             if node.name not in known:  # Jinja looks only outside of conditions
                 raise _refusal(node.lineno, f"no {used.__name__.lower()} named `{node.name}`")
+    _check_fences(tree)
     free = meta.find_undeclared_variables(tree)
     for name in tree.find_all(nodes.Name):
         if name.name == "self":
@@ -229,6 +230,17 @@ def _check_tree(tree: nodes.Template, environment: _Sandbox) -> None:
         if name.name == ROW and name.ctx != "load" and ROW in free:
             said = "`row` gets another meaning, but stands for all columns elsewhere"
             raise _refusal(name.lineno, said, "give the variable another name")
+
+
+def _check_fences(tree: nodes.Template) -> None:
+    """Refuse a fence whose tag is not written in the template: a cell must not choose it."""
+    for node in tree.find_all(nodes.Filter):
+        if node.name != "fenced":
+            continue
+        tags = [one.value if isinstance(one, nodes.Const) else None for one in node.args]
+        if len(tags) != 1 or node.kwargs or not isinstance(tags[0], str) or not TAG.fullmatch(tags[0]):
+            said = "`fenced` takes the name of a tag: ASCII letters, digits, `-` and `_`"
+            raise _refusal(node.lineno, said, 'write it as in `{{ text | fenced("review") }}`')
 
 
 def _names(tree: nodes.Template) -> set[str]:
@@ -283,6 +295,10 @@ def _written(value: object) -> object:
     if callable(value) or isinstance(value, Iterator):
         raise TypeError(f"a {type(value).__name__} has no text: call it, or end with | list or | join")
     return value
+
+
+def _fenced(value: object, tag: str) -> str:
+    return fenced(str(_written(value)), tag)
 
 
 def _to_json(value: object, indent: int | None = None) -> str:

@@ -90,8 +90,7 @@ def test_gold_and_key_stay_out_of_the_prompt(path: Path) -> None:
     """The model is asked about the text alone, and the text is marked as data."""
     prompt = load_job(path).job.prompt
     assert re.findall(r"{{\s*(\w+)", prompt.row) == ["text"]
-    tag = re.findall(r"^<(\w+)>$", prompt.row, re.MULTILINE)[0]
-    assert f"</{tag}>" in prompt.row
+    [tag] = re.findall(r'fenced\("(\w+)"\)', prompt.row)
     assert f"between <{tag}> and </{tag}> is data" in prompt.system
 
 
