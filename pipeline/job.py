@@ -123,10 +123,14 @@ class LimitsSection(Section):
 
 
 class OutputSection(Section):
-    """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns."""
+    """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns.
+
+    `escape_formulas` lets no cell of a CSV be run by a spreadsheet.
+    """
 
     path: str = Field(pattern=r"(?i)[^/\\]\.(parquet|csv|ndjson|jsonl)$")
     prefix: str = ""
+    escape_formulas: bool = False
 
 
 class Job(Section):

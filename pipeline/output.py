@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +24,8 @@ Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
 
 COUNTED_AT_ONCE = 20_000
+# OWASP, CSV Injection: = + - @, also full-width, tab, CR and LF; programs also skip blanks before them
+FORMULA = r"\A(?:[\t\r\n]|[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠])"
 TOKENS = ["_prompt_tokens", "_cached_tokens", "_thought_tokens", "_output_tokens", "_total_tokens"]
 
 
@@ -51,18 +54,30 @@ class Written:
         self.sources |= set(rows["_source"].unique().to_pylist())
 
 
-def write_output(source: Source, parts: Parts, index: Index, layout: Layout, target: Path) -> Written:
+def write_output(
+    source: Source,
+    parts: Parts,
+    index: Index,
+    layout: Layout,
+    target: Path,
+    *,
+    escape_formulas: bool = False,
+) -> Written:
     """Write the table to `target` (Parquet, CSV or NDJSON by its ending) and return what is in it.
 
-    An old file stays until the new one is whole. Raises StoreError, and ChangedError when the input has
-    changed since it was read.
+    `escape_formulas` puts a `'` before cells of a CSV that a spreadsheet would run. An old file
+    stays until the new one is whole. Raises StoreError, and ChangedError when the input has changed since it
+    was read.
     """
     written = Written()
     seen = np.zeros(len(index.keys), dtype=np.bool_)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         clear_drafts(target.parent, target.name)
-        with whole_file(target) as draft, _opener(target)(draft, _schema(source, layout)) as append:
+        with (
+            whole_file(target) as draft,
+            _opener(target, escape=escape_formulas)(draft, _schema(source, layout)) as append,
+        ):
             for chunk in source.tables():
                 rows = _answers(chunk, parts, index, seen)
                 written.count(rows)
@@ -163,8 +178,10 @@ def _without_cost(rows: pa.Table, again: pa.Array) -> pa.Table:
     return rows
 
 
-def _opener(target: Path) -> Opener:
-    return {".parquet": _parquet, ".csv": _csv}.get(target.suffix.lower(), _ndjson)
+def _opener(target: Path, *, escape: bool) -> Opener:
+    return {".parquet": _parquet, ".csv": _harmless_csv if escape else _csv}.get(
+        target.suffix.lower(), _ndjson
+    )
 
 
 @contextmanager
@@ -182,6 +199,27 @@ def _csv(draft: Path, schema: pa.Schema) -> Iterator[Append]:
             _flat(table).write_csv(file, include_header=False)
 
         yield append
+
+
+@contextmanager
+def _harmless_csv(draft: Path, schema: pa.Schema) -> Iterator[Append]:
+    with draft.open("wb") as file:
+        # the names as a row of cells: two of them may be the same once they are escaped
+        names = pl.DataFrame([schema.names], schema=[str(n) for n in range(len(schema.names))], orient="row")
+        _harmless(names).write_csv(file, include_header=False)
+
+        def append(table: pa.Table) -> None:
+            _harmless(_flat(table)).write_csv(file, include_header=False)
+
+        yield append
+
+
+def _harmless(frame: pl.DataFrame) -> pl.DataFrame:
+    """Put a `'` before texts that a spreadsheet would run; numbers and dates are none."""
+    text = (cs.string() | cs.categorical() | cs.enum()).cast(pl.String)
+    return frame.with_columns(
+        pl.when(text.str.contains(FORMULA)).then("'" + text).otherwise(text).name.keep()
+    )
 
 
 @contextmanager

@@ -78,7 +78,9 @@ def _notes(plan: Plan) -> list[str]:
 
 def _table(plan: Plan, survey: Survey, parts: Parts, index: Index, *, complete: bool) -> Written:
     if complete:
-        return write_output(plan.source, parts, index, plan.checked.layout, plan.output)
+        escape = plan.checked.loaded.job.output.escape_formulas
+        layout = plan.checked.layout
+        return write_output(plan.source, parts, index, layout, plan.output, escape_formulas=escape)
     return count(parts, index, index.find(survey.keys, survey.digests))
 
 
