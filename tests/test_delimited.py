@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.delimited import check, check_ndjson, ndjson_fault, text_types, typed
+from pipeline.delimited import Delimited, check, check_ndjson, ndjson_fault, text_types, typed
 from pipeline.errors import InputError
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -101,6 +101,7 @@ def test_stray_quotes_are_found(tmp_path: Path, content: bytes, quoted: bool, st
     assert (found.quoted, found.stray) == (quoted, stray)
 
 
+texts = st.text(st.sampled_from('ab ,"\n\ré👍'), max_size=6)
 cells = st.text(st.sampled_from('ab ,\t"\n\r\u2028é\0'), max_size=6)
 
 
@@ -117,6 +118,71 @@ def test_what_the_csv_module_writes_has_clean_quotes(
     found = check(path, separator)
     assert (found.records, found.header) == (len(rows), ("x", "y"))
     assert found.stray is None
+
+
+def outcome(path: Path, separator: str, block: int) -> Delimited | str:
+    """Return what the check found with blocks of this size, or why it refused the file."""
+    try:
+        return check(path, separator, block)
+    except InputError as exc:
+        return exc.message
+
+
+pieces = st.sampled_from(
+    [
+        "a,b",
+        "1,2\n",
+        '"x","y"\n',
+        '"',
+        '""',
+        ",",
+        "\n",
+        "\r\n",
+        "\r",
+        "é",
+        "👍",
+        "\t",
+        "\0",
+        ' "',
+        '",',
+        '"\n"',
+    ]
+).map(str.encode)
+
+
+@shared_folder
+@given(
+    st.sampled_from([b"x,y\n", b"x\n", b'"x",y\r\n', b"\xef\xbb\xbfx,y\n", b"x\ty\n"]),
+    st.lists(pieces | st.sampled_from([b"\xc3", b"\xf0\x9f"]), max_size=30) | st.lists(pieces, max_size=60),
+    st.integers(1, 40),
+)
+def test_blocks_change_nothing(tmp_path: Path, header: bytes, found: list[bytes], block: int) -> None:
+    """Whatever stands in a file and wherever its blocks end, each record is seen as if it were read alone."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(header + b"".join(found))
+    separator = "\t" if b"\t" in header else ","
+    assert outcome(path, separator, block) == outcome(path, separator, 0)
+
+
+@shared_folder
+@given(st.lists(st.tuples(texts, texts), max_size=40), st.integers(1, 200), st.booleans())
+def test_blocks_change_nothing_in_a_good_file(
+    tmp_path: Path, rows: list[tuple[str, str]], block: int, all_quoted: bool
+) -> None:
+    """Quoted cells, letters of several bytes and line ends may lie across two blocks."""
+    path = tmp_path / "t.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        dialect = csv.unix_dialect if all_quoted else csv.excel
+        csv.writer(file, dialect).writerows([("x", "y"), *rows])
+    assert outcome(path, ",", block) == outcome(path, ",", 0)
+
+
+def test_a_fault_far_into_a_file_is_named_with_its_line(tmp_path: Path) -> None:
+    """Lines are counted also where blocks of them are looked at together."""
+    good, bad = '1,"x\ny"\r\n2,é\n' * 50_000, 'ü,"z" x\n'
+    assert refusal(tmp_path, f"a,b\n{good}{bad}".encode()) == (
+        "it, line 150002: text after the closing quote of a cell"
+    )
 
 
 def ndjson_refusal(folder: Path, content: bytes) -> str:
