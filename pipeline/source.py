@@ -19,7 +19,7 @@ from pipeline.delimited import text_types, typed
 from pipeline.errors import InputError
 from pipeline.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
-from pipeline.keys import digest
+from pipeline.keys import digests
 from pipeline.recode import PLAIN, Decoding, copies_of
 from pipeline.scan import scan_files, writable
 from pipeline.template import column_hint
@@ -101,7 +101,7 @@ class Source:
         All columns are read, so that nothing is found broken only after it was paid for.
         """
         keys: list[NDArray[np.uint64]] = []
-        digests: list[NDArray[np.uint64]] = []
+        texts: list[NDArray[np.uint64]] = []
         rows = 0
         self._check_pages()
         for frame in self._frames(self.columns, BATCH):
@@ -109,8 +109,8 @@ class Source:
             self._check_nulls(frame, rows)
             rows += frame.height
             keys.append(_heads(hashed.keys))
-            digests.append(_heads(hashed.digests) if hashed.digests is not hashed.keys else keys[-1])
-        survey = Survey(_joined(keys), _joined(digests))
+            texts.append(_heads(hashed.digests) if hashed.digests is not hashed.keys else keys[-1])
+        survey = Survey(_joined(keys), _joined(texts))
         self._check_count(survey.rows)
         if self.key:
             self._check_unique(survey.keys)
@@ -166,11 +166,10 @@ class Source:
     def _hashed(self, frame: pl.DataFrame) -> _Hashed:
         """Hash a frame's rows; keys and digests are the same list where no key columns are named."""
         used = {name: _cells(frame[name]) for name in self.used}
-        digests = [digest(row) for row in zip(*used.values(), strict=True)]
+        texts = digests(list(used.values()))
         if not self.key:
-            return _Hashed(digests, digests, used)
-        own = [_exact(frame[name], used.get(name)) for name in self.key]
-        return _Hashed([digest(row) for row in zip(*own, strict=True)], digests, used)
+            return _Hashed(texts, texts, used)
+        return _Hashed(digests([_exact(frame[name], used.get(name)) for name in self.key]), texts, used)
 
     def _check_pages(self) -> None:
         """Let pyarrow read what Polars takes on trust: a damaged page can make it end the process."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.keys import digest, encode, fingerprint, request_id
+from pipeline.keys import digest, digests, encode, fingerprint, request_id
 
 text = st.text(st.characters(codec=None))  # lone surrogates included
 scalars = st.one_of(
@@ -54,6 +54,19 @@ def test_borders_between_values_count(values: list[object]) -> None:
     """Joining the first two values into a list changes the digest: no value bleeds into the next."""
     assert digest(values) != digest([values[:2], *values[2:]])
     assert digest(values) != digest([*values, None])
+
+
+@given(
+    st.lists(st.tuples(text, text | st.none(), st.integers(), cells), min_size=1, max_size=5),
+    st.permutations(range(4)),
+    st.integers(1, 4),
+)
+def test_a_table_has_the_digests_of_its_rows(
+    rows: list[tuple[object, ...]], order: list[int], width: int
+) -> None:
+    """Column by column nothing comes out that row by row would not."""
+    columns = [[row[n] for row in rows] for n in order[:width]]
+    assert digests(columns) == [digest(row) for row in zip(*columns, strict=True)]
 
 
 @given(st.lists(cells, max_size=3))
