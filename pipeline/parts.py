@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.disk import clear_drafts, whole_file
 from pipeline.errors import StoreError
+from pipeline.seal import is_intact, seal
 
 Positions: TypeAlias = NDArray[np.int64]
 Heads: TypeAlias = NDArray[np.uint64]  # the first 8 bytes of keys or digests
@@ -26,6 +27,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no key is lost in the product
 PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
+UNREADABLE = (OSError, pa.ArrowException, ValueError)  # ValueError: names in the footer that are no text
 INDEXED = ["_key", "_digest", "_status", "_round"]
 OPEN_PARTS = 2  # tables kept in memory while the output is written
 
@@ -65,7 +67,10 @@ class Parts:
         self.set_aside: list[str] = []
         self._mine = False
         self._paths = sorted(path for path in folder.glob("part-*") if PART_NAME.fullmatch(path.name))
-        self._next = 1 + max((int(path.stem.removeprefix("part-")) for path in self._paths), default=0)
+        used = [
+            int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob("part-*.damaged")]
+        ]
+        self._next = 1 + max(used, default=0)  # no name twice: what was set aside is never overwritten
 
     def clean(self) -> None:
         """Remove what a killed process left half written, and set damaged parts aside. For the owner only."""
@@ -90,6 +95,7 @@ class Parts:
         try:
             with whole_file(path) as draft:
                 pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+                seal(draft)
         except (OSError, pa.ArrowException) as exc:
             raise StoreError(
                 f"the part `{path}` cannot be written: {exc}",
@@ -127,7 +133,7 @@ class Parts:
         """Read a part with its checksums verified; a damaged one is set aside by the owner."""
         try:
             return pq.read_table(path, partitioning=None, page_checksum_verification=True).cast(self._schema)
-        except (OSError, pa.ArrowException) as exc:
+        except UNREADABLE as exc:
             if self._mine:
                 self._put_away(path)
             raise StoreError(
@@ -160,8 +166,10 @@ def _column_heads(column: pa.ChunkedArray) -> NDArray[np.uint64]:
 
 def _is_whole(path: Path) -> bool:
     try:
-        pq.read_table(path, columns=INDEXED, partitioning=None)
-    except (OSError, pa.ArrowException):
+        if not is_intact(path):
+            return False
+        pq.read_table(path, columns=INDEXED, partitioning=None, page_checksum_verification=True)
+    except UNREADABLE:
         return False
     return True
 
