@@ -1,11 +1,18 @@
-"""Files that appear whole or not at all: temp file beside the target, fsync, rename, fsync of the folder."""
+"""Files that appear whole or not at all: temp file beside the target, fsync, rename, fsync of the folder.
 
+A failed fsync is fatal: the system may have dropped what it could not write, and a second fsync of the same
+file would say that all is well. So it raises, and nothing here tries again.
+"""
+
+import fcntl
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+_DRAFT = re.compile(rf"(.+)\.\d+{re.escape(TEMPORARY)}", re.DOTALL)
 
 
 @contextmanager
@@ -15,34 +22,83 @@ def whole_file(target: Path) -> Iterator[Path]:
     When the block fails, the temporary file is removed and `target` is as it was. Raises OSError.
     """
     draft = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
+    handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o666)  # opened first, it hears of all failed writes
     try:
+        _claim(handle)
         yield draft
-        _sync(draft)
+        os.fsync(handle)
         draft.rename(target)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
     sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and the missing ones above it, durably. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Make names that were added to or removed from `folder` durable. Raises OSError."""
-    _sync(folder)
-
-
-def clear_drafts(folder: Path, stem: str = "") -> None:
-    """Remove what a killed process left half written in `folder`, of the file `stem` or of any."""
-    for draft in folder.glob(f"{_plain(stem)}.[0-9]*{TEMPORARY}" if stem else f"*{TEMPORARY}"):
-        draft.unlink(missing_ok=True)
-
-
-def _plain(stem: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file so that it is out of the way and kept; return its new name. Raises OSError."""
+    place = free_name(path.with_suffix(".damaged"))
+    path.rename(place)
+    sync_folder(path.parent)
+    return place
+
+
+def free_name(path: Path) -> Path:
+    """Return `path`, or it with the first number behind it that no file has."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
+
+
+def clear_drafts(folder: Path, stem: str = "") -> None:
+    """Remove what a killed process left half written in `folder`, of the file `stem` or of any.
+
+    What another process is writing just now stays. Raises OSError.
+    """
+    for draft in folder.glob(f"*{TEMPORARY}"):
+        found = _DRAFT.fullmatch(draft.name)
+        if found is not None and stem in ("", found[1]) and not _is_alive(draft):
+            draft.unlink(missing_ok=True)
+
+
+def _claim(handle: int) -> None:
+    """Show that the draft is being written, where the file system has locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
+
+
+def _is_alive(draft: Path) -> bool:
+    """Tell whether somebody writes the draft, or may: where there are no locks, it stays."""
+    with suppress(FileNotFoundError):
+        handle = os.open(draft, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+    return False

@@ -56,6 +56,10 @@ class StoreError(RowmillError):
     exit_code = Exit.STORE
 
 
+class DamagedError(StoreError):
+    """A part is damaged (exit 4, where it was not set aside)."""
+
+
 class RefusedError(RowmillError):
     """The API refuses every request of this run: key, model, billing or schema (exit 5)."""
 

@@ -81,7 +81,7 @@ def _column(column: Sequence[object]) -> list[bytes]:
         with suppress(UnicodeEncodeError):  # half a surrogate pair
             return [b"s" + len(raw).to_bytes(8, "little") + raw for raw in map(str.encode, column)]  # type: ignore[arg-type]
     if kinds == {int}:
-        return [b"i" + len(raw).to_bytes(8, "little") + raw for raw in [b"%x" % cell for cell in column]]
+        return [b"i" + len(raw).to_bytes(8, "little") + raw for raw in map(b"%x".__mod__, column)]
     return [(_ENCODERS.get(type(cell)) or _encoder(type(cell)))(cell) for cell in column]
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.arrow import Layout
-from pipeline.disk import clear_drafts, whole_file
+from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import ChangedError, OutputError, StoreError
 from pipeline.parts import Index, Parts, Positions, heads
 from pipeline.source import Chunk, Source
@@ -72,7 +72,7 @@ def write_output(
     written = Written()
     seen = np.zeros(len(index.keys), dtype=np.bool_)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         clear_drafts(target.parent, target.name)
         with (
             whole_file(target) as draft,

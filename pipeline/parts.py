@@ -4,6 +4,7 @@ The parts are the truth: a row is done when a part holds its key with the digest
 later part wins over an earlier one, so a row that is asked again simply stands in a newer part.
 """
 
+import errno
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.disk import clear_drafts, whole_file
-from pipeline.errors import StoreError
+from pipeline.disk import clear_drafts, set_aside, whole_file
+from pipeline.errors import DamagedError, StoreError
 from pipeline.seal import is_intact, seal
 
 Positions: TypeAlias = NDArray[np.int64]
@@ -77,7 +78,7 @@ class Parts:
         self._mine = True
         try:
             clear_drafts(self._folder)
-            for path in [path for path in self._paths if not _is_whole(path)]:
+            for path in [path for path in self._paths if not self._is_whole(path)]:
                 self._put_away(path)
         except OSError as exc:
             raise StoreError(
@@ -85,9 +86,25 @@ class Parts:
             ) from exc
 
     def _put_away(self, path: Path) -> None:
-        path.rename(path.with_suffix(".damaged"))
+        set_aside(path)
         self._paths.remove(path)
+        self._tables.clear()  # they go by the place in the list
         self.set_aside.append(path.name)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Tell whether the part is of our schema, and what the index needs of it undamaged."""
+        try:
+            if not is_intact(path):
+                return False
+            found = pq.read_schema(path)
+            found.empty_table().cast(self._schema)
+            rows = pq.read_table(path, columns=INDEXED, partitioning=None, page_checksum_verification=True)
+        except UNREADABLE as exc:
+            if _is_refusal(exc):
+                raise
+            return False
+        same = all(rows.schema.field(name).type == self._schema.field(name).type for name in INDEXED)
+        return same and not any(rows[name].null_count for name in INDEXED)
 
     def write(self, table: pa.Table) -> None:
         """Add a part; when this returns it is durable. Raises StoreError."""
@@ -110,11 +127,15 @@ class Parts:
         """Read which rows the parts answer."""
         try:
             return _merge([pq.read_table(path, columns=INDEXED, partitioning=None) for path in self._paths])
-        except (OSError, pa.ArrowException) as exc:
-            raise StoreError(
-                f"a part in `{self._folder}` cannot be read: {str(exc).splitlines()[0]}",
-                "`rowmill run` sets damaged parts aside and asks for what they held",
-            ) from exc
+        except UNREADABLE as exc:
+            raise self._unread(exc) from exc
+
+    def _unread(self, exc: Exception) -> StoreError:
+        return StoreError(
+            f"a part in `{self._folder}` cannot be read: {str(exc).splitlines()[0]}",
+            "check its permissions and the disk, then run again; `rowmill run` sets damaged parts aside and "
+            "asks for what they held",
+        )
 
     def take(self, index: Index, positions: Positions) -> pa.Table:
         """Return the part rows at `positions` of the index, in that order."""
@@ -130,17 +151,22 @@ class Parts:
         return pa.concat_tables(pieces).take(pa.array(back))
 
     def _read(self, path: Path) -> pa.Table:
-        """Read a part with its checksums verified; a damaged one is set aside by the owner."""
+        """Read a part with its checksums verified.
+
+        Raises DamagedError; the owner has set the part aside then, and every index is out of date.
+        """
         try:
             return pq.read_table(path, partitioning=None, page_checksum_verification=True).cast(self._schema)
         except UNREADABLE as exc:
+            if _is_refusal(exc):
+                raise self._unread(exc) from exc
+            error = DamagedError(
+                f"the part `{path}` is damaged",
+                "`rowmill run` sets damaged parts aside; what they held it takes from the journal, or asks again",
+            )
             if self._mine:
                 self._put_away(path)
-            raise StoreError(
-                f"the part `{path}` is damaged",
-                "run the same command again: the part is set aside, and what it held is taken from the "
-                "journal or asked again",
-            ) from exc
+            raise error from exc
 
     def _table(self, number: int) -> pa.Table:
         if number not in self._tables:
@@ -149,6 +175,11 @@ class Parts:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(number)
         return self._tables[number]
+
+
+def _is_refusal(exc: Exception) -> bool:
+    """Tell whether the system would not read the file, so that nothing is known of what it holds."""
+    return isinstance(exc, OSError) and exc.errno not in (None, errno.EIO)
 
 
 def heads(digests: Sequence[bytes]) -> Heads:
@@ -162,16 +193,6 @@ def _column_heads(column: pa.ChunkedArray) -> NDArray[np.uint64]:
         np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
     ]
     return _join(chunks, np.uint64)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        if not is_intact(path):
-            return False
-        pq.read_table(path, columns=INDEXED, partitioning=None, page_checksum_verification=True)
-    except UNREADABLE:
-        return False
-    return True
 
 
 def _merge(tables: Sequence[pa.Table]) -> Index:

@@ -1,9 +1,10 @@
 """One run: find what is pending, ask for it, write the table, sum up."""
 
 import time
+from dataclasses import dataclass
 
 from pipeline.asking import Service, Watch, Work, ask_all
-from pipeline.errors import Exit
+from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.parts import Index, Parts
@@ -34,29 +35,22 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         parts.clean()
         index = parts.index()
         turn = begin_round(plan.folder, int(index.rounds.max(initial=0))) if retry_failed else None
-        pending = pending_rows(survey, index, turn)
-        todo = int(pending.sum())
+        todo = int(pending_rows(survey, index, turn).sum())
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
+        run = _Run(survey, parts, tally, turn, notes)
+        while (ended := _round(plan, service, run, watch)) is None:
+            pass  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
-        stop = None
-        if todo:
-            tally.kept = replied(survey, pending, plan.folder)
-            halt = ask_all(Work(plan, service, parts, index, pending, tally, turn, notes), watch)
-            stop = _stop(halt.reason) if halt.pulled.is_set() else None
-            index = parts.index()
-        unanswered = int(pending_rows(survey, index).sum())
-        left = int(pending_rows(survey, index, turn).sum())
-        if turn is not None and not left:
+        if turn is not None and not ended.left:
             end_round(plan.folder)
-        table = _table(plan, survey, parts, index, complete=not unanswered)
     return RunReport(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
         rows=survey.rows,
         limited=plan.limited,
-        pending=unanswered,
-        table=table,
-        output=None if unanswered else plan.output,
+        pending=ended.unanswered,
+        table=ended.table,
+        output=None if ended.unanswered else plan.output,
         requests=tally.requests,
         usage=tally.usage,
         cost_usd=tally.cost_usd,
@@ -64,8 +58,49 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         failures=tally.failures,
         free=service.free,
         notes=notes,
-        stop=stop if left else None,
+        stop=ended.stop if ended.left else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run has open."""
+
+    survey: Survey
+    parts: Parts
+    tally: Tally
+    turn: int | None  # of --retry-failed
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Where a run stands: its table, the rows without an answer, and those `left` in this round."""
+
+    table: Written
+    unanswered: int
+    left: int
+    stop: Stop | None
+
+
+def _round(plan: Plan, service: Service, run: _Run, watch: Watch) -> _Ended | None:
+    """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
+    survey, parts = run.survey, run.parts
+    index = parts.index()
+    pending = pending_rows(survey, index, run.turn)
+    stop = None
+    try:
+        if pending.any():
+            run.tally.kept = replied(survey, pending, plan.folder)
+            work = Work(plan, service, parts, index, pending, run.tally, run.turn, run.notes)
+            halt = ask_all(work, watch)
+            stop = _stop(halt.reason) if halt.pulled.is_set() else None
+            index = parts.index()
+        unanswered = int(pending_rows(survey, index).sum())
+        left = int(pending_rows(survey, index, run.turn).sum())
+        return _Ended(_table(plan, survey, parts, index, complete=not unanswered), unanswered, left, stop)
+    except DamagedError:
+        return None
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -22,14 +22,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.disk import whole_file
+from pipeline.disk import clear_drafts, make_folder, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
+from pipeline.mounts import TABLE, network
 
 IDENTITY = "identity.json"
 ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
 SHORT = 12  # letters of the fingerprint in a folder's name
-CONTINUE = "check the path and its permissions, or choose another folder with `--runs-dir`"
+CONTINUE = (
+    "free some space if the disk is full, check the path and its permissions, or choose another folder with "
+    "`--runs-dir`; then run the same command again: what was answered is kept"
+)
+LOCAL = "choose a folder on a local disk with `--runs-dir`; input and output may stay where they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +70,33 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     others = sorted(folder.path.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
     if not others:
         return []
-    try:
-        before = json.loads(others[-1].read_text())
-    except (OSError, ValueError):
+    before = _identity(others[-1])
+    if before is None:
         return ["its settings"]
     return sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
 
 
 @contextmanager
-def owned(folder: Folder, identity: Mapping[str, object]) -> Iterator[None]:
+def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) -> Iterator[None]:
     """Create the folder where it is missing and own it for the time of the block.
 
-    Raises StoreError when another process owns it or when it cannot be written. A lock ends with the
-    process that holds it, however that process ends.
+    Raises StoreError when another process owns it, when it lies on a network file system, where no lock can
+    be trusted, or when it cannot be written. A lock ends with the process that holds it, however that ends.
     """
+    if (kind := network(folder.path, mounts)) is not None:
+        raise StoreError(
+            f"the run folder `{folder.path}` lies on a network file system ({kind}), where a run cannot be "
+            "safe: neither its lock nor its journal would hold",
+            LOCAL,
+        )
     try:
-        folder.parts.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parts)
         lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as exc:
         raise StoreError(f"the run folder `{folder.path}` cannot be made: {exc.strerror}", CONTINUE) from exc
     try:
         _lock(lock, folder)
-        _write_identity(folder, identity)
+        _tidy(folder, identity)
         yield
     finally:
         os.close(lock)
@@ -124,7 +134,7 @@ def _lock(lock: int, folder: Folder) -> None:
     except OSError as exc:
         raise StoreError(
             f"the run folder `{folder.path}` cannot be locked: {exc.strerror}",
-            "choose a folder on a local disk with `--runs-dir`",
+            LOCAL,
         ) from exc
     try:
         _sign(lock)
@@ -148,32 +158,52 @@ def begin_round(folder: Folder, rounds: int) -> int:
     path = folder.path / ROUND
     try:
         if path.exists():
-            return int(path.read_text())
+            if (text := path.read_bytes()).isdigit():
+                return int(text)
+            set_aside(path)
         with whole_file(path) as draft:
             draft.write_text(str(rounds + 1))
-    except (OSError, ValueError) as exc:
-        raise StoreError(f"`{path}` cannot be used: {exc}", f"{CONTINUE}; or delete that file") from exc
+    except OSError as exc:
+        raise StoreError(f"`{path}` cannot be used: {exc.strerror}", CONTINUE) from exc
     return rounds + 1
 
 
 def end_round(folder: Folder) -> None:
     """Forget the round, because all of its rows have been asked."""
-    (folder.path / ROUND).unlink(missing_ok=True)
+    path = folder.path / ROUND
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(folder.path)
+    except OSError as exc:
+        raise StoreError(f"`{path}` cannot be removed: {exc.strerror}", CONTINUE) from exc
 
 
 def _read(lock: int) -> str:
     try:
         who = json.loads(os.pread(lock, 1000, 0))
-    except ValueError:
+        return f"process {who['pid']} on {who['host']}, started {who['since']}"
+    except (ValueError, KeyError, TypeError):  # it has just begun, or its disk was full
         return "another process"
-    return f"process {who['pid']} on {who['host']}, started {who['since']}"
 
 
-def _write_identity(folder: Folder, identity: Mapping[str, object]) -> None:
-    path = folder.path / IDENTITY
-    if path.exists():
-        return
+def _identity(path: Path) -> dict[str, object] | None:
+    """Return what a run wrote down of its identity, or None where that cannot be read."""
     try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _tidy(folder: Folder, identity: Mapping[str, object]) -> None:
+    """Remove half-written files of a killed owner, and see that the identity can be read."""
+    path = folder.path / IDENTITY
+    try:
+        clear_drafts(folder.path)
+        if path.exists():
+            if _identity(path) is not None:
+                return
+            set_aside(path)
         with whole_file(path) as draft:
             draft.write_text(json.dumps(identity, indent=2, ensure_ascii=False, default=str))
     except OSError as exc:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk import clear_drafts, whole_file
+from pipeline.disk import clear_drafts, make_folder, set_aside, whole_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -40,3 +40,28 @@ def test_drafts_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
         draft.write_text("half")
     clear_drafts(tmp_path, "a[1].parquet")
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_what_is_being_written_is_no_left_over(tmp_path: Path) -> None:
+    """A draft that somebody writes stays, and so does a file that only ends like one."""
+    foreign = tmp_path / "notes.tmp"
+    foreign.write_text("not ours")
+    with whole_file(tmp_path / "table") as draft:
+        clear_drafts(tmp_path)
+        assert draft.exists()
+    assert foreign.exists()
+
+
+def test_folders_are_made_with_those_above(tmp_path: Path) -> None:
+    """Missing parents are made; what is there already is no error."""
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_what_is_set_aside_keeps_its_content_and_replaces_nothing(tmp_path: Path) -> None:
+    """Each damaged file of one name gets a name of its own."""
+    for content in ("first", "second"):
+        (tmp_path / "x.parquet").write_text(content)
+        assert set_aside(tmp_path / "x.parquet").read_text() == content
+    assert len(list(tmp_path.glob("x.damaged*"))) == 2

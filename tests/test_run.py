@@ -416,7 +416,7 @@ def test_another_input_and_back_finds_the_old_answers(project: Project) -> None:
 
 
 def test_a_part_damaged_inside_is_set_aside_when_it_is_read(project: Project, emulator: Emulator) -> None:
-    """A flipped byte in an answer is found by its checksum; the next run mends it from the journal."""
+    """A flipped byte in an answer is found by its checksum; the same run mends it from the journal."""
     project.rows([f"good {n} and some more words" for n in range(50)])
     report = project.run(emulator.address)
     first = project.table()
@@ -425,10 +425,41 @@ def test_a_part_damaged_inside_is_set_aside_when_it_is_read(project: Project, em
     raw = bytearray(part.read_bytes())
     raw[where.data_page_offset + where.total_compressed_size // 2] ^= 0xFF
     part.write_bytes(raw)
-    with pytest.raises(StoreError, match="damaged"):
-        project.run(emulator.address)
-    assert project.run(emulator.address).requests == 0
+    again = project.run(emulator.address)
+    assert (again.requests, again.exit_code) == (0, Exit.OK)
+    assert any("part-0000001.parquet" in note for note in again.notes)
+    assert part.with_suffix(".damaged").read_bytes() == raw
     assert project.table().drop("_latency_ms").equals(first.drop("_latency_ms"))
+
+
+@pytest.mark.parametrize("other", ["nothing", "another table", "another version"])
+def test_a_part_that_is_none_of_ours_is_set_aside(project: Project, emulator: Emulator, other: str) -> None:
+    """A part without bytes, of another schema, or without a column that a part has, costs nothing again."""
+    project.rows(["good", "bad"])
+    part = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    table = pq.read_table(part)
+    part.write_bytes(b"")
+    if other == "another table":
+        pl.DataFrame({"x": [1]}).write_parquet(part)
+    if other == "another version":
+        pq.write_table(table.drop_columns(["_tier" if "_tier" in table.column_names else "_model"]), part)
+    report = project.run(emulator.address)
+    assert (report.requests, report.exit_code) == (0, Exit.OK)
+    assert "part-0000001.parquet" in report.notes[0]
+    assert part.with_suffix(".damaged").exists()
+
+
+def test_a_second_damaged_part_of_a_name_does_not_replace_the_first(
+    project: Project, emulator: Emulator
+) -> None:
+    """What is set aside is never written over."""
+    project.rows(["good", "bad"])
+    part = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    for content in (b"first", b"second"):
+        part.write_bytes(content)
+        project.run(emulator.address)
+    kept = sorted(path.read_bytes() for path in part.parent.glob("*.damaged*"))
+    assert kept == [b"first", b"second"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "ndjson"])

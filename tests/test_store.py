@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Exit, StoreError
-from pipeline.store import changes, owned, owner, run_folder
+from pipeline.store import begin_round, changes, end_round, owned, owner, run_folder
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -75,3 +75,74 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_hint(tmp_path: Path) ->
     with pytest.raises(StoreError) as caught, owned(folder, {}):
         pass
     assert "--runs-dir" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_network_file_system_is_refused(tmp_path: Path, kind: str) -> None:
+    """Where no lock can be trusted nothing is begun, and the hint names the flag that helps."""
+    table = tmp_path / "mountinfo"
+    table.write_text(f"21 1 0:40 / / rw - {kind} server rw\n")
+    folder = run_folder(tmp_path / "runs", "job", "a" * 32)
+    with pytest.raises(StoreError, match=kind) as caught, owned(folder, {}, table):
+        pass
+    assert "--runs-dir" in caught.value.hint
+    assert not folder.path.exists()
+
+
+def test_children_of_a_killed_owner_hold_nothing(tmp_path: Path) -> None:
+    """A process that the owner had started lives on, and does not have its lock."""
+    code = HOLD.replace('print("mine"', 'subprocess.Popen(["sleep", "30"]); print("mine"', 1)
+    command = [sys.executable, "-c", f"import subprocess{code}", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, text=True, cwd=ROOT, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        process.kill()
+        process.wait()
+        with owned(run_folder(tmp_path, "job", "f" * 32), {}):
+            pass
+        os.killpg(process.pid, signal.SIGKILL)  # the child is still there, or this is an error
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"pid": 1}', "\0" * 40])
+def test_a_lock_that_says_nothing_still_holds(tmp_path: Path, content: str) -> None:
+    """What a lost disk left in the lock file is no error; who owns it is then unknown."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    with holder(tmp_path) as process:
+        (folder.path / "lock").write_text(content)
+        with pytest.raises(StoreError, match="another process"), owned(folder, {}):
+            pass
+        process.communicate("")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_an_identity_that_cannot_be_read_is_set_aside_and_written_anew(tmp_path: Path, content: str) -> None:
+    """It only tells what has changed: a damaged one stops nothing."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    folder.path.mkdir(parents=True)
+    (folder.path / "identity.json").write_text(content)
+    assert changes(run_folder(tmp_path, "job", "a" * 32), {"row": "x"}) == ["its settings"]
+    with owned(folder, {"row": "x"}):
+        assert changes(run_folder(tmp_path, "job", "a" * 32), {"row": "y"}) == ["row"]
+    assert (folder.path / "identity.damaged").read_text() == content
+
+
+def test_a_round_that_cannot_be_read_is_a_new_one(tmp_path: Path) -> None:
+    """An interrupted round goes on under its number, a damaged number is set aside."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    with owned(folder, {}):
+        assert (begin_round(folder, 0), begin_round(folder, 1)) == (1, 1)
+        (folder.path / "round").write_bytes(b"\0\0")
+        assert begin_round(folder, 1) == 2
+        end_round(folder)
+        assert not (folder.path / "round").exists()
+
+
+def test_left_overs_of_a_killed_owner_are_cleared(tmp_path: Path) -> None:
+    """Half-written files of the folder itself go with the next run."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    folder.path.mkdir(parents=True)
+    (folder.path / "identity.json.77.tmp").write_text("{")
+    with owned(folder, {}):
+        assert sorted(path.name for path in folder.path.iterdir()) == ["identity.json", "lock", "parts"]
