@@ -37,6 +37,7 @@ BOOKKEEPING = pa.schema(
         ("_attempts", pa.int32()),
         ("_latency_ms", pa.int64()),
         ("_source", pa.string()),
+        ("_pack", pa.int32()),
     ]
 )
 TYPES = {
@@ -218,6 +219,7 @@ def _bookkeeping(row: Outcome) -> tuple[object, ...]:
         spent.attempts,
         spent.latency_ms,
         spent.source,
+        spent.rows,
     )
 
 

@@ -2,7 +2,7 @@
 
 import resource
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from pipeline.cache import Journal
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
+from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
-from pipeline.executors.online import Pending, Sink, execute
+from pipeline.executors.online import Asks, Pending, Sink, execute
+from pipeline.executors.packed import PackAsker, Packing
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
 from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
@@ -28,6 +30,7 @@ from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
 from pipeline.output import TOKENS
+from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
 from pipeline.parts import Index, Parts, heads
 from pipeline.plan import Plan
 from pipeline.progress import Watched
@@ -108,24 +111,25 @@ async def _ask(work: Work, watch: Watch) -> Halt:
         margin=told.margin,
     )
     day = Day(limiter, service.ledger, halt, wait=service.wait)
-    gate = Gate(limiter, day, halt, crew, costing=_costing(work))
-    opened = open_client(
-        service.endpoint, _generation(plan), timeout_s=checked.loaded.job.model.timeout, connections=cap
-    )
+    costing = _costing(work)
+    gate = Gate(limiter, day, halt, crew, costing=costing)
+    packing = checked.loaded.job.packing
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter):
-        async with opened as client, anyio.create_task_group() as beside:
+        async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
-            asker = Asker(
-                _question(work),
-                client,
-                gate,
-                journal,
-                halt=halt,
-                crew=crew,
-                tally=work.tally,
-                longest_outage=service.longest_outage,
-            )
-            await execute(_batches(work), asker, _sink(work, journal, halt), halt=halt, crew=crew)
+
+            async def courier(generation: Generation) -> Courier:
+                timeout = checked.loaded.job.model.timeout
+                client = open_client(service.endpoint, generation, timeout_s=timeout, connections=cap)
+                entered = await opened.enter_async_context(client)
+                longest = service.longest_outage
+                return Courier(entered, gate, halt=halt, crew=crew, tally=work.tally, longest_outage=longest)
+
+            asker: Asks = (alone := Asker(_question(work), await courier(_generation(plan)), journal))
+            if packing.rows > 1:
+                asker = PackAsker(_packing(work), alone, await courier(_packed(plan)), costing)
+            sink = _sink(work, journal, halt)
+            await execute(_batches(work), asker, sink, group=packing.rows, halt=halt, crew=crew)
             beside.cancel_scope.cancel()
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
@@ -170,6 +174,25 @@ def _generation(plan: Plan) -> Generation:
         seed=settings.seed,
         temperature=settings.temperature,
         safety=settings.safety,
+    )
+
+
+def _packed(plan: Plan) -> Generation:
+    """Return what requests about several rows share."""
+    alone, schema = _generation(plan), plan.checked.json_schema
+    told = INSTRUCTIONS.format(name=id_name(schema))
+    return replace(alone, system=f"{alone.system}\n\n{told}".strip(), json_schema=packed_schema(schema))
+
+
+def _packing(work: Work) -> Packing:
+    checked = work.plan.checked
+    told = checked.loaded.job.packing
+    most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
+    return Packing(
+        Budget(told.rows, most, told.output_tokens),
+        id_name(checked.json_schema),
+        checked.settings.max_output_tokens,
+        checked.model.output_tokens or OUTPUT_TOKENS,
     )
 
 

@@ -8,6 +8,7 @@ are in no part yet are then paid for again.
 
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,13 @@ class Journal:
             self._seen[byte] |= bit
         self._kept = True
         self._since += 1
+
+    def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
+        """Write down several answers, by request id and row: all of them or none."""
+        self._run("BEGIN")
+        for request_id, row, answer in answers:
+            self.keep(request_id, row, answer)
+        self._run("COMMIT")
 
     def sync(self) -> None:
         """Make all that was kept since the last time survive a power cut."""

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel
 
+MISSING = "ROW_MISSING"  # the finish reason of a row that got nothing out of its pack; no reason of the API's
+
 
 class FailureKind(StrEnum):
     """Why a request or a row has no answer. `pipeline.retry` says what follows from each kind."""
@@ -38,6 +40,7 @@ class FailureKind(StrEnum):
     UNFINISHED = "unfinished"  # any other finish reason than STOP, also unknown ones
     EMPTY = "empty"  # no candidate, or one without text
     MAX_TOKENS = "max_tokens"
+    MISSING = "missing"  # not among the answers of the pack that the row was asked in
     INVALID = "invalid"  # JSON that does not validate
     TEMPLATE = "template"  # the prompt of this row cannot be rendered
 
@@ -116,7 +119,8 @@ class Reply:
     """What the API answered with status 200, not yet judged.
 
     `finish` is the finish reason as sent (`""` without a candidate), `block` the block reason of the
-    prompt, `model` and `tier` are as served, `source` is `api` or `emulator`.
+    prompt, `model` and `tier` are as served, `source` is `api` or `emulator`, `rows` is how many shared the
+    request (`text` and `usage` are then of one of them).
     """
 
     text: str
@@ -127,11 +131,15 @@ class Reply:
     tier: str
     seconds: float
     source: str
+    rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a row took in all its attempts; `model`, `latency_ms` and `source` are those of the last one."""
+    """What a row took in all its attempts; what is neither a sum nor a count is of the last one.
+
+    `rows` is how many shared the request.
+    """
 
     usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
@@ -139,6 +147,7 @@ class Spent:
     attempts: int = 0
     latency_ms: int | None = None
     source: str = "api"
+    rows: int = 1
 
     def after(self, earlier: "Spent") -> "Spent":
         """Return both together; what describes the last attempt is kept."""

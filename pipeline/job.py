@@ -122,6 +122,14 @@ class LimitsSection(Section):
         return self.tier == "free"
 
 
+class PackingSection(Section):
+    """`[packing]`: how many rows share a request at most, and how many tokens of prompts and of answers."""
+
+    rows: int = Field(default=1, ge=1, le=200)
+    prompt_tokens: Count = 8_000
+    output_tokens: Count = 8_000
+
+
 class OutputSection(Section):
     """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns.
 
@@ -142,6 +150,7 @@ class Job(Section):
     prompt: PromptSection
     model: ModelSection
     limits: LimitsSection = LimitsSection()
+    packing: PackingSection = PackingSection()
     output: OutputSection
 
 

@@ -73,6 +73,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.UNFINISHED: Rule(Act.AGAIN, tries=1),
     FailureKind.EMPTY: Rule(Act.AGAIN, tries=1),
     FailureKind.MAX_TOKENS: Rule(Act.ENLARGE, tries=1),
+    FailureKind.MISSING: Rule(Act.AGAIN, tries=12),  # each time in a pack of half the size, in the end alone
     FailureKind.INVALID: Rule(Act.REPAIR, tries=1),
     FailureKind.TEMPLATE: GIVE_UP,
 }

@@ -84,16 +84,16 @@ class CostEstimate:
     price: Price | None
     output: float = TYPICAL_OUTPUT
 
-    def amount(self, tokens: int) -> Amount:
-        """Return what a request of so many input tokens will count."""
+    def amount(self, tokens: int, rows: int) -> Amount:
+        """Return what a request of so many input tokens about so many rows will count."""
         if self.price is None:
             return Amount(1, tokens)
-        micro_usd = tokens * self.price.input + self.output * self.price.output
+        micro_usd = tokens * self.price.input + rows * self.output * self.price.output
         return Amount(1, tokens, round(micro_usd * NANO / 1e6))
 
-    def learn(self, usage: Usage) -> None:
-        """Take in what an answer was long."""
-        self.output += (usage.output + usage.thoughts - self.output) / 20
+    def learn(self, usage: Usage, rows: int) -> None:
+        """Take in how long the answers to so many rows were."""
+        self.output += ((usage.output + usage.thoughts) / rows - self.output) / 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +104,14 @@ class Costing:
     cost: CostEstimate
     usd: Callable[[Reply], float]
 
-    def amount(self, text: str) -> Amount:
-        """Return what is reserved for a request with `text`."""
-        return self.cost.amount(self.tokens.most(text))
+    def amount(self, text: str, rows: int = 1) -> Amount:
+        """Return what is reserved for a request with `text`, which asks about `rows`."""
+        return self.cost.amount(self.tokens.most(text), rows)
 
-    def learn(self, text: str, reply: Reply) -> None:
+    def learn(self, text: str, reply: Reply, rows: int = 1) -> None:
         """Take in what a request with `text` did count."""
         self.tokens.learn(text, reply.usage.prompt)
-        self.cost.learn(reply.usage)
+        self.cost.learn(reply.usage, rows)
 
 
 def _scripts(text: str) -> tuple[int, int, int]:

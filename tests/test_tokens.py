@@ -80,13 +80,13 @@ def test_money_follows_the_typical_answer() -> None:
     """Input at its price and the output that answers have had."""
     cost = CostEstimate(Price(0.25, 1.50, 0.025))
     for _ in range(200):
-        cost.learn(Usage(prompt=100, output=15, thoughts=5))
-    assert cost.amount(1_000).nano_usd == pytest.approx(1_000 * 250 + 20 * 1_500, rel=0.01)
+        cost.learn(Usage(prompt=100, output=15, thoughts=5), 1)
+    assert cost.amount(1_000, 1).nano_usd == pytest.approx(1_000 * 250 + 20 * 1_500, rel=0.01)
 
 
 def test_without_a_price_money_does_not_count() -> None:
     """On the free tier only requests and tokens do."""
-    assert CostEstimate(None).amount(1_000).nano_usd == 0
+    assert CostEstimate(None).amount(1_000, 1).nano_usd == 0
 
 
 def test_what_is_reserved_is_mostly_enough_and_hardly_too_much() -> None:

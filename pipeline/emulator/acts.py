@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
@@ -23,6 +25,8 @@ def bend(kind: str, made: Said, limit: int | None) -> Said:
         return replace(made, text=_TEXTS[kind](made.text or ""))
     if kind.startswith("finish-"):
         return _finished(kind.removeprefix("finish-").upper(), made)
+    if kind == "pack-loop":
+        return _looped(made, limit)
     if kind == "thinking":
         return replace(made, text=None, finish="MAX_TOKENS", output=0, thoughts=limit or _THOUGHTS)
     if kind == "empty":
@@ -43,6 +47,15 @@ def _finished(reason: str, made: Said) -> Said:
     return replace(made, text=None, output=0, finish=reason)
 
 
+def _looped(made: Said, limit: int | None) -> Said:
+    """Say the first half again and again until the cap."""
+    text = made.text or ""
+    half = text[: len(text) // 2]
+    cap = limit or _THOUGHTS
+    times = 2 * cap // max(1, made.output)
+    return replace(made, text=half + half[len(half) // 2 :] * times, finish="MAX_TOKENS", output=cap)
+
+
 def _broken(text: str) -> str:
     """Drop a token that JSON needs."""
     return text.replace('":', '"', 1) if '":' in text else text + "]"
@@ -59,8 +72,46 @@ def _mistyped(text: str) -> str:
     return to_json({"value": value}).decode()
 
 
+def _elements(text: str) -> list[Any]:
+    """Return the elements of an answer to several rows; none of any other answer."""
+    value = from_json(text)
+    return value if isinstance(value, list) and all(isinstance(one, dict) for one in value) else []
+
+
+def _missing(text: str) -> str:
+    """Leave out every third row."""
+    elements = _elements(text)
+    return to_json([one for n, one in enumerate(elements) if n % 3]).decode() if elements else text
+
+
+def _doubled(text: str) -> str:
+    """Answer some rows once more, with the words of their neighbours."""
+    elements = _elements(text)
+    again = [{**after, **_id_of(before)} for before, after in pairwise(elements[::4])]
+    return to_json(elements + again).decode() if elements else text
+
+
+def _foreign(text: str) -> str:
+    """Give some rows ids that nobody asked about."""
+    elements = _elements(text)
+    wrong = [
+        one if n % 4 else {**one, **dict.fromkeys(_id_of(one), "zzzz")} for n, one in enumerate(elements)
+    ]
+    return to_json(wrong).decode() if elements else text
+
+
+def _id_of(element: dict[str, Any]) -> dict[str, Any]:
+    """Return the first field, which is the id."""
+    name = next(iter(element))
+    return {name: element[name]}
+
+
 _TEXTS: dict[str, Callable[[str], str]] = {
     "badjson": _broken,
     "wrongtype": _mistyped,
     "fenced": lambda text: f"```json\n{text}\n```",
+    "pack-missing": _missing,
+    "pack-doubled": _doubled,
+    "pack-foreign": _foreign,
+    "pack-cut": lambda text: text[: len(text) * 2 // 3],
 }

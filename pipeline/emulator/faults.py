@@ -59,6 +59,11 @@ ODD_KINDS = frozenset(
         "nocandidates",
         "blocked",
         "thinking",
+        "pack-missing",
+        "pack-doubled",
+        "pack-foreign",
+        "pack-cut",
+        "pack-loop",
     }
 )
 """Status 200, but late or not what was asked for; so is every `finish-REASON`."""

@@ -50,13 +50,16 @@ class Gate:
         self._changed = anyio.Event()
         self._suspects = 0
 
-    async def call(self, send: Send, text: str) -> Reply | Failure | None:
-        """Return what `send` answers to `text` once it may leave, or None when the run is stopped before."""
+    async def call(self, send: Send, text: str, *, rows: int = 1) -> Reply | Failure | None:
+        """Return what `send` answers to `text` once it may leave, or None when the run is stopped before.
+
+        `rows` is how many rows the text asks about, each of which takes an answer's tokens.
+        """
         while await self._turn():
             if (too_long := self._too_long(text)) is not None:
                 return too_long
             probe = not self._open
-            answer = await self._pass(send, text)
+            answer = await self._pass(send, text, rows)
             if isinstance(answer, Full):
                 said = f"all {self.limiter.limits.rpd} requests of today are used"
                 answer = Failure(FailureKind.QUOTA_DAY, said)
@@ -111,29 +114,31 @@ class Gate:
         )
         return Failure(FailureKind.TOO_LONG, said)
 
-    async def _pass(self, send: Send, text: str) -> Reply | Failure | Full | None:
-        admission = await self._admitted(text)
+    async def _pass(self, send: Send, text: str, rows: int) -> Reply | Failure | Full | None:
+        admission = await self._admitted(text, rows)
         if not isinstance(admission, Admission):
             return admission
         counted = admission.amount
         try:
             with self._crew.away():
                 answer = await send()
-            counted = self._heed(answer, text, admission)
+            counted = self._heed(answer, text, rows, admission)
         finally:
             self.limiter.end(admission, counted)
         return answer
 
-    async def _admitted(self, text: str) -> Admission | Full | None:
-        now = self.limiter.admit_now(self._costing.amount(text))
+    async def _admitted(self, text: str, rows: int) -> Admission | Full | None:
+        now = self.limiter.admit_now(self._costing.amount(text, rows))
         if now is not None:
             return now
         probe = not self._open
         with self._halt.waiting():
-            return await self.limiter.admit(lambda: self._costing.amount(text), lambda: probe or self._open)
+            return await self.limiter.admit(
+                lambda: self._costing.amount(text, rows), lambda: probe or self._open
+            )
         return None  # the run is stopped
 
-    def _heed(self, answer: Reply | Failure, text: str, admission: Admission) -> Amount:
+    def _heed(self, answer: Reply | Failure, text: str, rows: int, admission: Admission) -> Amount:
         """Learn from an answer; return what the request counted."""
         now, congestion = time.monotonic(), self.limiter.congestion
         if isinstance(answer, Reply) or answer.kind not in OUTAGE:
@@ -143,7 +148,7 @@ class Gate:
             self.answered = True
             if not answer.usage.prompt:  # the reply does not say
                 return admission.amount
-            self._costing.learn(text, answer)
+            self._costing.learn(text, answer, rows)
             return Amount(1, answer.usage.prompt, round(self._costing.usd(answer) * NANO))
         if answer.unsent is not None:
             self.limiter.unsent(admission)

@@ -9,16 +9,15 @@ follows from how many are held up: see `Crew`.
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from pipeline.executors.asker import Asker
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
@@ -52,20 +51,29 @@ class Sink:
 
 
 Item = TypeVar("Item")
-Rows: TypeAlias = MemoryObjectReceiveStream[Pending]
-Ended: TypeAlias = MemoryObjectSendStream[Outcome]
+Group: TypeAlias = list[Pending]  # asked by one worker, together or one after the other
+Rows: TypeAlias = MemoryObjectReceiveStream[Group]
+Ended: TypeAlias = MemoryObjectSendStream[list[Outcome]]
+
+
+class Asks(Protocol):
+    """Whoever asks for the rows of a group."""
+
+    async def outcomes(self, rows: Sequence[tuple[Row, int]]) -> list[Outcome]:
+        """Return how they ended, in any order; fewer when the run was stopped."""
+        ...
 
 
 async def execute(
-    batches: Iterator[list[Pending]], asker: Asker, sink: Sink, *, halt: Halt, crew: Crew
+    batches: Iterator[list[Pending]], asker: Asks, sink: Sink, *, group: int = 1, halt: Halt, crew: Crew
 ) -> None:
     """Ask for every row of `batches`; return when all have ended or the run is stopped.
 
-    All outcomes are in parts when it returns. An exception in one task stops all of them; replies that
-    had arrived are in the journal then.
+    A worker takes `group` rows at a time. All outcomes are in parts when it returns. An exception in one
+    task stops all of them; replies that had arrived are in the journal then.
     """
-    rows_in, rows_out = anyio.create_memory_object_stream[Pending](AHEAD)
-    ended_in, ended_out = anyio.create_memory_object_stream[Outcome](BEHIND)
+    rows_in, rows_out = anyio.create_memory_object_stream[Group](max(2, AHEAD // group))
+    ended_in, ended_out = anyio.create_memory_object_stream[list[Outcome]](max(2, BEHIND // group))
     pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
         around.start_soon(_stop_on_signal, halt, pool)
@@ -74,34 +82,37 @@ async def execute(
             chain.start_soon(_write, ended_out, sink)
             async with rows_out, ended_in:
                 with pool:
-                    async with anyio.create_task_group() as group:
-                        group.start_soon(_feed, batches, rows_in, halt)
+                    async with anyio.create_task_group() as workers:
+                        workers.start_soon(_feed, batches, rows_in, group, halt)
                         crew.begin(
-                            lambda: group.start_soon(_work, rows_out.clone(), ended_in.clone(), asker, crew)
+                            lambda: workers.start_soon(_work, rows_out.clone(), ended_in.clone(), asker, crew)
                         )
         around.cancel_scope.cancel()
     await to_thread.run_sync(sink.sync)
 
 
-async def _feed(batches: Iterator[list[Pending]], rows: MemoryObjectSendStream[Pending], halt: Halt) -> None:
+async def _feed(
+    batches: Iterator[list[Pending]], rows: MemoryObjectSendStream[Group], size: int, halt: Halt
+) -> None:
     async with rows:
         with halt.waiting():
             while batch := await to_thread.run_sync(next, batches, None):
-                for pending in batch:
-                    await rows.send(pending)
+                for start in range(0, len(batch), size):
+                    await rows.send(batch[start : start + size])
 
 
-async def _work(rows: Rows, ended: Ended, asker: Asker, crew: Crew) -> None:
+async def _work(rows: Rows, ended: Ended, asker: Asks, crew: Crew) -> None:
     async with rows, ended:
         with suppress(anyio.EndOfStream):
             while True:
-                pending = await _next(rows)
-                outcome = await asker.outcome(pending.row, pending.turn)
-                if outcome is None:  # the run is stopped
+                group = await _next(rows)
+                outcomes = await asker.outcomes([(pending.row, pending.turn) for pending in group])
+                earlier = {pending.row.key: pending.earlier for pending in group if pending.earlier}
+                if earlier:
+                    outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
+                await ended.send(outcomes)  # lets others run, also where the journal knew the answers
+                if len(outcomes) < len(group):  # the run is stopped
                     break
-                if pending.earlier is not None:
-                    outcome = replace(outcome, earlier=pending.earlier)
-                await ended.send(outcome)  # lets others run, also where the journal knew the answer
     crew.end()
 
 
@@ -113,14 +124,14 @@ async def _next(stream: MemoryObjectReceiveStream[Item]) -> Item:
         return await stream.receive()
 
 
-async def _write(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> None:
+async def _write(ended: MemoryObjectReceiveStream[list[Outcome]], sink: Sink) -> None:
     """Gather outcomes and write a part whenever enough are there or the oldest has waited long enough."""
     async with ended:
         while batch := await _gather(ended, sink):
             await to_thread.run_sync(sink.write, batch)
 
 
-async def _gather(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> list[Outcome]:
+async def _gather(ended: MemoryObjectReceiveStream[list[Outcome]], sink: Sink) -> list[Outcome]:
     """Return the next part's outcomes, empty at the end of the stream."""
     batch: list[Outcome] = []
     with suppress(anyio.EndOfStream):
@@ -131,10 +142,11 @@ async def _gather(ended: MemoryObjectReceiveStream[Outcome], sink: Sink) -> list
     return batch
 
 
-async def _receive(ended: MemoryObjectReceiveStream[Outcome], sink: Sink, batch: list[Outcome]) -> None:
-    outcome = await _next(ended)
-    batch.append(outcome)
-    sink.ended(outcome)
+async def _receive(ended: MemoryObjectReceiveStream[list[Outcome]], sink: Sink, batch: list[Outcome]) -> None:
+    outcomes = await _next(ended)
+    batch += outcomes
+    for outcome in outcomes:
+        sink.ended(outcome)
 
 
 async def _sync(sink: Sink) -> None:

@@ -14,7 +14,7 @@ import httpx2
 from google.auth import exceptions as auth
 from google.genai import errors
 
-from pipeline.flow import Failure, FailureKind, Reply, Unsent
+from pipeline.flow import MISSING, Failure, FailureKind, Reply, Unsent
 from pipeline.gemini.bodies import line, redacted
 from pipeline.gemini.connections import SpokeUnaskedError
 from pipeline.gemini.statuses import failure_of_status
@@ -97,6 +97,7 @@ _IMAGE = "the model was about to make an image instead of text"
 
 FINISHES: Final[Mapping[str, tuple[Kind, str]]] = MappingProxyType(
     {
+        MISSING: (Kind.MISSING, "the answer to this row was not among those of its pack"),
         "MAX_TOKENS": (Kind.MAX_TOKENS, "the answer reached the output limit"),
         "SAFETY": (Kind.SAFETY, f"{_FILTER} the safety filter"),
         "PROHIBITED_CONTENT": (Kind.SAFETY, f"{_FILTER} the filter for prohibited content"),

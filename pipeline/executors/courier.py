@@ -1,0 +1,130 @@
+"""The way of one request to its reply: through the gate, again after faults that pass, until it is answered.
+
+What the reply says is judged elsewhere; here a failure is one of the way or of the service.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.executors.crew import Crew
+from pipeline.executors.gate import Gate
+from pipeline.executors.halt import Halt
+from pipeline.flow import Failure, FailureKind, Reply, Request
+from pipeline.retry import LONGEST_OUTAGE, LONGEST_PAUSE, OUTAGE, ROWS_OWN, TABLE, Act, Step, next_step
+from pipeline.usage import Tally
+
+
+class Client(Protocol):
+    """The API."""
+
+    async def ask(self, request: Request) -> Reply | Failure:
+        """Return the answer to one request; never raises for what the network or the API does."""
+        ...
+
+
+class Courier:
+    """Delivers requests; many workers share one."""
+
+    def __init__(
+        self,
+        client: Client,
+        gate: Gate,
+        *,
+        halt: Halt,
+        crew: Crew,
+        tally: Tally,
+        longest_outage: float = LONGEST_OUTAGE,
+    ) -> None:
+        self.gate = gate
+        self.tally = tally
+        self._client = client
+        self._halt = halt
+        self._crew = crew
+        self._longest_outage = longest_outage
+        self._suspects = 0  # first requests whose failure may be their own
+
+    async def deliver(
+        self, request: Request, sent: Callable[[], None], *, rows: int = 1
+    ) -> Reply | Failure | None:
+        """Return the reply, or the failure that asking again does not cure; None when the run is stopped.
+
+        `sent` is called each time that it leaves; `rows` is how many it asks about. When all attempts met an
+        outage and nobody else was answered meanwhile, it is not the request's fault: it is sent again until
+        the outage has lasted too long, and then the run stops.
+        """
+
+        async def send() -> Reply | Failure:
+            self.tally.sent()
+            sent()
+            answer = await self._client.ask(request)
+            if isinstance(answer, Failure):
+                self.tally.refused(answer)
+            return answer
+
+        seen: Counter[FailureKind] = Counter()
+        before = self.tally.replies
+        while (answer := await self.gate.call(send, request.text, rows=rows)) is not None:
+            if isinstance(answer, Reply):
+                return answer
+            if self._is_gone(answer):
+                self._halt.pull(answer)
+                return None
+            seen[answer.kind] += 1
+            step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
+            if step.act is Act.GIVE_UP:
+                if not self._is_outage(answer, before):
+                    return answer
+                if not await self._outlast(answer):
+                    return None
+            elif not await self._wait(step, answer):
+                return None
+        return None
+
+    def _is_outage(self, failure: Failure, before: int) -> bool:
+        """Tell whether the service is to blame, and not the request: nobody else was answered meanwhile.
+
+        Before any answer, the first request with a failure that may be its own is to blame; the second is
+        not. Later the last row is, since no other one will ever tell.
+        """
+        if failure.kind not in OUTAGE or self.tally.replies != before:
+            return False
+        if failure.kind not in ROWS_OWN:
+            return True
+        if self.gate.answered:
+            return self.tally.left > 1
+        self._suspects += 1
+        return self._suspects > 1
+
+    def _is_gone(self, failure: Failure) -> bool:
+        """Tell whether nothing has been answered for too long, however often this request was sent."""
+        since = self.gate.down_since
+        if failure.kind not in OUTAGE or not self.gate.answered or since is None:
+            return False
+        return time.monotonic() - since > self._longest_outage
+
+    async def _outlast(self, failure: Failure) -> bool:
+        """Wait for the next attempt in an outage; stop the run where the API has never answered."""
+        if not self.gate.answered:
+            self._halt.pull(failure)
+            return False
+        return await self._sleep(TABLE[failure.kind].ceiling * random.uniform(0.5, 1))  # noqa: S311
+
+    async def _wait(self, step: Step, failure: Failure) -> bool:
+        """Do what comes before the next attempt; False when there is none because the run stops."""
+        match step.act:
+            case Act.STOP | Act.REFUSE:
+                self._halt.pull(failure)
+            case Act.PAUSE if step.wait > LONGEST_PAUSE:
+                self._halt.pull(failure)
+            case Act.PAUSE:
+                self.gate.limiter.pause(step.wait)
+            case _ if step.wait:
+                return await self._sleep(step.wait)
+        return not self._halt.pulled.is_set()
+
+    async def _sleep(self, seconds: float) -> bool:
+        with self._crew.away():
+            return await self._halt.sleep(seconds)

@@ -1,0 +1,129 @@
+"""Several rows' way to their answers with one request.
+
+What came back is shared out by id and kept row by row, each with its share of what the request took. So a
+later run walks over it without knowing which rows stood together. Rows that got nothing are asked again in
+packs of half the size, in the end alone, where `asker` has the last word.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.executors.asker import Asker, Attempt
+from pipeline.executors.courier import Courier
+from pipeline.flow import MISSING, Outcome, Reply, Request, Row
+from pipeline.packing import Budget, Unpacked, packed, packs, shares, unpacked
+from pipeline.tokens import Costing
+
+ECHO_TOKENS = 12  # what an element of the array takes besides the answer in it
+ROOM = 4  # times the typical answer that each row may take where the job sets no cap
+LEAST_ROOM = 200  # tokens of an answer at least then
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What packs may hold, the name of the echoed id, and the tokens that one answer and a reply may have."""
+
+    budget: Budget
+    name: str
+    max_output_tokens: int | None
+    output_ceiling: int
+
+
+class PackAsker:
+    """Asks for many rows at a time; many workers share one."""
+
+    def __init__(self, packing: Packing, asker: Asker, courier: Courier, costing: Costing) -> None:
+        self._packing = packing
+        self._asker = asker
+        self._courier = courier  # of requests with the schema of packs
+        self._costing = costing
+
+    async def outcomes(self, rows: Sequence[tuple[Row, int]]) -> list[Outcome]:
+        """Return how the rows ended, in any order; those that are missing were not done when the run stopped.
+
+        Each row comes with the times that it was given up before.
+        """
+        done: list[Outcome] = []
+        attempts: list[Attempt] = []
+        for row, turn in rows:
+            begun = self._asker.begin(row, turn)
+            if isinstance(begun, Outcome):
+                done.append(begun)
+            else:
+                attempts.append(begun)
+        try:
+            todo = self._packs(attempts, self._packing.budget.rows)
+            while todo:
+                pack = todo.pop()
+                left = await (self._alone(pack[0], done) if len(pack) == 1 else self._ask(pack, done))
+                if left is None:
+                    break
+                todo += self._packs(left, max(1, len(pack) // 2))
+        finally:
+            self._courier.gate.leave()
+        return done
+
+    async def _alone(self, attempt: Attempt, done: list[Outcome]) -> list[Attempt] | None:
+        outcome = await self._asker.finish(attempt)
+        if outcome is None:
+            return None
+        done.append(outcome)
+        return []
+
+    async def _ask(self, attempts: list[Attempt], done: list[Outcome]) -> list[Attempt] | None:
+        """Ask once; add the rows that have ended to `done` and return the others, or None when stopped."""
+        pack = packed([attempt.text for attempt in attempts])
+        request = Request(b"", pack.text, self._cap(len(attempts)))
+
+        def sent() -> None:
+            for attempt in attempts:
+                attempt.leaves()
+
+        answer = await self._courier.deliver(request, sent, rows=len(attempts))
+        if not isinstance(answer, Reply):
+            return None if answer is None else attempts
+        pieces = _shared_out(answer, attempts, unpacked(answer.text, pack.ids, self._packing.name))
+        self._asker.keep(attempts, pieces, answer)
+        left = []
+        for attempt, piece in zip(attempts, pieces, strict=True):
+            outcome = self._asker.judge(attempt, piece)
+            if outcome is None:
+                left.append(attempt)
+            else:
+                done.append(outcome)
+        return left
+
+    def _packs(self, attempts: list[Attempt], rows: int) -> list[list[Attempt]]:
+        """Put attempts together; one that is to be asked in another way than the rest stands alone."""
+        alone = [[attempt] for attempt in attempts if not attempt.plain]
+        plain = [attempt for attempt in attempts if attempt.plain]
+        tokens = [self._costing.tokens.most(attempt.text) for attempt in plain]
+        budget = replace(self._packing.budget, rows=rows)
+        each = self._packing.max_output_tokens or round(self._costing.cost.output)
+        return alone + [[plain[n] for n in run] for run in packs(tokens, each + ECHO_TOKENS, budget)]
+
+    def _cap(self, rows: int) -> int:
+        """Return the most output tokens of a pack, so that a model that repeats itself is cut soon."""
+        each = self._packing.max_output_tokens
+        if each is None:
+            each = max(LEAST_ROOM, round(ROOM * self._costing.cost.output))
+        return min(self._packing.output_ceiling, rows * (each + ECHO_TOKENS))
+
+
+def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> list[Reply]:
+    """Return what each row got out of a reply: its own answer or none, and its share of what was taken."""
+    answers = [answer or "" for answer in found.answers]
+    taken = shares(
+        reply.usage, [len(attempt.text) for attempt in attempts], [len(answer) for answer in answers]
+    )
+    return [
+        replace(
+            reply,
+            text=answer,
+            finish="STOP" if answer else MISSING,
+            block="",
+            usage=usage,
+            rows=len(attempts),
+        )
+        for answer, usage in zip(answers, taken, strict=True)
+    ]
