@@ -206,6 +206,7 @@ def test_bookkeeping_is_of_all_rounds() -> None:
             "_attempts": 5,
             "_latency_ms": 450,
             "_source": "api",
+            "_pack": 1,
         }
     ]
 

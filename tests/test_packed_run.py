@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import Exit
 from tests.conftest import Emulator, Project, emulating
+from tests.test_cli import started, wait_for
 
 ROWS = 200
 
@@ -43,6 +44,23 @@ def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emula
     assert table["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
     again = packed.run(emulator.address)
     assert again.requests == 0
+
+
+def test_a_kill_costs_no_more_than_what_was_in_flight(packed: Project) -> None:
+    """What a pack's reply brought is kept row by row, also when the next run packs in another way."""
+    packed.rows([f"good {word(n)}" for n in range(600)])
+    with emulating("--latency", "0.1") as slow:
+        with started(packed, slow, "--concurrency", "4", "--pack", "20") as process:
+            wait_for(lambda: slow.stats()["answered"] >= 10)
+            process.kill()
+            process.communicate()
+        first = slow.stats()["answered"]
+        report = packed.run(slow.address)
+        with started(packed, slow, "--pack", "7") as last:
+            last.communicate(timeout=60)
+    assert last.returncode == 0
+    assert packed.table()["_status"].to_list() == ["ok"] * 600
+    assert report.requests <= 600 // 20 - first + 4 + 1
 
 
 def test_a_pack_and_single_rows_are_one_job(packed: Project, emulator: Emulator) -> None:
