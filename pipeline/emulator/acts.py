@@ -25,15 +25,16 @@ def bend(kind: str, made: Said, limit: int | None) -> Said:
         return replace(made, text=_TEXTS[kind](made.text or ""))
     if kind.startswith("finish-"):
         return _finished(kind.removeprefix("finish-").upper(), made)
-    if kind == "pack-loop":
-        return _looped(made, limit)
-    if kind == "thinking":
-        return replace(made, text=None, finish="MAX_TOKENS", output=0, thoughts=limit or _THOUGHTS)
-    if kind == "empty":
-        return replace(made, text=None, output=0)
-    if kind in ("nocandidates", "blocked"):
-        blocked = "PROHIBITED_CONTENT" if kind == "blocked" else None
-        return replace(made, text=None, finish=None, output=0, thoughts=0, blocked=blocked)
+    match kind:
+        case "pack-loop":
+            made = _looped(made, limit)
+        case "thinking":
+            made = replace(made, text=None, finish="MAX_TOKENS", output=0, thoughts=limit or _THOUGHTS)
+        case "empty":
+            made = replace(made, text=None, output=0)
+        case "nocandidates" | "blocked":
+            blocked = "PROHIBITED_CONTENT" if kind == "blocked" else None
+            made = replace(made, text=None, finish=None, output=0, thoughts=0, blocked=blocked)
     return made
 
 
