@@ -47,7 +47,7 @@ def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emula
 
 
 def test_a_kill_costs_no_more_than_what_was_in_flight(packed: Project) -> None:
-    """What a pack's reply brought is kept row by row: the next run finds it, whatever stands together then."""
+    """What a pack's reply brought is kept row by row: the next run finds it in whatever pack."""
     packed.rows([f"good {word(n)}" for n in range(600)])
     with emulating("--latency", "0.1") as slow:
         with started(packed, slow, "--concurrency", "4", "--pack", "20") as process:

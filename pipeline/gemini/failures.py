@@ -97,7 +97,6 @@ _IMAGE = "the model was about to make an image instead of text"
 
 FINISHES: Final[Mapping[str, tuple[Kind, str]]] = MappingProxyType(
     {
-        MISSING: (Kind.MISSING, "the answer to this row was not among those of its pack"),
         "MAX_TOKENS": (Kind.MAX_TOKENS, "the answer reached the output limit"),
         "SAFETY": (Kind.SAFETY, f"{_FILTER} the safety filter"),
         "PROHIBITED_CONTENT": (Kind.SAFETY, f"{_FILTER} the filter for prohibited content"),
@@ -145,6 +144,8 @@ def failure_of_reply(reply: Reply) -> Failure | None:
     if reply.block:
         why = BLOCKS.get(reply.block, "a reason unknown to this version")
         return _failure(Kind.BLOCKED, f"the prompt was blocked: {why} (`{reply.block}`)")
+    if reply.finish == MISSING:
+        return _failure(Kind.MISSING, "the answer to this row was not among those of its pack")
     if reply.finish == "STOP":
         return None if reply.text.strip() else _empty(reply, "the model finished without any text")
     if not reply.finish and not reply.text.strip():
