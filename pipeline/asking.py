@@ -18,6 +18,7 @@ from pipeline.executors.asker import Asker, Question
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
+from pipeline.executors.flights import Flights
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.online import Asks, Pending, Sink, execute
@@ -125,7 +126,11 @@ async def _ask(work: Work, watch: Watch) -> Halt:
                 longest = service.longest_outage
                 return Courier(entered, gate, halt=halt, crew=crew, tally=work.tally, longest_outage=longest)
 
-            asker: Asks = (alone := Asker(_question(work), await courier(_generation(plan)), journal))
+            asker: Asks = (
+                alone := Asker(
+                    _question(work), await courier(_generation(plan)), journal, Flights(halt, crew)
+                )
+            )
             if packing.rows > 1:
                 asker = PackAsker(_packing(work), alone, await courier(_packed(plan)), costing)
             sink = _sink(work, journal, halt)

@@ -63,6 +63,21 @@ def test_a_kill_costs_no_more_than_what_was_in_flight(packed: Project) -> None:
     assert requests <= 600 // 20 + 4 + 1, f"{answered} were answered when it was killed"
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+def test_equal_prompts_in_flight_share_one_request(packed: Project, rows: int) -> None:
+    """Rows with keys of their own and one text are asked once, also where all of them come at once."""
+    packed.change("rows = 20", f"rows = {rows}")
+    packed.rows([f"good {word(n % 10)}" for n in range(ROWS)])
+    with emulating("--latency", "0.3") as slow:
+        report = packed.run(slow.address)
+        assert slow.stats()["repeated"] == 0
+    table = packed.table()
+    assert report.requests == (10 if rows == 1 else 1)
+    assert table["_prompt_tokens"].sum() == report.usage.prompt
+    assert (table["_source"] == "cache").sum() == ROWS - 10
+    assert set(table["_status"]) == {"ok"}
+
+
 def test_a_pack_and_single_rows_are_one_job(packed: Project, emulator: Emulator) -> None:
     """How rows are asked is no part of the job's identity: what is answered stays answered."""
     packed.run(emulator.address)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pipeline.cache import Journal
 from pipeline.executors.courier import Courier
+from pipeline.executors.flights import Flights
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
@@ -65,7 +66,8 @@ class Attempt:
 class Asker:
     """Asks for one row at a time; many workers share one."""
 
-    def __init__(self, question: Question, courier: Courier, journal: Journal) -> None:
+    def __init__(self, question: Question, courier: Courier, journal: Journal, flights: Flights) -> None:
+        self.flights = flights
         self._question = question
         self._courier = courier
         self._journal = journal
@@ -95,22 +97,36 @@ class Asker:
         if isinstance(text, Failure):
             return self._ended(Attempt(row, turn, "", "", None), text)
         attempt = Attempt(row, turn, text, text, self._question.max_output_tokens)
-        while (entry := self._journal.find(self._id(attempt), row.key)) is not None:
+        return self.replay(attempt) or attempt
+
+    def replay(self, attempt: Attempt) -> Outcome | None:
+        """Take in what the journal has for a row; return how it ended, if that is the end."""
+        row = attempt.row
+        while (entry := self._journal.find(self.id_of(attempt), row.key)) is not None:
             paid = entry.key == row.key
             attempt.spent = replace(attempt.spent, attempts=attempt.spent.attempts + paid)
             outcome = self.judge(attempt, entry.answer, paid=paid)
             if outcome is not None:
                 return outcome
-        return attempt
+        return None
 
     async def finish(self, attempt: Attempt) -> Outcome | None:
-        """Ask until the row has ended; None when the run is stopped before that."""
+        """Ask until the row has ended; None when the run is stopped before that.
+
+        What another row is asking just now is waited for.
+        """
         while True:
-            request = Request(self._id(attempt), attempt.text, attempt.cap)
-            answer = await self._courier.deliver(request, attempt.leaves)
-            if answer is None:
-                return None
-            self._keep(request, attempt, answer)
+            id_ = self.id_of(attempt)
+            if self.flights.has(id_):
+                outcome = self.replay(attempt) if await self.flights.landed(id_) else None
+                if outcome is not None or self.flights.halted:
+                    return outcome
+                continue
+            with self.flights.of([id_]):
+                answer = await self._courier.deliver(Request(id_, attempt.text, attempt.cap), attempt.leaves)
+                if answer is None:
+                    return None
+                self._keep(id_, attempt, answer)
             outcome = self.judge(attempt, answer)
             if outcome is not None:
                 return outcome
@@ -143,18 +159,19 @@ class Asker:
     def keep(self, attempts: list[Attempt], pieces: list[Reply], reply: Reply) -> None:
         """Write down what each row got out of one reply, before anything is done with it."""
         self._journal.keep_all(
-            [(self._id(one), one.row, piece) for one, piece in zip(attempts, pieces, strict=True)]
+            [(self.id_of(one), one.row, piece) for one, piece in zip(attempts, pieces, strict=True)]
         )
         self._courier.tally.replied(reply.usage, self._question.price(reply))
 
-    def _keep(self, request: Request, attempt: Attempt, answer: Reply | Failure) -> None:
+    def _keep(self, id_: bytes, attempt: Attempt, answer: Reply | Failure) -> None:
         if isinstance(answer, Reply):
-            self._journal.keep(request.id, attempt.row, answer)
+            self._journal.keep(id_, attempt.row, answer)
             self._courier.tally.replied(answer.usage, self._question.price(answer))
         elif attempt.sent and is_final(answer) and not self._courier.gate.doubts(answer):
-            self._journal.keep(request.id, attempt.row, answer)
+            self._journal.keep(id_, attempt.row, answer)
 
-    def _id(self, attempt: Attempt) -> bytes:
+    def id_of(self, attempt: Attempt) -> bytes:
+        """Return the id of the request that a row needs next."""
         print_ = self._question.fingerprint
         return request_id(print_, attempt.text, attempt.cap, attempt.turn, attempt.replies)
 

@@ -55,13 +55,38 @@ class PackAsker:
             todo = self._packs(attempts, self._packing.budget.rows)
             while todo:
                 pack = todo.pop()
-                left = await (self._alone(pack[0], done) if len(pack) == 1 else self._ask(pack, done))
+                left = await (self._alone(pack[0], done) if len(pack) == 1 else self._together(pack, done))
                 if left is None:
                     break
                 todo += self._packs(left, max(1, len(pack) // 2))
         finally:
             self._courier.gate.leave()
         return done
+
+    async def _together(self, pack: list[Attempt], done: list[Outcome]) -> list[Attempt] | None:
+        """Ask about the prompts of a pack that nobody else is asking; the other rows wait for theirs."""
+        flights = self._asker.flights
+        first: dict[bytes, Attempt] = {}
+        others: list[tuple[bytes, Attempt]] = []
+        for attempt in pack:
+            id_ = self._asker.id_of(attempt)
+            if id_ in first or flights.has(id_):
+                others.append((id_, attempt))
+            else:
+                first[id_] = attempt
+        left: list[Attempt] | None = []
+        if first:
+            with flights.of(first):
+                left = await self._ask(list(first.values()), done)
+        for id_, attempt in others:
+            if left is None or not await flights.landed(id_):
+                return None
+            outcome = self._asker.replay(attempt)
+            if outcome is None:
+                left.append(attempt)
+            else:
+                done.append(outcome)
+        return left
 
     async def _alone(self, attempt: Attempt, done: list[Outcome]) -> list[Attempt] | None:
         outcome = await self._asker.finish(attempt)
