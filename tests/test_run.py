@@ -102,7 +102,7 @@ def test_a_row_that_cannot_be_cured_fails_alone(
     project: Project, emulator: Emulator, fault: str, kind: FailureKind, calls: int
 ) -> None:
     """The row ends as failed with its kind and the stated number of calls, its neighbours are answered."""
-    project.rows(["good", f"<{fault}>", "good"])
+    project.rows(["good", f"<{fault}>", "fine"])
     report = project.run(emulator.address)
     table = project.table()
     assert table["_status"].to_list() == ["ok", "failed", "ok"]
@@ -239,7 +239,7 @@ def test_three_bad_requests_at_the_start_are_the_request_itself(project: Project
 
 def test_one_bad_request_is_a_failed_row(project: Project, emulator: Emulator) -> None:
     """A row that alone is refused as invalid fails alone."""
-    project.rows(["<400-argument>", "good", "good"])
+    project.rows(["<400-argument>", "good", "fine"])
     assert project.run(emulator.address).exit_code is Exit.ROWS_FAILED
     assert project.table()["_error_kind"].to_list() == ["bad_request", None, None]
 
