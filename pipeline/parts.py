@@ -162,7 +162,7 @@ class Parts:
                 raise self._unread(exc) from exc
             error = DamagedError(
                 f"the part `{path}` is damaged",
-                "`rowmill run` sets damaged parts aside; what they held it takes from the journal, or asks again",
+                "`rowmill run` sets damaged parts aside and takes what they held from the journal, or asks",
             )
             if self._mine:
                 self._put_away(path)
