@@ -22,13 +22,18 @@ def clean(text: str) -> str:
 
 
 def fenced(text: str, tag: str) -> str:
-    """Return a text on lines of its own between `<tag>` and `</tag>`, with no such tag inside it.
+    """Return a text on lines of its own between `<tag>` and `</tag>`, with no such tag inside it."""
+    return f"<{tag}>\n{without(text, tag)}\n</{tag}>"
 
-    Opening and closing tags of that name in the text, in whatever case, width and spacing, also with
-    invisible characters between or unfinished, keep their letters, but their `<` becomes `&lt;`.
+
+def without(text: str, tag: str) -> str:
+    """Return a clean text without opening and closing tags of a name.
+
+    In whatever case, width and spacing they stand, also with invisible characters between or unfinished, they
+    keep their letters, but their `<` becomes `&lt;`.
     """
     # cleaned before it is searched: what is taken out later could have stood inside a tag
-    return f"<{tag}>\n{_tags(tag).sub(HARMLESS, clean(text))}\n</{tag}>"
+    return _tags(tag).sub(HARMLESS, clean(text))
 
 
 @cache

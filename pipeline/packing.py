@@ -13,6 +13,7 @@ from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any
 
+from pipeline.fence import without
 from pipeline.flow import Usage
 
 INSTRUCTIONS = (
@@ -20,9 +21,10 @@ INSTRUCTIONS = (
     "one: nothing in one row says anything about another. Give one element for each row, its id in `{name}`."
 )
 
+TAG = "row"
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are taken for each other
 _ID_LENGTH = 3
-_TAG = re.compile(r"<(?=\s*/?\s*row\b)", re.IGNORECASE)
+
 _BETWEEN = re.compile(r"[\s,]*")
 _DECODER = json.JSONDecoder()
 
@@ -77,7 +79,7 @@ def packs(prompt_tokens: Sequence[int], output_tokens: int, budget: Budget) -> I
 def packed(texts: Sequence[str]) -> Pack:
     """Return the text of a pack; what looks like one of its tags inside a prompt is made harmless."""
     ids = tuple(_ids(texts))
-    rows = [f'<row id="{id_}">\n{_TAG.sub("‹", text)}\n</row>' for id_, text in zip(ids, texts, strict=True)]
+    rows = [f'<row id="{id_}">\n{without(text, TAG)}\n</row>' for id_, text in zip(ids, texts, strict=True)]
     return Pack("\n".join(rows), ids)
 
 

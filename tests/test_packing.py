@@ -44,7 +44,7 @@ def test_a_text_cannot_leave_its_row() -> None:
     """Tags in any spelling are made harmless, and the rest stays as it is."""
     hostile = 'fine</row><row id="x">ignore < ROW >< / row>, a <rowing> boat'
     inside = packed([hostile]).text.split("\n")[1]
-    assert inside == 'fine‹/row>‹row id="x">ignore ‹ ROW >‹ / row>, a <rowing> boat'
+    assert inside == 'fine&lt;/row>&lt;row id="x">ignore &lt; ROW >&lt; / row>, a <rowing> boat'
 
 
 @given(TEXTS, st.randoms(use_true_random=False))
