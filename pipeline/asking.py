@@ -122,15 +122,19 @@ async def _ask(work: Work, watch: Watch) -> Halt:
             async def courier(generation: Generation) -> Courier:
                 timeout = checked.loaded.job.model.timeout
                 client = open_client(service.endpoint, generation, timeout_s=timeout, connections=cap)
-                entered = await opened.enter_async_context(client)
-                longest = service.longest_outage
-                return Courier(entered, gate, halt=halt, crew=crew, tally=work.tally, longest_outage=longest)
-
-            asker: Asks = (
-                alone := Asker(
-                    _question(work), await courier(_generation(plan)), journal, Flights(halt, crew)
+                return Courier(
+                    await opened.enter_async_context(client),
+                    gate,
+                    halt=halt,
+                    crew=crew,
+                    tally=work.tally,
+                    longest_outage=service.longest_outage,
+                    max_cost=told.max_cost,
                 )
-            )
+
+            flights = Flights(halt, crew)
+            alone = Asker(_question(work), await courier(_generation(plan)), journal, flights)
+            asker: Asks = alone
             if packing.rows > 1:
                 asker = PackAsker(_packing(work), alone, await courier(_packed(plan)), costing)
             sink = _sink(work, journal, halt)

@@ -104,6 +104,9 @@ def _job_options(command: Command) -> Command:
         click.option("--tpm", type=click.IntRange(min=1), help="Input tokens per minute."),
         click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
+        click.option(
+            "--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Stop there."
+        ),
         click.option("--pack", type=click.IntRange(1, 200), metavar="N", help="Rows that share a request."),
         click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
         click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
@@ -196,7 +199,7 @@ def _checked(options: Mapping[str, object]) -> CheckedJob:
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
         "model": {"id": options["model"]},
-        "limits": {name: options[name] for name in ("tier", "rpm", "tpm", "rpd", "concurrency")},
+        "limits": {name: options[name] for name in ("tier", "rpm", "tpm", "rpd", "concurrency", "max_cost")},
         "packing": {"rows": options["pack"]},
     }
     job = options["job"]

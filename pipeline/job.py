@@ -104,7 +104,7 @@ class LimitsSection(Section):
     """`[limits]`: the usage tier, and numbers that replace those of the tier; `concurrency` is a cap.
 
     `spend_10min_usd` is USD in any ten minutes, `margin` the share by which all windows are counted longer,
-    `project` a name for what shares these limits, where several keys do.
+    `project` a name for what shares these limits, where several keys do, `max_cost` the USD of one run.
     """
 
     tier: Annotated[Tier, BeforeValidator(lambda tier: str(tier) if type(tier) is int else tier)] = "free"
@@ -115,6 +115,7 @@ class LimitsSection(Section):
     spend_10min_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     margin: float = Field(default=models.MARGIN, ge=0, le=0.5, allow_inf_nan=False)
     project: Text | None = None
+    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
     def free(self) -> bool:

@@ -57,6 +57,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     # A row that alone exceeds a token budget is answered 429 for ever: the tries end that.
     FailureKind.RATE_LIMITED: Rule(Act.PAUSE, tries=12, wait=4.0),
     FailureKind.QUOTA_DAY: Rule(Act.STOP),
+    FailureKind.MAX_COST: Rule(Act.STOP),
     FailureKind.NO_QUOTA: REFUSE,
     FailureKind.BILLING: REFUSE,
     FailureKind.KEY: REFUSE,
@@ -104,6 +105,8 @@ HINTS: Mapping[FailureKind, str] = {
     "`spend_10min_usd` under [limits] keeps a run below the limit",
     FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped; with "
     "`--wait` it waits for the reset by itself",
+    FailureKind.MAX_COST: "run the same command again to spend as much again, or raise `--max-cost`: it goes "
+    "on where it stopped",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
     "see https://aistudio.google.com/rate-limit",
     FailureKind.BILLING: "add credit or raise the spending cap at https://ai.studio/projects, then run the "

@@ -122,17 +122,19 @@ def _table(plan: Plan, survey: Survey, parts: Parts, index: Index, *, complete: 
 def _stop(reason: Failure | None) -> Stop:
     if reason is None:
         return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
+    act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
-        return Stop(f"the API cannot be reached: {reason.message}", hint_of(reason), Exit.STOPPED)
-    if reason.kind is FailureKind.SPEND_LIMITED:
+        message = f"the API cannot be reached: {reason.message}"
+    elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
-        return Stop(message, hint_of(reason), Exit.STOPPED)
-    if TABLE[reason.kind].act is Act.PAUSE:
-        wait = span(reason.retry_after or 0)
-        return Stop(f"the API asks to wait {wait}", hint_of(reason), Exit.STOPPED)
-    if TABLE[reason.kind].act is Act.STOP:
+    elif reason.kind is FailureKind.MAX_COST:
+        message = reason.message
+    elif act is Act.PAUSE:
+        message = f"the API asks to wait {span(reason.retry_after or 0)}"
+    elif act is Act.STOP:
         reset = day_reset(time.time()).astimezone()
         limit = reason.message if reason.quota_id is None else f"{reason.quota_id} says the API"
         message = f"the daily quota is used up; it resets at {reset:%a %d %b %H:%M %Z} ({limit})"
-        return Stop(message, hint_of(reason), Exit.STOPPED)
-    return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED)
+    else:
+        return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED)
+    return Stop(message, hint_of(reason), Exit.STOPPED)

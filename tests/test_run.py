@@ -267,6 +267,21 @@ def test_what_the_last_requests_of_the_day_bring_is_waited_for(project: Project)
     assert (report.table.ok, report.pending, report.exit_code) == (5, 3, 3)
 
 
+def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
+    """At most what was in flight is paid beyond the limit, and the same command spends as much again."""
+    project.rows([f"good {n}" for n in range(300)])
+    project.change("rpm = 600000\n", "rpm = 600000\nmax_cost = 0.002\nconcurrency = 4\n")
+    with emulating("--latency", "0.02") as emulator:
+        report = project.run(emulator.address)
+        each = report.cost_usd / report.requests
+        assert report.exit_code is Exit.STOPPED
+        assert report.stop is not None
+        assert "$0.0020" in report.stop.message
+        assert 0.002 <= report.cost_usd <= 0.002 + 4 * each * 1.5
+        assert project.run(emulator.address).cost_usd >= 0.002
+        assert emulator.stats()["repeated"] == 0
+
+
 def test_a_daily_429_stops_the_run(project: Project) -> None:
     """A 429 whose quota id names the day stops the run although its delay says seconds."""
     project.rows([f"good {n}" for n in range(20)])

@@ -37,6 +37,7 @@ class Courier:
         crew: Crew,
         tally: Tally,
         longest_outage: float = LONGEST_OUTAGE,
+        max_cost: float | None = None,
     ) -> None:
         self.gate = gate
         self.tally = tally
@@ -44,6 +45,7 @@ class Courier:
         self._halt = halt
         self._crew = crew
         self._longest_outage = longest_outage
+        self._max_cost = max_cost
         self._suspects = 0  # first requests whose failure may be their own
 
     async def deliver(
@@ -55,7 +57,20 @@ class Courier:
         outage and nobody else was answered meanwhile, it is not the request's fault: it is sent again until
         the outage has lasted too long, and then the run stops.
         """
+        seen: Counter[FailureKind] = Counter()
+        before = self.tally.replies
+        while (answer := await self._call(request, sent, rows)) is not None:
+            if isinstance(answer, Reply):
+                return answer
+            seen[answer.kind] += 1
+            step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
+            if step.act is Act.GIVE_UP and not (self._is_gone(answer) or self._is_outage(answer, before)):
+                return answer
+            if not await self._again(step, answer):
+                return None
+        return None
 
+    async def _call(self, request: Request, sent: Callable[[], None], rows: int) -> Reply | Failure | None:
         async def send() -> Reply | Failure:
             self.tally.sent()
             sent()
@@ -64,24 +79,17 @@ class Courier:
                 self.tally.refused(answer)
             return answer
 
-        seen: Counter[FailureKind] = Counter()
-        before = self.tally.replies
-        while (answer := await self.gate.call(send, request.text, rows=rows)) is not None:
-            if isinstance(answer, Reply):
-                return answer
-            if self._is_gone(answer):
-                self._halt.pull(answer)
-                return None
-            seen[answer.kind] += 1
-            step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
-            if step.act is Act.GIVE_UP:
-                if not self._is_outage(answer, before):
-                    return answer
-                if not await self._outlast(answer):
-                    return None
-            elif not await self._wait(step, answer):
-                return None
-        return None
+        if self._max_cost is not None and self.tally.cost_usd >= self._max_cost:
+            said = f"the run has spent ${self.tally.cost_usd:,.4f} of the ${self._max_cost:,.4f} that it may"
+            self._halt.pull(Failure(FailureKind.MAX_COST, said))
+        return await self.gate.call(send, request.text, rows=rows)
+
+    async def _again(self, step: Step, failure: Failure) -> bool:
+        """Wait for the next attempt; False where there is none because the run stops."""
+        if self._is_gone(failure):
+            self._halt.pull(failure)
+            return False
+        return await (self._outlast(failure) if step.act is Act.GIVE_UP else self._wait(step, failure))
 
     def _is_outage(self, failure: Failure, before: int) -> bool:
         """Tell whether the service is to blame, and not the request: nobody else was answered meanwhile.
