@@ -117,6 +117,10 @@ def _missing(path: Path) -> InputError:
         return InputError(f"the input `{path}` is neither a file nor a folder", "save it as a file first")
     if glob.has_magic(path.name):
         return InputError(f"no file matches `{path}`", "check the pattern; `**` goes down into folders")
+    if path.is_symlink():
+        return InputError(
+            f"the input `{path}` is a link to nothing", "let it lead to a file, or name another"
+        )
     said = f"the input `{path}` does not exist"
     if not path.parent.is_dir():
         return InputError(said, f"the folder `{path.parent}` does not exist either")

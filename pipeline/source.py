@@ -284,7 +284,7 @@ def _check_types(source: Source) -> None:
 def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
     """Read a Parquet or Arrow file with pyarrow."""
     if kind == "parquet":
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield from file.iter_batches(batch_size=ROWS)
     else:
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
