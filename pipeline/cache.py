@@ -4,26 +4,47 @@ Each reply is one transaction, written when it arrives and before it is judged. 
 therefore handed every reply to the operating system; `sync` makes them survive a power cut. A reply found
 here is not asked for again, whoever asks. The file may be deleted at any time: only replies whose rows
 are in no part yet are then paid for again.
+
+Each reply has a checksum, since SQLite has none: one that does not match is as good as not there. A damaged
+file is set aside, what can be read of it goes on in a new one, and `notes` says so.
 """
 
 import os
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+import threading
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.disk import TEMPORARY, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.parts import Heads, heads
+from pipeline.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
+COLUMNS = ["id", "key", "digest", "failed", "body", "crc"]
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS {name} (id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
+    "failed INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL{unique})"
+)
+REPLIES = TABLE.format(name="reply", unique=", UNIQUE (id, key)")
+DAMAGED = TABLE.format(name="damaged", unique="")
+ADD = "INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?)"
+ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
+ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _BITS = 24  # of an id, which tell that it was never kept
 REPLY = TypeAdapter(Reply)
 FAILURE = TypeAdapter(Failure)
+
+Done = TypeVar("Done")
+Values: TypeAlias = tuple[bytes, bytes, bytes, bool, bytes, int]  # of COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +56,73 @@ class Entry:
 
 
 class Journal:
-    """Replies and final failures of one run folder. One task writes, threads may `sync` and `checkpoint`."""
+    """Replies and final failures of one run folder. One task writes, threads may `sync` and `checkpoint`.
+
+    Every method raises StoreError when the disk fails. After a failed sync nothing is written any more, since
+    the system may have dropped what it could not write.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept = False
         self._since = 0
+        self._lost: str | None = None  # why nothing may be written any more
+        self._sick = False  # found damaged by another thread
+        self._damaged = 0
+        self._notes: list[str] = []
+        self._swap = threading.RLock()  # no sync or checkpoint while the file is replaced
         try:
-            self._db = self._open()
-            fresh = self._db.execute("SELECT 1 FROM reply LIMIT 1").fetchone() is None
-            self._seen = bytearray(2**_BITS // 8) if fresh else None  # a map of the ids that were kept
-            self._log = os.open(f"{path}-wal", os.O_RDONLY)
+            try:
+                self._begin()
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc):
+                    raise
+                self._replace()
+                self._begin()
         except (sqlite3.Error, OSError) as exc:
             raise self._broken("opened", exc) from exc
 
+    @property
+    def notes(self) -> list[str]:
+        """What was found damaged since it was opened, a sentence each."""
+        if not self._damaged:
+            return [*self._notes]
+        entries = "1 reply" if self._damaged == 1 else f"{self._damaged:,} replies"
+        return [*self._notes, f"{entries} in the journal had a wrong checksum: set aside, and asked again"]
+
+    def _begin(self) -> None:
+        self._db = self._open()
+        fresh = self._db.execute("SELECT 1 FROM reply LIMIT 1").fetchone() is None
+        self._seen = bytearray(2**_BITS // 8) if fresh else None  # a map of the ids that were kept
+        self._log = os.open(f"{self._path}-wal", os.O_RDONLY)
+        sync_folder(self._path.parent)  # we sync the log by ourselves, so nobody else does this
+
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30.0)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("PRAGMA wal_autocheckpoint=0")  # `checkpoint` does it, away from the event loop
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS reply (id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
-            "failed INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE (id, key))"
-        )
+        written = log_pages(self._path)
+        if written and not (self._path.exists() and self._path.stat().st_size):
+            self._lose_log(written)  # or SQLite removes it
+            written = 0
+        db = _connected(self._path)
+        try:
+            self._check_log(db, written)
+            _make_tables(db)
+        except BaseException:
+            db.close()
+            raise
         return db
+
+    def _check_log(self, db: sqlite3.Connection, written: int) -> None:
+        """Keep a copy of a log of which SQLite can use less than was written."""
+        _, used, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if written > max(used, 0):
+            self._lose_log(written - max(used, 0))
+
+    def _lose_log(self, pages: int) -> None:
+        kept = copy_log(self._path)
+        self._notes.append(
+            f"the last {pages:,} pages of the journal's log cannot be used: a copy of it is kept as "
+            f"`{kept.name}`, and what only they held is asked again"
+        )
 
     def find(self, request_id: bytes, key: bytes) -> Entry | None:
         """Return what was answered to the request; the answer that the row `key` paid for comes first."""
@@ -66,76 +130,166 @@ class Journal:
             byte, bit = _place(request_id)
             if not self._seen[byte] & bit:
                 return None
-        query = "SELECT key, failed, body FROM reply WHERE id = ? ORDER BY key != ? LIMIT 1"
-        row = self._run(query, request_id, key).fetchone()
-        if row is None:
-            return None
-        key, failed, body = row
-        try:
-            return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
-        except ValidationError:  # of another version, or damaged: as good as not there
-            return None
+        query = ENTRY + "WHERE id = ? ORDER BY key != ?"
+        for rowid, *values in self._run(query, request_id, key):
+            if _is_whole(values):
+                return _entry(values)
+            self._put_away(rowid, values[0], values[-1])
+        return None
 
     def keep(self, request_id: bytes, row: Row, answer: Reply | Failure) -> None:
         """Write down an answer that `row` has paid for; when this returns, a killed process keeps it."""
-        failed = isinstance(answer, Failure)
-        body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
-        values = (request_id, row.key, row.digest, failed, body)
-        self._run("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?)", *values)
+        self._run(ADD, *_values(request_id, row, answer))
+        self._note(request_id)
+
+    def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
+        """Write down several answers, by request id and row: all of them or none."""
+        rows = [_values(*answer) for answer in answers]
+        self._do(lambda db: _add_all(db, rows))
+        for request_id, *_ in rows:
+            self._note(request_id)
+
+    def _note(self, request_id: bytes) -> None:
         if self._seen is not None:
             byte, bit = _place(request_id)
             self._seen[byte] |= bit
         self._kept = True
         self._since += 1
 
-    def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
-        """Write down several answers, by request id and row: all of them or none."""
-        self._run("BEGIN")
-        for request_id, row, answer in answers:
-            self.keep(request_id, row, answer)
-        self._run("COMMIT")
+    def _put_away(self, *entry: object) -> None:
+        """Move an entry (rowid, id and checksum) to where nobody looks for it."""
+        self._damaged += 1
+        self._run("INSERT INTO damaged SELECT * FROM reply WHERE rowid = ? AND id = ? AND crc = ?", *entry)
+        self._run("DELETE FROM reply WHERE rowid = ? AND id = ? AND crc = ?", *entry)
 
     def sync(self) -> None:
         """Make all that was kept since the last time survive a power cut."""
         if not self._kept:
             return
-        self._kept = False
-        try:
-            os.fdatasync(self._log)
-        except OSError as exc:
-            raise self._broken("synced", exc) from exc
+        with self._swap:
+            self._kept = False
+            try:
+                os.fdatasync(self._log)
+            except OSError as exc:
+                self._lost = str(exc)
+                raise self._broken("synced", exc) from exc
         if self._since > OFTEN:
             self.checkpoint()
 
     def checkpoint(self) -> None:
         """Move the log into the file, so that the log stays small."""
-        self._since = 0
-        try:
-            db = sqlite3.connect(self._path, timeout=30.0)
+        with self._swap:
+            if self._lost is not None:
+                raise self._broken("written", OSError(self._lost))
+            self._since = 0
             try:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            finally:
-                db.close()
-        except sqlite3.Error as exc:
-            raise self._broken("written", exc) from exc
+                with closing(sqlite3.connect(self._path, timeout=30.0)) as db:
+                    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as exc:
+                if is_damage(exc):
+                    self._sick = True  # whoever writes replaces it
+                    return
+                self._lost = str(exc)
+                raise self._broken("written", exc) from exc
 
     def close(self) -> None:
         """Close the file; what was kept stays."""
-        os.close(self._log)
-        self._db.close()
+        with self._swap:
+            os.close(self._log)
+            if self._lost is None:
+                self._db.close()
+                return
+            # The last to close a database writes its log into it, but for one that may only read.
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as last:
+                with suppress(sqlite3.Error):  # the run ends with the first error
+                    last.execute("SELECT 1 FROM reply LIMIT 1").fetchone()
+                self._db.close()
 
-    def _run(self, statement: str, *values: object) -> sqlite3.Cursor:
+    def _run(self, statement: str, *values: object) -> list[tuple[object, ...]]:
+        return self._do(lambda db: db.execute(statement, values).fetchall())
+
+    def _do(self, act: Callable[[sqlite3.Connection], Done]) -> Done:
+        """Do something with the file, and again on a new one where this one turns out to be damaged."""
+        if self._lost is not None:
+            raise self._broken("written", OSError(self._lost))
         try:
-            return self._db.execute(statement, values)
-        except sqlite3.Error as exc:
+            try:
+                if self._sick:
+                    self._renew()
+                return act(self._db)
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc):
+                    raise
+                self._renew()
+                return act(self._db)
+        except (sqlite3.Error, OSError) as exc:
             raise self._broken("written", exc) from exc
+
+    def _renew(self) -> None:
+        """Go on with a new file, in the middle of a run."""
+        with self._swap:
+            self._replace()
+            self._db.close()
+            os.close(self._log)
+            self._begin()
+            self._sick, self._kept = False, True
+
+    def _replace(self) -> None:
+        """Set the file aside; a new one with what can be read of it takes its place."""
+        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}{TEMPORARY}")
+        draft.unlink(missing_ok=True)
+        taken = 0
+        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+            db.execute("PRAGMA journal_mode=MEMORY")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("BEGIN")
+            _make_tables(db)
+            for _, *values in readable(self._path, ALL):
+                if _is_whole(values):
+                    db.execute(ADD, values)
+                    taken += 1
+            db.execute("COMMIT")
+        kept = put_aside(self._path, draft)
+        self._notes.append(
+            f"the journal was damaged: it was set aside as `{kept.name}`, {taken:,} of its replies were "
+            "taken over, and what else was in it is asked again where no part has it"
+        )
 
     def _broken(self, verb: str, exc: Exception) -> StoreError:
         return StoreError(
             f"the journal `{self._path}` cannot be {verb}: {exc}",
-            "free some space if the disk is full, then run the same command again; if the file itself "
-            "is damaged, delete it: finished rows are kept in the parts",
+            "free some space if the disk is full, and see to the disk if it fails; then run the same command "
+            "again: what was answered is kept",
         )
+
+
+def _values(request_id: bytes, row: Row, answer: Reply | Failure) -> Values:
+    failed = isinstance(answer, Failure)
+    body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
+    return (
+        request_id,
+        row.key,
+        row.digest,
+        failed,
+        body,
+        checksum(request_id, row.key, row.digest, failed, body),
+    )
+
+
+def _add_all(db: sqlite3.Connection, rows: list[Values]) -> None:
+    db.execute("BEGIN")
+    db.executemany(ADD, rows)
+    db.execute("COMMIT")
+
+
+def checksum(request_id: object, key: object, digest: object, failed: object, body: object) -> int:
+    """Return the CRC-32 of all that an entry holds; a value of another type has none that matches."""
+    crc = int(bool(failed))
+    for value in (request_id, key, digest, body):
+        if not isinstance(value, bytes):
+            return -1
+        crc = zlib.crc32(value, crc)
+    return crc
 
 
 def latest(path: Path) -> tuple[Heads, Heads]:
@@ -151,6 +305,49 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     except sqlite3.Error:
         rows = []
     return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint=0")  # `checkpoint` does it, away from the event loop
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Make the tables where they are missing; a journal of before there were checksums gets them."""
+    db.execute(REPLIES)
+    db.execute(DAMAGED)
+    columns = [name for _, name, *_ in db.execute("PRAGMA table_info(reply)")]
+    if columns == COLUMNS[:-1]:
+        db.create_function("checksum", 5, checksum, deterministic=True)
+        db.execute("BEGIN")
+        db.execute("ALTER TABLE reply ADD COLUMN crc INTEGER NOT NULL DEFAULT -1")
+        db.execute("UPDATE reply SET crc = checksum(id, key, digest, failed, body)")
+        db.execute("COMMIT")
+    elif columns != COLUMNS:
+        raise ForeignError(f"its columns are {', '.join(columns)}")
+
+
+def _is_whole(values: list[object]) -> bool:
+    *content, crc = values
+    return checksum(*content) == crc
+
+
+def _entry(values: list[object]) -> Entry | None:
+    """Return a whole entry, or None where it is of another version."""
+    _, key, _, failed, body, _ = values
+    assert isinstance(key, bytes)  # noqa: S101 - its checksum matched
+    assert isinstance(body, bytes)  # noqa: S101
+    try:
+        return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
+    except ValidationError:
+        return None
 
 
 def _place(request_id: bytes) -> tuple[int, int]:

@@ -162,7 +162,7 @@ class Parts:
                 raise self._unread(exc) from exc
             error = DamagedError(
                 f"the part `{path}` is damaged",
-                "`rowmill run` sets damaged parts aside and takes what they held from the journal, or asks",
+                "`rowmill run` sets damaged parts aside; the journal has what they held, or it is asked",
             )
             if self._mine:
                 self._put_away(path)

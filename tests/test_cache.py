@@ -1,7 +1,8 @@
 """The journal."""
 
-import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -13,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cache import FAILURE, OFTEN, REPLY, Entry, Journal
-from pipeline.errors import StoreError
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
 
+ROOT = Path(__file__).parent.parent
 REPLIED = Reply("{}", "STOP", "", Usage(1, 0, 0, 2, 3), "gemini-3.1-flash-lite", "standard", 0.5, "api")
 ROW = Row(0, b"k" * 16, b"d" * 16, {})
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -96,13 +97,170 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert all(journal.find(bytes([n]) * 16, b"k" * 16) for n in range(200))
 
 
-def test_a_file_that_is_no_journal_is_an_error_with_a_hint(tmp_path: Path) -> None:
-    """A damaged journal stops the run and says that it may be deleted."""
+@pytest.mark.parametrize("content", [b"\x07" * 8_192, b"SQLite format 3\0" + b"\0" * 8_000])
+def test_a_file_that_is_no_journal_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    """The run goes on with a new one, the old file is kept and named."""
     path = tmp_path / "replies.sqlite"
-    path.write_bytes(os.urandom(8_192))
-    with pytest.raises(StoreError, match="journal") as caught:
-        Journal(path)
-    assert "delete it" in caught.value.hint
+    path.write_bytes(content)
+    with closing(Journal(path)) as journal:
+        journal.keep(b"i" * 16, ROW, REPLIED)
+        assert "`replies.sqlite.damaged`" in journal.notes[0]
+    assert (tmp_path / "replies.sqlite.damaged").read_bytes() == content
+    with closing(Journal(path)) as journal:
+        assert (journal.find(b"i" * 16, b"k" * 16), journal.notes) == (Entry(b"k" * 16, REPLIED), [])
+
+
+def test_a_database_of_somebody_else_is_set_aside(tmp_path: Path) -> None:
+    """A table of the same name with other columns is no journal."""
+    path = tmp_path / "replies.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE reply (x)")
+    with closing(Journal(path)) as journal:
+        journal.keep(b"i" * 16, ROW, REPLIED)
+        assert len(journal.notes) == 1
+
+
+def filled(path: Path, count: int) -> None:
+    """Make a journal with so many replies."""
+    with closing(Journal(path)) as journal:
+        for n in range(count):
+            journal.keep(n.to_bytes(16, "little"), ROW, REPLIED)
+
+
+def found(journal: Journal, count: int) -> int:
+    """Return how many of so many replies a journal finds."""
+    entries = [journal.find(n.to_bytes(16, "little"), b"k" * 16) for n in range(count)]
+    assert all(entry is None or entry.answer == REPLIED for entry in entries)
+    return sum(entry is not None for entry in entries)
+
+
+def test_a_changed_byte_is_found_by_its_checksum(tmp_path: Path) -> None:
+    """An entry that is not what was written is as good as not there, counted, and kept elsewhere."""
+    path = tmp_path / "replies.sqlite"
+    filled(path, 100)
+    raw = path.read_bytes()
+    at = raw.rindex(b"gemini-3.1-flash-lite")
+    path.write_bytes(raw[:at] + b"x" + raw[at + 1 :])
+    with closing(Journal(path)) as journal:
+        assert found(journal, 100) == 99
+        assert len(journal.notes) == 1
+        assert "1 reply " in journal.notes[0]
+        assert found(journal, 100) == 99
+        assert len(journal.notes) == 1
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM damaged").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("page", [2, 5, 20, 40])
+def test_a_lost_page_costs_what_it_held(tmp_path: Path, page: int) -> None:
+    """When a page in the middle of the file is gone, all that can be read goes on in a new file."""
+    path = tmp_path / "replies.sqlite"
+    filled(path, 1_000)
+    raw = bytearray(path.read_bytes())
+    raw[page * 4_096 : (page + 1) * 4_096] = b"\xff" * 4_096
+    path.write_bytes(raw)
+    with closing(Journal(path)) as journal:
+        journal.keep(b"new" + bytes(13), ROW, REPLIED)
+        kept = found(journal, 1_000)
+        journal.keep(b"end" + bytes(13), ROW, REPLIED)
+        assert len(journal.notes) == 1
+        journal.sync()
+        journal.checkpoint()
+    assert kept >= 980
+    assert bytes(raw) in [one.read_bytes() for one in tmp_path.glob("*.damaged")]
+    with closing(Journal(path)) as journal:
+        assert found(journal, 1_000) == kept
+        assert journal.find(b"new" + bytes(13), b"k" * 16) is not None
+        assert journal.find(b"end" + bytes(13), b"k" * 16) is not None
+        assert journal.notes == []
+
+
+def killed(path: Path, count: int) -> None:
+    """Make a journal whose replies are all in its log, as a killed process leaves it."""
+    journal = Journal(path.with_name("other"))
+    for n in range(count):
+        journal.keep(n.to_bytes(16, "little"), ROW, REPLIED)
+    for ending in ("", "-wal"):
+        shutil.copyfile(f"{path.with_name('other')}{ending}", f"{path}{ending}")
+    journal.close()
+
+
+@pytest.mark.parametrize("cut", ["short", "zeros", "changed", "head"])
+def test_a_torn_log_is_kept_and_named(tmp_path: Path, cut: str) -> None:
+    """What SQLite would drop without a word is copied before anything is written over it."""
+    path, log = tmp_path / "replies.sqlite", tmp_path / "replies.sqlite-wal"
+    killed(path, 50)
+    raw = bytearray(log.read_bytes())
+    half = 32 + (len(raw) - 32) // 4120 // 2 * 4120
+    if cut == "short":
+        raw = raw[: half + 100]
+    elif cut == "head":
+        raw[:32] = bytes(32)
+    else:
+        raw[half + 24 : half + 4_120] = (b"\0" if cut == "zeros" else b"x") * 4_096
+    log.write_bytes(raw)
+    with closing(Journal(path)) as journal:
+        kept = found(journal, 50)
+        assert "`replies.sqlite-wal.damaged`" in journal.notes[0]
+        journal.keep(b"new" + bytes(13), ROW, REPLIED)
+    assert (tmp_path / "replies.sqlite-wal.damaged").read_bytes() == raw
+    assert (kept == 0) if cut == "head" else (10 < kept < 40)
+
+
+def test_a_log_without_its_database_is_kept(tmp_path: Path) -> None:
+    """SQLite removes the log of an empty database; here a copy stays."""
+    path = tmp_path / "replies.sqlite"
+    killed(path, 50)
+    path.write_bytes(b"")
+    with closing(Journal(path)) as journal:
+        assert "kept as `replies.sqlite-wal.damaged`" in journal.notes[0]
+
+
+def test_a_whole_log_of_a_killed_process_is_no_damage(tmp_path: Path) -> None:
+    """Nothing is said where nothing is lost."""
+    path = tmp_path / "replies.sqlite"
+    killed(path, 50)
+    with closing(Journal(path)) as journal:
+        assert (found(journal, 50), journal.notes) == (50, [])
+
+
+def test_a_journal_from_before_checksums_gets_them(tmp_path: Path) -> None:
+    """Its replies are found, and nothing is asked again."""
+    path = tmp_path / "replies.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("CREATE TABLE reply (id BLOB, key BLOB, digest BLOB, failed INTEGER, body BLOB)")
+        db.execute(
+            "INSERT INTO reply VALUES (?, ?, ?, 0, ?)",
+            (b"i" * 16, b"k" * 16, b"d" * 16, REPLY.dump_json(REPLIED)),
+        )
+    with closing(Journal(path)) as journal:
+        assert journal.find(b"i" * 16, b"k" * 16) == Entry(b"k" * 16, REPLIED)
+        assert journal.notes == []
+
+
+def test_a_disk_that_is_full_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    """A limit on file sizes stands for the full disk; what was kept before is there afterwards."""
+    code = """
+import resource, sys
+from pathlib import Path
+from pipeline.cache import Journal
+from pipeline.errors import StoreError
+from tests.test_cache import REPLIED, ROW
+journal = Journal(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    for n in range(200):
+        journal.keep(n.to_bytes(16, "little"), ROW, REPLIED)
+except StoreError as error:
+    journal.close()
+    print(n, error.hint)
+"""
+    path = tmp_path / "replies.sqlite"
+    ran = subprocess.run([sys.executable, "-c", code, path], check=True, cwd=ROOT, stdout=-1, text=True)
+    kept, hint = ran.stdout.split(maxsplit=1)
+    assert "free some space" in hint
+    with closing(Journal(path)) as journal:
+        assert found(journal, 200) == int(kept)
 
 
 @given(text=TEXT, finish=TEXT, seconds=st.floats(0, 1e6), tokens=st.integers(0, 10**9))

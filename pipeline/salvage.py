@@ -1,0 +1,127 @@
+"""What can be done for a SQLite file that is damaged: see it, read what is left, and set it aside.
+
+SQLite itself drops a torn end of its log without a word, and has no checksums of its pages.
+"""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.disk import free_name, sync_folder
+
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+LOG, INDEX = "-wal", "-shm"
+GAP = 10_000  # rows of which none can be read, after which no more are looked for
+_HEAD, _FRAME = 32, 24  # bytes; https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+_MAGIC = frozenset({0x377F0682, 0x377F0683})
+
+
+class ForeignError(sqlite3.DatabaseError):
+    """A database that somebody else has made, or another version."""
+
+
+def is_damage(exc: Exception) -> bool:
+    """Tell whether the file itself is damaged or foreign, and not the disk full or in error."""
+    if isinstance(exc, ForeignError):
+        return True
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in DAMAGE
+
+
+def log_pages(path: Path) -> int:
+    """Return how many pages the log of the database `path` holds that were written since it was begun.
+
+    A page that is not all there counts, and a log whose head cannot be read counts as one.
+    """
+    try:
+        with path.with_name(path.name + LOG).open("rb") as log:
+            size = os.fstat(log.fileno()).st_size
+            if size <= _HEAD:
+                return 0
+            head = log.read(_HEAD)
+            if int.from_bytes(head[:4]) not in _MAGIC:
+                return 1
+            return sum(1 for _ in _frames(log.fileno(), size, head))
+    except FileNotFoundError:
+        return 0
+
+
+def _frames(log: int, size: int, head: bytes) -> Iterator[int]:
+    """Yield where the pages are, up to the first that is left from before."""
+    page = int.from_bytes(head[8:12])
+    for at in range(_HEAD, size, _FRAME + page):
+        salts = os.pread(log, 8, at + 8)
+        if not salts or not head[16:24].startswith(salts):
+            return
+        yield at
+
+
+def copy_log(path: Path) -> Path:
+    """Keep a copy of the log of the database `path` beside it, durably; return its name."""
+    place = free_name(path.with_name(f"{path.name}{LOG}.damaged"))
+    shutil.copyfile(path.with_name(path.name + LOG), place)
+    with place.open("rb") as copy:
+        os.fsync(copy.fileno())
+    sync_folder(path.parent)
+    return place
+
+
+def put_aside(path: Path, instead: Path | None = None) -> Path:
+    """Rename a database and its log so that they are kept and still belong together; return the new name.
+
+    `instead`, a whole database, takes its place. A crash between the steps leaves either the damaged one in
+    its place, to be put aside again under the same name, or the new one.
+    """
+    place = _place(path)
+    if not place.exists():
+        os.link(path, place)
+    for ending in (LOG, INDEX):  # first, since it must not be taken for the log of the new one
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + ending).rename(place.with_name(place.name + ending))
+    sync_folder(path.parent)
+    if instead is None:
+        path.unlink()
+    else:
+        instead.rename(path)
+    sync_folder(path.parent)
+    return place
+
+
+def _place(path: Path) -> Path:
+    begun = [one for one in path.parent.glob(f"{path.name}.damaged*") if one.samefile(path)]
+    return begun[0] if begun else free_name(path.with_name(f"{path.name}.damaged"))
+
+
+def readable(path: Path, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a damaged database that can be read.
+
+    `query` gives the rows whose first column, a rowid, is from the first `?` on, in its order, and no more
+    than the second `?`.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30.0)) as db:
+            yield from _past_gaps(db, query)
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc) and exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:  # it has no such table
+            raise
+
+
+def _past_gaps(db: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    start, gap = 0, 0
+    while gap <= GAP:
+        limit = 1 if gap else -1  # one by one, since Python reads a row ahead and an error takes both
+        try:
+            for row in db.execute(query, (start, limit)):
+                start, gap = row[0] + 1, 0
+                yield row
+        except sqlite3.DatabaseError as exc:
+            if not is_damage(exc):
+                raise
+            start, gap = start + bool(gap), gap + 1
+        else:
+            if limit < 0 or gap:
+                return
