@@ -140,7 +140,7 @@ async def _ask(work: Work, watch: Watch) -> Halt:
             sink = _sink(work, journal, halt)
             await execute(_batches(work), asker, sink, group=packing.rows, halt=halt, crew=crew)
             beside.cancel_scope.cancel()
-        work.notes.extend(journal.notes)
+        work.notes.extend([*journal.notes, *service.ledger.notes])
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
     return halt

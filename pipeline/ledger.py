@@ -9,6 +9,7 @@ The invariant: at no moment do leases that stand in a window hold more than its 
 from the last moment at which it may be used.
 """
 
+import fcntl
 import sqlite3
 import time
 import uuid
@@ -19,8 +20,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from pipeline.disk import make_folder, whole_file
 from pipeline.errors import StoreError
+from pipeline.mounts import TABLE, network
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
+from pipeline.salvage import ForeignError, is_damage, put_aside, readable
 
 LEASE_SECONDS = 0.1
 POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back
@@ -33,10 +37,16 @@ MOST_REFUSALS = 200  # in a row: something holds it that does not let go
 OPENINGS = 50  # attempts at opening it: the first two runs of a machine may do so at once
 KEPT_DAYS = 40
 UNUSABLE = (
-    "set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
+    "free some space if the disk is full, then run the same command again; "
+    "or set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
     "(today's requests are then counted from 0)"
 )
 BLOCKED = "another process holds this file, maybe a run that was stopped with Ctrl-Z: let it go on, or end it"
+REPLACED = "run the same command again: the file is set aside then, and a new one is begun"
+DAYS = {  # what is taken over from a damaged file
+    "sent": "SELECT 0, scope, day, requests FROM sent WHERE 0 >= ? LIMIT ?",
+    "refused": "SELECT 0, scope, day FROM refused WHERE 0 >= ? LIMIT ?",
+}
 COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS sent (
@@ -101,7 +111,14 @@ class Ledger:
     Every method raises StoreError when the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, scope: str) -> None:
+    def __init__(self, path: Path | None, scope: str, mounts: Path = TABLE) -> None:
+        if path is not None and (kind := network(path, mounts)) is not None:
+            raise StoreError(
+                f"the count of today's requests in `{path}` would lie on a network file system ({kind}), "
+                "where several runs cannot share it safely",
+                "set ROWMILL_STATE_DIR to a folder on a local disk",
+            )
+        self.notes: list[str] = []
         self._path = path
         self._scope = scope
         self._owner = uuid.uuid4().hex
@@ -111,8 +128,27 @@ class Ledger:
         self._refusals = 0
         with self._translated("opened"):
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = _opened(path)
+                make_folder(path.parent)
+            self._db = self._open(path)
+
+    def _open(self, path: Path | None) -> sqlite3.Connection:
+        try:
+            return _opened(path)
+        except sqlite3.DatabaseError as exc:
+            if path is None or not is_damage(exc):
+                raise
+        with _alone(path):
+            try:
+                return _opened(path)  # another run may have replaced it meanwhile
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc):
+                    raise
+                kept = _replace(path)
+        self.notes.append(
+            f"the count of today's requests was damaged: it was set aside as `{kept}`, and what could be "
+            "read of it goes on in a new file; the last minutes count from 0"
+        )
+        return _opened(path)
 
     def lease(
         self,
@@ -355,6 +391,7 @@ class Ledger:
             yield
         except (sqlite3.Error, OSError) as exc:
             hint = BLOCKED if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY else UNUSABLE
+            hint = REPLACED if is_damage(exc) else hint
             raise StoreError(
                 f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}", hint
             ) from exc
@@ -366,16 +403,48 @@ def _opened(path: Path | None) -> sqlite3.Connection:
     for attempt in range(OPENINGS):
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=OFF")
+            db.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the last counts, not the file
             db.executescript(SCHEMA)
+            _check(db)
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == OPENINGS - 1:
                 db.close()
                 raise
             time.sleep(BUSY_SECONDS)
+        except sqlite3.DatabaseError:
+            db.close()
+            raise
         else:
             break
     return db
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Look through the whole file, which is small. Raises ForeignError for a damaged one."""
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise ForeignError(found)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other runs from replacing the file at the same time."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path) -> str:
+    """Set a damaged file aside, and begin a new one with the days of it; return the name of the old one."""
+    with whole_file(path.with_name(f"{path.name}.new")) as draft, closing(sqlite3.connect(draft)) as db:
+        db.execute("PRAGMA journal_mode=MEMORY")
+        db.executescript(SCHEMA)
+        for name, query in DAYS.items():
+            for _, *values in readable(path, query):
+                marks = ", ".join("?" * len(values))
+                db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", values)  # noqa: S608
+        db.commit()
+    return put_aside(path, path.with_name(f"{path.name}.new")).name
 
 
 def sent_on(path: Path, scope: str, day: date) -> int:

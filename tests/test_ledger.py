@@ -323,3 +323,31 @@ def test_old_leases_are_few_and_still_count_for_money() -> None:
         rows, money = ledger._db.execute("SELECT COUNT(*), SUM(nano_usd) FROM leases").fetchone()
         assert money == 3_000 * 1_000_000
         assert rows <= 1_000 + 2 * 215 + 10
+
+
+@pytest.mark.parametrize("damage", ["head", "page", "other"])
+def test_a_damaged_file_is_set_aside_and_the_days_go_on(tmp_path: Path, damage: str) -> None:
+    """The next run begins a new file, takes over what it can read, and says so."""
+    path = tmp_path / "ledger.sqlite"
+    with opened(path) as ledger:
+        Clock(ledger, per_minute(rpm=10)).take(Amount(1), 3)
+    raw = bytearray(path.read_bytes())
+    at = {"head": 0, "page": raw.rindex(b"CREATE TABLE leases") // 4_096 * 4_096 + 4 * 4_096}.get(damage, 0)
+    raw[at : at + 4_096] = b"\xff" * 4_096 if damage != "other" else bytes(4_096)
+    path.write_bytes(raw)
+    with opened(path) as ledger:
+        assert "`ledger.sqlite.damaged`" in ledger.notes[0]
+        assert ledger.count(DAY) == (3 if damage == "page" else 0)
+        Clock(ledger, per_minute(rpm=10)).take(Amount(1))
+    assert (tmp_path / "ledger.sqlite.damaged").read_bytes() == raw
+    with opened(path) as ledger:
+        assert ledger.notes == []
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path) -> None:
+    """Runs on several machines could not share it, and SQLite's log is not safe there."""
+    table = tmp_path / "mountinfo"
+    table.write_text("21 1 0:40 / / rw - nfs4 server rw\n")
+    with pytest.raises(StoreError, match="nfs4") as caught:
+        Ledger(tmp_path / "ledger.sqlite", "p/m", table)
+    assert "ROWMILL_STATE_DIR" in caught.value.hint
