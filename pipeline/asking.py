@@ -32,10 +32,11 @@ from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
 from pipeline.output import TOKENS
 from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
-from pipeline.parts import Index, Parts, heads
+from pipeline.parts import Parts
 from pipeline.plan import Plan
 from pipeline.progress import Watched
 from pipeline.retry import LONGEST_OUTAGE
+from pipeline.standing import Standing
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally, cost_usd
 
@@ -72,7 +73,7 @@ class Work:
     plan: Plan
     service: Service
     parts: Parts
-    index: Index
+    standing: Standing
     pending: NDArray[np.bool_]
     tally: Tally
     turn: int | None  # of --retry-failed
@@ -259,9 +260,11 @@ def _with_earlier(rows: list[Row], work: Work) -> list[Pending]:
     """Add what earlier rounds took to rows that have failed before and are asked again."""
     if work.turn is None:
         return [Pending(row) for row in rows]
-    positions = work.index.find(heads([row.key for row in rows]), heads([row.digest for row in rows]))
-    known = np.flatnonzero(positions >= 0)
-    earlier = dict(zip(known, work.parts.take(work.index, positions[known]).to_pylist(), strict=True))
+    start = rows[0].index
+    places = work.standing.rows.read(start, rows[-1].index + 1)["place"][[row.index - start for row in rows]]
+    known = np.flatnonzero(places >= 0).tolist()
+    found = work.parts.take(work.standing.index, places[known]).to_pylist()
+    earlier = {n: row for n, row in zip(known, found, strict=True) if row["_key"] == rows[n].key}
     return [
         Pending(row, work.turn, _spent(earlier[n])) if n in earlier else Pending(row)
         for n, row in enumerate(rows)

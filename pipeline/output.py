@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 from pipeline.arrow import Layout
 from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import ChangedError, OutputError, StoreError
-from pipeline.parts import Index, Parts, Positions, heads
+from pipeline.heads import heads
+from pipeline.parts import Parts, column_heads
 from pipeline.source import Chunk, Source
+from pipeline.standing import Standing
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
 
-COUNTED_AT_ONCE = 20_000
 # OWASP, CSV Injection: = + - @, also full-width, tab, CR and LF; programs also skip blanks before them
 FORMULA = r"\A(?:[\t\r\n]|[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠])"
 TOKENS = ["_prompt_tokens", "_cached_tokens", "_thought_tokens", "_output_tokens", "_total_tokens"]
+COUNTED = ["_status", "_prompt_tokens", "_output_tokens", "_thought_tokens", "_cost_usd", "_source"]
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ class Written:
 def write_output(
     source: Source,
     parts: Parts,
-    index: Index,
+    standing: Standing,
     layout: Layout,
     target: Path,
     *,
@@ -70,7 +72,7 @@ def write_output(
     was read.
     """
     written = Written()
-    seen = np.zeros(len(index.keys), dtype=np.bool_)
+    start = 0
     try:
         make_folder(target.parent)
         clear_drafts(target.parent, target.name)
@@ -79,10 +81,13 @@ def write_output(
             _opener(target, escape=escape_formulas)(draft, _schema(source, layout)) as append,
         ):
             for chunk in source.tables():
-                rows = _answers(chunk, parts, index, seen)
+                rows = _answers(chunk, parts, standing, start)
+                start += len(rows)
                 written.count(rows)
                 append(layout.finish(_arrow(chunk.frame), rows))
                 pa.default_memory_pool().release_unused()
+            if start != len(standing.rows):
+                raise _changed()
             source.check_unchanged()
     except OSError as exc:
         raise StoreError(
@@ -128,12 +133,17 @@ def first_rows(target: Path, rows: int) -> pl.DataFrame:
     return scan.head(rows).collect()
 
 
-def count(parts: Parts, index: Index, positions: Positions) -> Written:
-    """Return what the table would hold if it were written now; -1 in `positions` is a row without answer."""
+def count(parts: Parts, standing: Standing) -> Written:
+    """Return what the answers are that the table would hold if it were written now."""
     written = Written()
-    answered = np.unique(positions[positions >= 0])
-    for start in range(0, len(answered), COUNTED_AT_ONCE):
-        written.count(parts.take(index, answered[start : start + COUNTED_AT_ONCE]))
+    starts = standing.index.starts
+    used = np.zeros(starts[-1], np.bool_)
+    for _, rows in standing.rows.slices():
+        used[rows["place"][rows["place"] >= 0]] = True
+    for start, table in zip(starts, parts.columns(COUNTED), strict=False):
+        mask = used[start : start + len(table)]
+        if mask.any():
+            written.count(table.filter(pa.array(mask)))
     return written
 
 
@@ -145,22 +155,26 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _answers(chunk: Chunk, parts: Parts, index: Index, seen: "np.typing.NDArray[np.bool_]") -> pa.Table:
+def _answers(chunk: Chunk, parts: Parts, standing: Standing, start: int) -> pa.Table:
     """Return the part rows of a chunk; what an answer took stands only where it is used first."""
-    positions = index.find(heads(chunk.keys), heads(chunk.digests))
-    if (positions < 0).any():
-        raise ChangedError("the input has changed while it was read", "run the same command again")
-    rows = parts.take(index, positions)
-    if rows["_key"].to_pylist() != list(chunk.keys):
+    rows = standing.rows.read(start, start + len(chunk.keys))
+    if len(rows) < len(chunk.keys) or (rows["place"] < 0).any():
+        raise _changed()
+    found = parts.take(standing.index, rows["place"])
+    for name, now in (("_key", chunk.keys), ("_digest", chunk.digests)):
+        if not np.array_equal(column_heads(found[name]), heads(now)):
+            raise _changed()
+    if found["_key"].to_pylist() != chunk.keys:
         raise StoreError(
             "two rows have keys that begin alike, which is next to impossible",
             "name `key` columns in [input], or others than now, and run again",
         )
-    first = np.zeros(len(positions), dtype=np.bool_)
-    first[np.unique(positions, return_index=True)[1]] = True
-    again = pa.array(seen[positions] | ~first)
-    seen[positions] = True
-    return _without_cost(rows, again) if pc.any(again).as_py() else rows
+    again = pa.array(~rows["first"])
+    return found if rows["first"].all() else _without_cost(found, again)
+
+
+def _changed() -> ChangedError:
+    return ChangedError("the input has changed while it was read", "run the same command again")
 
 
 def _without_cost(rows: pa.Table, again: pa.Array) -> pa.Table:

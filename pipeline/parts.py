@@ -7,7 +7,7 @@ later part wins over an earlier one, so a row that is asked again simply stands 
 import errno
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -20,42 +20,31 @@ from numpy.typing import NDArray
 
 from pipeline.disk import clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
+from pipeline.heads import BUCKETS, Heads, bucket_of
+from pipeline.scratch import Buckets, Records
 from pipeline.seal import is_intact, seal
 
-Positions: TypeAlias = NDArray[np.int64]
-Heads: TypeAlias = NDArray[np.uint64]  # the first 8 bytes of keys or digests
+Places: TypeAlias = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no key is lost in the product
+ENTRY = np.dtype([("key", "<u8"), ("digest", "<u8"), ("place", "<i8"), ("round", "<i4"), ("ok", "?")])
 PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
-UNREADABLE = (OSError, pa.ArrowException, ValueError)  # ValueError: names in the footer that are no text
 INDEXED = ["_key", "_digest", "_status", "_round"]
+UNREADABLE = (OSError, pa.ArrowException, ValueError)  # ValueError: names in the footer that are no text
 OPEN_PARTS = 2  # tables kept in memory while the output is written
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Where the last answer to each text of each key lies; arrays of equal length, sorted by `ids`.
+    """All rows of the parts, numbered through: a row's place is its number in its part + `starts` of that.
 
-    `keys` and `digests` are the first 8 bytes of the real ones, little-endian, `ids` are made of both; `part`
-    and `row` say where.
+    `entries` are in buckets by key and in the order of their places; `starts` has one element more than there
+    are parts, which is the number of all rows; `last_round` is the highest round of `--retry-failed`.
     """
 
-    ids: NDArray[np.uint64]
-    keys: NDArray[np.uint64]
-    digests: NDArray[np.uint64]
-    ok: NDArray[np.bool_]
-    rounds: NDArray[np.int32]
-    part: NDArray[np.int32]
-    row: NDArray[np.int32]
-
-    def find(self, keys: NDArray[np.uint64], digests: NDArray[np.uint64]) -> Positions:
-        """Return for each row its position in the index, or -1 where it has no answer to its present text."""
-        if not len(self.ids):
-            return np.full(len(keys), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.ids, names(keys, digests)), len(self.ids) - 1)
-        known = (self.keys[at] == keys) & (self.digests[at] == digests)
-        return np.where(known, at, -1).astype(np.int64)
+    entries: Buckets  # of ENTRY
+    starts: Places
+    last_round: int
 
 
 class Parts:
@@ -98,7 +87,7 @@ class Parts:
                 return False
             found = pq.read_schema(path)
             found.empty_table().cast(self._schema)
-            rows = pq.read_table(path, columns=INDEXED, partitioning=None, page_checksum_verification=True)
+            rows = _columns(path, INDEXED, verified=True)
         except UNREADABLE as exc:
             if _is_refusal(exc):
                 raise
@@ -124,9 +113,15 @@ class Parts:
         pa.default_memory_pool().release_unused()  # or the heap grows with the number of parts
 
     def index(self) -> Index:
-        """Read which rows the parts answer."""
+        """Read which rows the parts answer, one part at a time."""
+        entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
         try:
-            return _merge([pq.read_table(path, columns=INDEXED, partitioning=None) for path in self._paths])
+            for path in self._paths:
+                found = _entries(_columns(path, INDEXED), starts[-1])
+                entries.add(found, bucket_of(found["key"]))
+                starts.append(starts[-1] + len(found))
+                last_round = max(last_round, int(found["round"].max(initial=0)))
+            return Index(entries, np.array(starts, np.int64), last_round)
         except UNREADABLE as exc:
             raise self._unread(exc) from exc
 
@@ -137,26 +132,33 @@ class Parts:
             "asks for what they held",
         )
 
-    def take(self, index: Index, positions: Positions) -> pa.Table:
-        """Return the part rows at `positions` of the index, in that order."""
-        parts = index.part[positions]
+    def take(self, index: Index, places: Places) -> pa.Table:
+        """Return the part rows at these places, in that order."""
+        parts = np.searchsorted(index.starts, places, side="right") - 1
         pieces, order = [], []
         for number in np.unique(parts):
             where = np.flatnonzero(parts == number)
-            pieces.append(self._table(int(number)).take(pa.array(index.row[positions[where]])))
+            pieces.append(self._table(int(number)).take(pa.array(places[where] - index.starts[number])))
             order.append(where)
         if not pieces:
             return self._schema.empty_table()
         back = np.argsort(np.concatenate(order), kind="stable")
         return pa.concat_tables(pieces).take(pa.array(back))
 
-    def _read(self, path: Path) -> pa.Table:
+    def columns(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield some columns of each part, in order. Raises StoreError as `take` does."""
+        for path in list(self._paths):
+            yield self._read(path, names)
+
+    def _read(self, path: Path, names: Sequence[str] | None = None) -> pa.Table:
         """Read a part with its checksums verified.
 
         Raises DamagedError; the owner has set the part aside then, and every index is out of date.
         """
         try:
-            return pq.read_table(path, partitioning=None, page_checksum_verification=True).cast(self._schema)
+            return _columns(path, names, verified=True).cast(
+                self._schema if names is None else pa.schema([self._schema.field(name) for name in names])
+            )
         except UNREADABLE as exc:
             if _is_refusal(exc):
                 raise self._unread(exc) from exc
@@ -177,44 +179,32 @@ class Parts:
         return self._tables[number]
 
 
-def _is_refusal(exc: Exception) -> bool:
-    """Tell whether the system would not read the file, so that nothing is known of what it holds."""
-    return isinstance(exc, OSError) and exc.errno not in (None, errno.EIO)
+def _columns(path: Path, names: Sequence[str] | None, *, verified: bool = False) -> pa.Table:
+    with pq.ParquetFile(path, page_checksum_verification=verified) as file:
+        return file.read(names if names is None else list(names), use_threads=False)
 
 
-def heads(digests: Sequence[bytes]) -> Heads:
-    """Return the first 8 bytes of 16-byte digests as little-endian numbers."""
-    return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
+def _entries(table: pa.Table, start: int) -> Records:
+    """Return the entries of a part's rows, whose places begin at `start`."""
+    entries = np.empty(len(table), ENTRY)
+    entries["key"], entries["digest"] = column_heads(table["_key"]), column_heads(table["_digest"])
+    entries["place"] = np.arange(start, start + len(table))
+    entries["round"] = table["_round"].to_numpy()
+    entries["ok"] = pc.equal(table["_status"], "ok").to_numpy()
+    return entries
 
 
-def _column_heads(column: pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Do the same for a column of a part, without making Python objects of it."""
+def column_heads(column: pa.ChunkedArray) -> Heads:
+    """Return the first 8 bytes of a column of digests, without making Python objects of it."""
     chunks = [
         np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
     ]
     return _join(chunks, np.uint64)
 
 
-def _merge(tables: Sequence[pa.Table]) -> Index:
-    """Join the columns of all parts and keep the last answer to each text of each key."""
-    sizes = [len(table) for table in tables]
-    keys = _join([_column_heads(table["_key"]) for table in tables], np.uint64)
-    digests = _join([_column_heads(table["_digest"]) for table in tables], np.uint64)
-    ok = _join([pc.equal(table["_status"], "ok").to_numpy() for table in tables], np.bool_)
-    rounds = _join([table["_round"].to_numpy() for table in tables], np.int32)
-    part = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
-    row = _join([np.arange(size, dtype=np.int32) for size in sizes], np.int32)
-    ids = names(keys, digests)
-    order = np.argsort(ids, kind="stable")
-    last = np.ones(len(order), dtype=np.bool_)
-    last[:-1] = ids[order][1:] != ids[order][:-1]
-    kept = order[last]
-    return Index(ids[kept], keys[kept], digests[kept], ok[kept], rounds[kept], part[kept], row[kept])
-
-
-def names(keys: Heads, digests: Heads) -> NDArray[np.uint64]:
-    """Mix key and digest of each row into one number; wrapping around is meant."""
-    return keys * MIX + digests
+def _is_refusal(exc: Exception) -> bool:
+    """Tell whether the system would not read the file, so that nothing is known of what it holds."""
+    return isinstance(exc, OSError) and exc.errno not in (None, errno.EIO)
 
 
 def _join(arrays: Sequence[NDArray[Scalar]], kind: type[Scalar]) -> NDArray[Scalar]:

@@ -7,7 +7,7 @@ from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
-from pipeline.parts import Index, Parts
+from pipeline.parts import Parts
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.progress import span
@@ -15,6 +15,7 @@ from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.source import Survey
+from pipeline.standing import Standing, stand
 from pipeline.store import begin_round, changes, end_round, owned
 from pipeline.usage import Tally
 
@@ -33,9 +34,9 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     with owned(plan.folder, plan.identity):
         parts = Parts(plan.folder.parts, plan.checked.layout.part)
         parts.clean()
-        index = parts.index()
-        turn = begin_round(plan.folder, int(index.rounds.max(initial=0))) if retry_failed else None
-        todo = int(pending_rows(survey, index, turn).sum())
+        standing = stand(survey, parts.index())
+        turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
+        todo = int(pending_rows(standing, turn).sum())
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
         run = _Run(survey, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch)) is None:
@@ -86,19 +87,19 @@ class _Ended:
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
     survey, parts = run.survey, run.parts
-    index = parts.index()
-    pending = pending_rows(survey, index, run.turn)
+    standing = stand(survey, parts.index())
+    pending = pending_rows(standing, run.turn)
     stop = None
     try:
         if pending.any():
             run.tally.kept = replied(survey, pending, plan.folder)
-            work = Work(plan, service, parts, index, pending, run.tally, run.turn, run.notes)
+            work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
             halt = ask_all(work, watch)
             stop = _stop(halt.reason) if halt.pulled.is_set() else None
-            index = parts.index()
-        unanswered = int(pending_rows(survey, index).sum())
-        left = int(pending_rows(survey, index, run.turn).sum())
-        return _Ended(_table(plan, survey, parts, index, complete=not unanswered), unanswered, left, stop)
+            standing = stand(survey, parts.index())
+        unanswered = int(pending_rows(standing).sum())
+        left = int(pending_rows(standing, run.turn).sum())
+        return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
     except DamagedError:
         return None
 
@@ -111,12 +112,12 @@ def _notes(plan: Plan) -> list[str]:
     return [f"{names} changed since the last run, so every row is asked anew; the old answers are kept"]
 
 
-def _table(plan: Plan, survey: Survey, parts: Parts, index: Index, *, complete: bool) -> Written:
+def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> Written:
     if complete:
         escape = plan.checked.loaded.job.output.escape_formulas
         layout = plan.checked.layout
-        return write_output(plan.source, parts, index, layout, plan.output, escape_formulas=escape)
-    return count(parts, index, index.find(survey.keys, survey.digests))
+        return write_output(plan.source, parts, standing, layout, plan.output, escape_formulas=escape)
+    return count(parts, standing)
 
 
 def _stop(reason: Failure | None) -> Stop:

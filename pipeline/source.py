@@ -1,7 +1,7 @@
 """The input table: a lazy Polars scan, checked before anything is sent, as rows and as tables.
 
 CSV cells reach prompts and keys as the text that stands in the file; only the output gives a column a type,
-and only one that every cell of it has. The input is streamed: what is kept is 16 bytes for each row.
+and only one that every cell of it has. The input is streamed: what is kept is 16 bytes for each row, on disk.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,13 +19,17 @@ from pipeline.delimited import text_types, typed
 from pipeline.errors import InputError
 from pipeline.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
+from pipeline.heads import BUCKETS, bucket_of, heads
 from pipeline.keys import digests
 from pipeline.recode import PLAIN, Decoding, copies_of
 from pipeline.scan import scan_files, writable
+from pipeline.scratch import Buckets, Column
 from pipeline.template import column_hint
 
 BATCH = 5_000  # rows of a table
 ROWS = 1_000  # rows that become Python objects at a time
+NAMES = np.dtype([("key", "<u8"), ("digest", "<u8")])
+NUMBERED = np.dtype([*NAMES.descr, ("row", "<i8")])
 PAIRS = 100  # of rows whose keys begin alike; more than one pair of different keys is next to impossible
 
 
@@ -33,13 +37,22 @@ PAIRS = 100  # of rows whose keys begin alike; more than one pair of different k
 class Survey:
     """One pass over the input: the first 8 bytes (little-endian) of each row's key and digest, in order."""
 
-    keys: NDArray[np.uint64]
-    digests: NDArray[np.uint64]
+    names: Column  # of NAMES
 
     @property
     def rows(self) -> int:
         """How many rows the input has."""
-        return len(self.keys)
+        return len(self.names)
+
+    def by_key(self) -> Buckets:
+        """Return all rows with their numbers (NUMBERED), in buckets by key."""
+        buckets = Buckets(NUMBERED, BUCKETS)
+        for start, names in self.names.slices():
+            rows = np.empty(len(names), NUMBERED)
+            rows["key"], rows["digest"] = names["key"], names["digest"]
+            rows["row"] = np.arange(start, start + len(names))
+            buckets.add(rows, bucket_of(names["key"]))
+        return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +113,17 @@ class Source:
 
         All columns are read, so that nothing is found broken only after it was paid for.
         """
-        keys: list[NDArray[np.uint64]] = []
-        texts: list[NDArray[np.uint64]] = []
-        rows = 0
+        survey = Survey(Column(NAMES))
         self._check_pages()
         for frame in self._frames(self.columns, BATCH):
             hashed = self._hashed(frame)
-            self._check_nulls(frame, rows)
-            rows += frame.height
-            keys.append(_heads(hashed.keys))
-            texts.append(_heads(hashed.digests) if hashed.digests is not hashed.keys else keys[-1])
-        survey = Survey(_joined(keys), _joined(texts))
+            self._check_nulls(frame, survey.rows)
+            names = np.empty(frame.height, NAMES)
+            names["key"], names["digest"] = heads(hashed.keys), heads(hashed.digests)
+            survey.names.add(names)
         self._check_count(survey.rows)
         if self.key:
-            self._check_unique(survey.keys)
+            self._check_unique(survey)
         return survey
 
     def rows(self, pending: NDArray[np.bool_]) -> Generator[list[Row], None, None]:
@@ -202,11 +212,9 @@ class Source:
                 HINTS[self._files.kind],
             )
 
-    def _check_unique(self, keys: NDArray[np.uint64]) -> None:
+    def _check_unique(self, survey: Survey) -> None:
         """Raise InputError for the first key that two rows share; names are compared whole, by their rows."""
-        order = np.argsort(keys, kind="stable")
-        alike = np.flatnonzero(keys[order][1:] == keys[order][:-1])
-        pairs = sorted(zip(order[alike + 1].tolist(), order[alike].tolist(), strict=True))[:PAIRS]
+        pairs = _alike(survey)
         named = self._named({row for pair in pairs for row in pair})
         for later, earlier in pairs:
             if named[earlier] == named[later]:
@@ -311,12 +319,18 @@ def _exact(column: pl.Series, cells: list[object] | None) -> list[object]:
     return cells
 
 
-def _heads(digests: list[bytes]) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(digests), dtype="<u8")[::2].astype(np.uint64)
-
-
-def _joined(heads: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    return np.concatenate(heads) if heads else np.empty(0, np.uint64)
+def _alike(survey: Survey) -> list[tuple[int, int]]:
+    """Return the first pairs (later, earlier) of rows whose keys begin alike."""
+    found: list[tuple[int, int]] = []
+    keys = survey.by_key()
+    for number in range(keys.count):
+        rows = keys.read(number)
+        order = np.argsort(rows["key"], kind="stable")
+        at, sorted_ = rows["row"][order], rows["key"][order]
+        alike = np.flatnonzero(sorted_[1:] == sorted_[:-1])
+        nearest = alike[np.argsort(at[alike + 1], kind="stable")[:PAIRS]]
+        found += zip(at[nearest + 1].tolist(), at[nearest].tolist(), strict=True)
+    return sorted(found)[:PAIRS]
 
 
 def _short(cell: object) -> str:

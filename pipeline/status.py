@@ -9,6 +9,7 @@ from pipeline.parts import Parts
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.quota import day_reset
+from pipeline.standing import stand
 from pipeline.store import changes, owner
 
 
@@ -83,8 +84,8 @@ def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
     """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
     survey = plan.source.survey()
     parts = Parts(plan.folder.parts, plan.checked.layout.part)
-    index = parts.index()
-    pending = pending_rows(survey, index)
+    standing = stand(survey, parts.index())
+    pending = pending_rows(standing)
     return JobStatus(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
@@ -92,7 +93,7 @@ def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
         rows=survey.rows,
         pending=int(pending.sum()),
         replied=replied(survey, pending, plan.folder),
-        table=count(parts, index, index.find(survey.keys, survey.digests)),
+        table=count(parts, standing),
         sent_today=sent_today,
         rpd=plan.checked.limits.rpd,
         resets=day_reset(now),

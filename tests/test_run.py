@@ -506,7 +506,7 @@ def test_no_flipped_byte_of_a_part_changes_the_table(
         try:
             parts.clean()
             index = parts.index()
-            read = parts.take(index, np.arange(len(index.ids)))
+            read = parts.take(index, np.arange(index.starts[-1]))
         except StoreError:
             found += 1
             continue

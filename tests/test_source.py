@@ -85,8 +85,8 @@ def check_agreement(source: Source, size: int = 2) -> list[Row]:
     assert [row.index for row in rows] == list(range(survey.rows))
     assert [row.key for row in rows] == keys
     assert [row.digest for row in rows] == digests
-    assert [int.from_bytes(key[:8], "little") for key in keys] == survey.keys.tolist()
-    assert [int.from_bytes(one[:8], "little") for one in digests] == survey.digests.tolist()
+    assert [int.from_bytes(key[:8], "little") for key in keys] == survey.names.read()["key"].tolist()
+    assert [int.from_bytes(one[:8], "little") for one in digests] == survey.names.read()["digest"].tolist()
     assert all(chunk.frame.height == len(chunk.keys) <= size for chunk in chunks)
     assert all(chunk.frame.schema == source.types for chunk in chunks)
     return rows
@@ -305,7 +305,7 @@ def test_a_whole_microsecond_has_the_key_of_any_unit(tmp_path: Path) -> None:
     for unit in ("us", "ns"):
         frame = pl.DataFrame({"at": [datetime(2026, 11, 22, 1, 2, 3, 4)]}, schema={"at": pl.Datetime(unit)})
         frame.write_parquet(tmp_path / "t.parquet")
-        keys.append(opened(tmp_path / "t.parquet", ["at"]).survey().keys.tolist())
+        keys.append(opened(tmp_path / "t.parquet", ["at"]).survey().names.read()["key"].tolist())
     assert keys[0] == keys[1]
 
 

@@ -1,0 +1,105 @@
+"""Numbers by the million in files that vanish with the process, so that memory does not grow with the rows.
+
+They lie in the system's folder for temporary files (`TMPDIR`), under no name; few of them stay in memory.
+What is read is copied, never mapped: mapped files would count as memory of the process. One thread at a time.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import StoreError
+
+SLICE = 1 << 18  # records that are in memory at a time
+IN_MEMORY = 1 << 22  # bytes of a file that is not written to disk yet
+
+Records = npt.NDArray[np.void]
+Numbers = npt.NDArray[np.integer]
+
+
+class _File:
+    """Bytes that are added at the end and read anywhere. Raises StoreError."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with its owner
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def add(self, content: bytes | memoryview) -> None:
+        try:
+            self._file.seek(self.size)
+            self._file.write(content)
+            self._file.flush()
+        except OSError as exc:
+            raise _failed("written", exc) from exc
+        self.size += len(content)
+
+    def read(self, start: int, size: int) -> bytes:
+        try:
+            self._file.seek(start)
+            return self._file.read(size)
+        except OSError as exc:
+            raise _failed("read", exc) from exc
+
+
+class Column:
+    """Records of one kind in the order in which they were added."""
+
+    def __init__(self, kind: npt.DTypeLike) -> None:
+        self.kind = np.dtype(kind)
+        self._file = _File()
+
+    def __len__(self) -> int:
+        return self._file.size // self.kind.itemsize
+
+    def add(self, records: Records) -> None:
+        """Put records behind those that are there."""
+        self._file.add(np.ascontiguousarray(records, self.kind).tobytes())
+
+    def read(self, start: int = 0, stop: int | None = None) -> Records:
+        """Return a copy of some records, or of all; less where fewer are there."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        size = self.kind.itemsize
+        return np.frombuffer(self._file.read(start * size, max(0, stop - start) * size), self.kind)
+
+    def slices(self) -> Iterator[tuple[int, Records]]:
+        """Yield all records in order, with the position of the first of each slice."""
+        for start in range(0, len(self), SLICE):
+            yield start, self.read(start, start + SLICE)
+
+
+class Buckets:
+    """Records sorted into so many buckets, each of which is read at once."""
+
+    def __init__(self, kind: npt.DTypeLike, count: int) -> None:
+        self.kind = np.dtype(kind)
+        self.count = count
+        self._file = _File()
+        self._runs: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # where each bucket's bytes lie
+
+    def add(self, records: Records, numbers: Numbers) -> None:
+        """Put each record into the bucket of its number, behind those that are there."""
+        order = np.argsort(numbers, kind="stable")
+        found, starts = np.unique(numbers[order], return_index=True)
+        size, base = self.kind.itemsize, self._file.size
+        self._file.add(records[order].tobytes())
+        bounds = pairwise([*starts.tolist(), len(records)])
+        for number, (start, stop) in zip(found.tolist(), bounds, strict=True):
+            self._runs[number].append((base + start * size, (stop - start) * size))
+
+    def read(self, number: int) -> Records:
+        """Return a copy of a bucket's records in the order in which they were added."""
+        return np.frombuffer(b"".join(self._file.read(*run) for run in self._runs[number]), self.kind)
+
+
+def _failed(verb: str, exc: OSError) -> StoreError:
+    return StoreError(
+        f"a temporary file in `{tempfile.gettempdir()}` cannot be {verb}: {exc.strerror or exc}",
+        "free some space there, about 100 bytes for each row, or set TMPDIR to another folder; then run the "
+        "same command again",
+    )
