@@ -48,6 +48,7 @@ SPARE_FILES = 128  # of the process's file descriptors: what is no connection
 LOWER = (
     "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
 )
+_SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
 OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
 
@@ -238,8 +239,8 @@ def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
     layout = work.plan.checked.layout
 
     def write(outcomes: list[Outcome]) -> None:
-        if halt.reason is not None and halt.reason.kind is FailureKind.CONFIG:
-            outcomes = [one for one in outcomes if not _suspect(one)]  # the request was wrong, not these rows
+        if halt.reason is not None:  # which was wrong, not these rows
+            outcomes = [one for one in outcomes if not _suspect(one, halt.reason)]
         if outcomes:
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()
@@ -247,8 +248,10 @@ def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
     return Sink(ended=work.tally.add, write=write, sync=journal.sync)
 
 
-def _suspect(outcome: Outcome) -> bool:
-    return isinstance(outcome.answer, Failure) and outcome.answer.kind is FailureKind.BAD_REQUEST
+def _suspect(outcome: Outcome, reason: Failure) -> bool:
+    """Tell whether a row was given up for what has then turned out to be wrong with all of them."""
+    kind = outcome.answer.kind if isinstance(outcome.answer, Failure) else None
+    return (reason.kind, kind) in _SAME
 
 
 def _batches(work: Work) -> Iterator[list[Pending]]:

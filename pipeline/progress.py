@@ -119,7 +119,8 @@ def _waiting(gate: Gate, trouble: Failure | None) -> str:
     if gate.day.doubted:
         return f"the API says that today's quota is used up, asking once more in {pause}"
     if gate.down_since is not None:
-        return f"the API does not answer, next attempt in {pause}"
+        down = span(time.monotonic() - gate.down_since)
+        return f"the API has not answered for {down}, next attempt in {pause}"
     return _refused(trouble, pause)
 
 

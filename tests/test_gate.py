@@ -12,7 +12,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
-from pipeline.flow import Failure, FailureKind, Reply, Usage
+from pipeline.flow import Failure, FailureKind, Reply, Unsent, Usage
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
@@ -223,6 +223,30 @@ async def test_a_service_that_hangs_opens_nothing() -> None:
     await one.call(Api([Failure(FailureKind.TIMEOUT, "no answer")]).send, "text")
     assert not one.answered
     assert one.down_since is not None
+
+
+@pytest.mark.anyio
+async def test_a_refusal_ends_an_outage() -> None:
+    """Who says that there are too many requests is there: time without any answer starts anew."""
+    one = gate()
+    lost = Failure(FailureKind.CONNECTION, "reset")
+    await one.call(Api([REPLY, lost]).send, "text")
+    await one.call(Api([lost]).send, "text")
+    assert one.down_since is not None
+    await one.call(Api([Failure(FailureKind.RATE_LIMITED, "", retry_after=1.0)]).send, "text")
+    assert one.down_since is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("unsent", "counted"), [(Unsent.REFUSED, 1), (None, 2)])
+async def test_a_request_that_never_left_is_none_of_the_day(unsent: Unsent | None, counted: int) -> None:
+    """A refused connection leaves the day's count as it was, a broken one may have been answered."""
+    ledger = Ledger(None, "test")
+    one = gate(Limits(rpd=9), ledger=ledger)
+    await one.call(Api([Failure(FailureKind.CONNECTION, "", unsent=unsent)]).send, "text")
+    await one.call(Api([REPLY]).send, "text")
+    one.limiter.close()
+    assert ledger.count(pacific_day(NOON)) == counted
 
 
 @pytest.mark.anyio

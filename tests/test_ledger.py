@@ -4,7 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import date
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -227,6 +227,21 @@ def test_the_limit_of_a_day_holds() -> None:
         second = granted(ledger.lease(ONE, 5, [], rpd=7, clock=lambda: moment))
         assert (first.left.requests, second.left.requests) == (5, 2)
         assert ledger.lease(ONE, 5, [], rpd=7, clock=lambda: moment) == Full(0.0, day=True)
+
+
+def test_what_never_left_makes_room_in_its_day(tmp_path: Path) -> None:
+    """It is given back with the next lease, also at the end, and to the day on which it was counted."""
+    path = tmp_path / "ledger.sqlite"
+    with opened(path) as ledger:
+        for number in range(2):
+            found = ledger.lease(ONE, 1, [], rpd=2, clock=lambda: Moment(1.0, DAY))
+            assert isinstance(found, Lease), number
+        ledger.unsent(DAY)
+        granted(ledger.lease(ONE, 1, [], rpd=2, clock=lambda: Moment(2.0, DAY)))
+        assert isinstance(ledger.lease(ONE, 1, [], rpd=2, clock=lambda: Moment(3.0, DAY)), Full)
+        granted(ledger.lease(ONE, 1, [], rpd=2, clock=lambda: Moment(4.0, DAY + timedelta(1))))
+        ledger.unsent(DAY)
+    assert (sent_on(path, "p/m", DAY), sent_on(path, "p/m", DAY + timedelta(1))) == (1, 1)
 
 
 def test_the_next_day_starts_anew() -> None:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.flow import Failure, FailureKind
-from pipeline.retry import HINTS, OUTAGE, TABLE, Act, is_final, larger_cap, next_step
+from pipeline.flow import Failure, FailureKind, Unsent
+from pipeline.retry import HINTS, OUTAGE, TABLE, Act, hint_of, is_final, larger_cap, next_step
 
 KINDS = st.sampled_from(FailureKind)
 
@@ -19,6 +19,13 @@ def test_every_stop_has_a_hint() -> None:
     """Whatever ends a run says what to do next."""
     ends = {kind for kind, rule in TABLE.items() if rule.act in (Act.STOP, Act.REFUSE)}
     assert ends | OUTAGE | {FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED} == set(HINTS)
+
+
+def test_a_hint_names_why_nothing_left() -> None:
+    """Each cause has words of its own, and what a kept connection did has those of its kind."""
+    hints = {hint_of(Failure(FailureKind.CONNECTION, "", unsent=why)) for why in Unsent}
+    assert len(hints) == len(Unsent)
+    assert hint_of(Failure(FailureKind.CONNECTION, "")) in hints
 
 
 @given(kind=KINDS, draw=st.floats(0, 0.999))
