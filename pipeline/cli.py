@@ -77,6 +77,7 @@ def main() -> None:
 def _keep_memory_flat() -> None:
     """Choose for the process what memory that does not grow with the input needs; benchmarks/memory.py."""
     os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "300000")  # bytes; it reads less far ahead
+    os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "1")  # so it does in Parquet
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what mimalloc keeps
     gc.freeze()  # what the imports have made stays: no collection has to walk over it
     atexit.register(gc.unfreeze)  # or libraries report it as leaked
