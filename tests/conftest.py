@@ -50,6 +50,11 @@ class Emulator:
         with urllib.request.urlopen(f"{self.address}/emulator/settings", data=body) as answer:
             answer.read()
 
+    def reset(self) -> None:
+        """Let it count from zero."""
+        url = f"{self.address}/emulator/reset"
+        urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
+
     def stats(self) -> dict[str, int]:
         """Return what it has counted."""
         with urllib.request.urlopen(f"{self.address}/emulator/stats") as answer:
