@@ -1,0 +1,162 @@
+"""The same job every night: only what is new or changed is asked, whatever the input has become."""
+
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+
+from pipeline.errors import Exit
+from tests.conftest import Emulator, Project, emulating
+
+FAULTS = ["400-key~<refused>", "finish-safety~<unsafe>"]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator without quotas that refuses some rows."""
+    with emulating(*(flag for fault in FAULTS for flag in ("--fault", fault))) as running:
+        yield running
+
+
+def partition(project: Project, night: int, texts: list[str]) -> None:
+    """Add a night's file, in a folder of its own."""
+    folder = project.folder / "in" / f"night={night}"
+    folder.mkdir(parents=True)
+    frame = pl.DataFrame({"id": [f"{night}-{n}" for n in range(len(texts))], "text": texts})
+    frame.write_parquet(folder / "rows.parquet")
+
+
+def test_an_unchanged_night_asks_nothing(project: Project, emulator: Emulator) -> None:
+    """It ends well and leaves the same table, without a connection to the API."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    first = project.table()
+    report = project.run("http://127.0.0.1:9")
+    assert (report.exit_code, report.requests) == (Exit.OK, 0)
+    assert project.table().equals(first)
+
+
+def test_a_grown_input_costs_the_new_rows(project: Project, emulator: Emulator) -> None:
+    """Wherever they stand; the order of the input is that of the table."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    frame = pl.read_csv(project.folder / "rows.csv")
+    new = pl.DataFrame({"id": [7, 8], "text": ["warm", "cold"]})
+    pl.concat([new, frame.reverse()]).write_csv(project.folder / "rows.csv")
+    assert project.run(emulator.address).requests == 2
+    assert project.table()["text"].to_list() == ["warm", "cold", "bad", "good"]
+
+
+def test_a_changed_text_is_asked_under_its_old_key(project: Project, emulator: Emulator) -> None:
+    """The answer to the old text is not passed off as one to the new."""
+    project.rows(["good", "good coat", "good box"])
+    project.run(emulator.address)
+    project.rows(["good", "awful coat", "good box"])
+    assert project.run(emulator.address).requests == 1
+    assert project.table()["label"].to_list() == ["positive", "negative", "positive"]
+
+
+def test_a_column_that_the_prompt_does_not_use_costs_nothing(project: Project, emulator: Emulator) -> None:
+    """It may change every night; the table has its present cells."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    frame = pl.read_csv(project.folder / "rows.csv").with_columns(seen=pl.lit("tonight"))
+    frame.write_csv(project.folder / "rows.csv")
+    assert project.run(emulator.address).requests == 0
+    assert project.table()["seen"].to_list() == ["tonight", "tonight"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("You label reviews.", "You label reviews of a shop."),
+        ("Review: {{ text }}", "A review: {{ text }}"),
+        ("gemini-3.1-flash-lite", "gemini-2.5-flash-lite"),
+        ("max_output_tokens = 200", "max_output_tokens = 200\nseed = 7"),
+    ],
+)
+def test_what_changes_answers_asks_every_row_anew(
+    project: Project, emulator: Emulator, old: str, new: str
+) -> None:
+    """And no answer of before stands in the table; going back costs nothing."""
+    project.rows(["good", "bad"])
+    before = project.run(emulator.address)
+    answered = emulator.stats()["answered"]
+    project.change(old, new)
+    after = project.run(emulator.address)
+    assert (after.requests, emulator.stats()["answered"] - answered) == (2, 2)
+    assert after.folder != before.folder
+    assert after.notes
+    project.change(new, old)
+    assert project.run(emulator.address).requests == 0
+
+
+def test_a_changed_schema_asks_every_row_anew(project: Project, emulator: Emulator) -> None:
+    """Under the same name and in the same file."""
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    schema = project.folder / "schemas" / "label.py"
+    schema.write_text(schema.read_text().replace("reason: str", "reason: str\n    certain: bool"))
+    report = project.run(emulator.address)
+    assert report.requests == 2
+    assert "schema" in report.notes[0]
+    assert project.table()["certain"].null_count() == 0
+
+
+def test_rows_gone_leave_the_table_and_come_back_for_nothing(project: Project, emulator: Emulator) -> None:
+    """Their answers stay in the store, with what they cost."""
+    project.rows(["good", "bad", "fine"])
+    project.run(emulator.address)
+    first = project.table()
+    project.rows(["good"])
+    assert project.run(emulator.address).requests == 0
+    assert project.table()["text"].to_list() == ["good"]
+    project.rows(["good", "bad", "fine"])
+    assert project.run(emulator.address).requests == 0
+    assert project.table().equals(first)
+
+
+def test_a_new_file_every_night_shares_the_answers(project: Project, emulator: Emulator) -> None:
+    """What stood in an earlier file under the same key and text is not asked again."""
+    nights = [["good", "bad"], ["good", "bad", "warm"], ["cold"]]
+    asked = []
+    for night, texts in enumerate(nights):
+        project.rows(texts)
+        (project.folder / "rows.csv").rename(project.folder / f"night-{night}.csv")
+        project.change("rows.csv" if not night else f"night-{night - 1}.csv", f"night-{night}.csv")
+        asked.append(project.run(emulator.address).requests)
+        assert project.table()["text"].to_list() == texts
+    assert asked == [2, 1, 1]
+
+
+@pytest.mark.parametrize("path", ["in", "in/*/*.parquet", "in/**/rows.parquet"])
+def test_a_folder_that_grew_by_a_file_costs_that_file(
+    project: Project, emulator: Emulator, path: str
+) -> None:
+    """Partitions keep their column where the folder is named."""
+    project.change("rows.csv", path)
+    partition(project, 1, ["good", "bad"])
+    assert project.run(emulator.address).requests == 2
+    partition(project, 2, ["warm"])
+    assert project.run(emulator.address).requests == 1
+    assert project.table()["id"].to_list() == ["1-0", "1-1", "2-0"]
+    assert (project.table().columns[2] == "night") is (path == "in")
+
+
+def test_a_failed_row_is_not_paid_for_every_night(project: Project, emulator: Emulator) -> None:
+    """It stays failed, and says so by the exit code, until somebody asks for it again."""
+    project.rows(["good", "<unsafe>"])
+    codes = [(report.exit_code, report.requests) for report in [project.run(emulator.address) for _ in "123"]]
+    assert codes == [(Exit.ROWS_FAILED, 2), (Exit.ROWS_FAILED, 0), (Exit.ROWS_FAILED, 0)]
+    assert project.run(emulator.address, retry_failed=True).requests == 1
+
+
+def test_a_night_that_stopped_early_is_finished_by_the_next(project: Project, emulator: Emulator) -> None:
+    """What the first has paid for is not asked again, with new rows added meanwhile."""
+    project.rows([f"good {n}" for n in range(6)])
+    project.change("rpm = 600000\n", "rpm = 600000\nrpd = 4\n")
+    assert project.run(emulator.address).exit_code is Exit.STOPPED
+    project.rows([f"good {n}" for n in range(8)])
+    report = project.run(emulator.address)
+    assert (report.exit_code, report.requests) == (Exit.OK, 4)
+    assert project.table().height == 8
