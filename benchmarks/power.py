@@ -216,9 +216,10 @@ def cut_once(trial: Trial, run: Run, moment: str, earlier: int) -> Cut | None:
             return None
         before = time.monotonic()
         run.disk.cut()
-        total = watch.answered()
         process.kill()
         process.wait()
+    time.sleep(2 * LATENCY_S)  # what was in flight is answered to nobody
+    total = watch.answered()
     run.disk.unmount()
     run.disk.mount()
     kept, unread = audit(run)

@@ -70,7 +70,7 @@ class Journal:
         self._sick = False  # found damaged by another thread
         self._damaged = 0
         self._notes: list[str] = []
-        self._swap = threading.RLock()  # no sync or checkpoint while the file is replaced
+        self._syncing, self._moving = threading.Lock(), threading.Lock()  # not while the file is replaced
         try:
             try:
                 self._begin()
@@ -166,7 +166,7 @@ class Journal:
         """Make all that was kept since the last time survive a power cut."""
         if not self._kept:
             return
-        with self._swap:
+        with self._syncing:
             self._kept = False
             try:
                 os.fdatasync(self._log)
@@ -178,7 +178,7 @@ class Journal:
 
     def checkpoint(self) -> None:
         """Move the log into the file, so that the log stays small."""
-        with self._swap:
+        with self._moving:
             if self._lost is not None:
                 raise self._broken("written", OSError(self._lost))
             self._since = 0
@@ -194,7 +194,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; what was kept stays."""
-        with self._swap:
+        with self._syncing, self._moving:
             os.close(self._log)
             if self._lost is None:
                 self._db.close()
@@ -227,7 +227,7 @@ class Journal:
 
     def _renew(self) -> None:
         """Go on with a new file, in the middle of a run."""
-        with self._swap:
+        with self._syncing, self._moving:
             self._replace()
             self._db.close()
             os.close(self._log)
