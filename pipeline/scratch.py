@@ -100,6 +100,6 @@ class Buckets:
 def _failed(verb: str, exc: OSError) -> StoreError:
     return StoreError(
         f"a temporary file in `{tempfile.gettempdir()}` cannot be {verb}: {exc.strerror or exc}",
-        "free some space there, about 100 bytes for each row, or set TMPDIR to another folder; then run the "
+        "free some space there, about 150 bytes for each row, or set TMPDIR to another folder; then run the "
         "same command again",
     )
