@@ -81,9 +81,25 @@ class Buckets:
         self.count = count
         self._file = _File()
         self._runs: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # where each bucket's bytes lie
+        self._waiting: list[tuple[Records, Numbers]] = []
 
     def add(self, records: Records, numbers: Numbers) -> None:
         """Put each record into the bucket of its number, behind those that are there."""
+        self._waiting.append((records, numbers))
+        if sum(len(waiting) for waiting, _ in self._waiting) >= SLICE:
+            self._write()
+
+    def read(self, number: int) -> Records:
+        """Return a copy of a bucket's records in the order in which they were added."""
+        self._write()
+        return np.frombuffer(b"".join(self._file.read(*run) for run in self._runs[number]), self.kind)
+
+    def _write(self) -> None:
+        """Sort what waits: much of it at once, or each bucket would lie in very many places."""
+        if not self._waiting:
+            return
+        records, numbers = (np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True))
+        self._waiting.clear()
         order = np.argsort(numbers, kind="stable")
         found, starts = np.unique(numbers[order], return_index=True)
         size, base = self.kind.itemsize, self._file.size
@@ -91,10 +107,6 @@ class Buckets:
         bounds = pairwise([*starts.tolist(), len(records)])
         for number, (start, stop) in zip(found.tolist(), bounds, strict=True):
             self._runs[number].append((base + start * size, (stop - start) * size))
-
-    def read(self, number: int) -> Records:
-        """Return a copy of a bucket's records in the order in which they were added."""
-        return np.frombuffer(b"".join(self._file.read(*run) for run in self._runs[number]), self.kind)
 
 
 def _failed(verb: str, exc: OSError) -> StoreError:
