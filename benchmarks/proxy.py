@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 HOST = "127.0.0.1"
@@ -22,6 +22,7 @@ BITE_S = 1.0  # between two bytes that trickle
 SLOW_S = 1.0  # to the first byte of a slow answer
 LATE_S = 0.02  # until what comes after an answer
 BREAK_S = 1.0  # for which nobody listens
+END_S = 3.0  # in which all connections end with the proxy
 LONGEST_HEAD = 2**16
 
 _LENGTH = re.compile(rb"(?i)content-length: *(\d+)")
@@ -220,7 +221,7 @@ class Proxy:
         self.plan = plan
         self._greet = greet
         self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._spare: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._server: asyncio.Server | None = None
@@ -242,9 +243,8 @@ class Proxy:
         ready()
         await self._end.wait()
         await self._hang_up()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_S)
         for _, writer in self._spare:
             writer.close()
 
@@ -300,6 +300,9 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._open.add(writer)
+        if (task := asyncio.current_task()) is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         try:
             with suppress(*_GONE):
                 await self._talk(reader, writer)
@@ -311,7 +314,7 @@ class Proxy:
         greeting = self._greet(self.connections)
         if greeting:
             self.played[greeting] += 1
-            await _greeted(greeting, writer)
+            await _greeted(greeting, writer, self._end)
             return
         going = True
         while going:
@@ -324,18 +327,18 @@ class Proxy:
 def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection with RST instead of FIN."""
     raw: socket.socket | None = writer.get_extra_info("socket")
-    if raw is not None:
+    if raw is not None and raw.fileno() >= 0:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-async def _greeted(greeting: str, writer: asyncio.StreamWriter) -> None:
+async def _greeted(greeting: str, writer: asyncio.StreamWriter, end: asyncio.Event) -> None:
     match greeting:
         case "deaf":
             transport = writer.transport
             if isinstance(transport, asyncio.ReadTransport):
                 transport.pause_reading()
-            await asyncio.Event().wait()  # the end of the proxy cancels it
+            await end.wait()
         case "reset":
             reset(writer)
         case "speak":

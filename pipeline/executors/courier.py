@@ -53,18 +53,22 @@ class Courier:
     ) -> Reply | Failure | None:
         """Return the reply, or the failure that asking again does not cure; None when the run is stopped.
 
-        `sent` is called each time that it leaves; `rows` is how many it asks about. When all attempts met an
-        outage and nobody else was answered meanwhile, it is not the request's fault: it is sent again until
-        the outage has lasted too long, and then the run stops.
+        `sent` is called each time that it leaves; `rows` is how many it asks about. An attempt that never left,
+        or failed when nobody was answered since the one before it, is not held against the request: it is sent
+        again until the outage has lasted too long, and then the run stops.
         """
         seen: Counter[FailureKind] = Counter()
-        before = self.tally.replies
+        before, excused = self.tally.replies, 0
         while (answer := await self._call(request, sent, rows)) is not None:
             if isinstance(answer, Reply):
                 return answer
-            seen[answer.kind] += 1
-            step = next_step(answer, seen[answer.kind], random.random())  # noqa: S311 - it spreads waits
-            if step.act is Act.GIVE_UP and not (self._is_gone(answer) or self._is_outage(answer, before)):
+            alone = answer.kind in OUTAGE and self.tally.replies == before
+            excused = excused + 1 if alone or answer.unsent is not None else 0
+            seen[answer.kind] += not excused
+            before = self.tally.replies
+            step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
+            outage = self._is_gone(answer) or (excused and self._is_outage(answer))
+            if step.act is Act.GIVE_UP and not outage:
                 return answer
             if not await self._again(step, answer):
                 return None
@@ -91,14 +95,12 @@ class Courier:
             return False
         return await (self._outlast(failure) if step.act is Act.GIVE_UP else self._wait(step, failure))
 
-    def _is_outage(self, failure: Failure, before: int) -> bool:
-        """Tell whether the service is to blame, and not the request: nobody else was answered meanwhile.
+    def _is_outage(self, failure: Failure) -> bool:
+        """Tell whether the service is to blame, and not the request, where nobody was answered meanwhile.
 
         Before any answer, the first request with a failure that may be its own is to blame; the second is
         not. Later the last row is, since no other one will ever tell.
         """
-        if failure.kind not in OUTAGE or self.tally.replies != before:
-            return False
         if failure.kind not in ROWS_OWN:
             return True
         if self.gate.answered:
