@@ -120,6 +120,20 @@ async def test_an_answer_that_comes_twice_harms_nobody_in_flight(emulator: Emula
     assert own(answers[2][1], "c3")
 
 
+async def test_what_comes_unasked_is_found_before_anything_is_sent(emulator: Emulator) -> None:
+    """A second copy on an idle connection costs neither an answer nor a request of the day."""
+    before = emulator.stats()["requests"]
+    with failing(emulator, "twice late") as proxy:
+        async with asks(proxy.address).open(DEADLINE) as client:
+            await client.ask(question("Review: apple"))
+            await anyio.sleep(0.1)
+            failure = await client.ask(question("Review: pear"))
+            assert own(await client.ask(question("Review: pear")), "pear")
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.unsent) == (FailureKind.CONNECTION, Unsent.STALE)
+    assert emulator.stats()["requests"] - before == 2
+
+
 @pytest.mark.parametrize("greeting", ["reset", "close", "speak"])
 async def test_a_connection_that_ends_before_it_began(emulator: Emulator, greeting: str) -> None:
     """Reset, closed or greeted with another protocol: one connection, one Failure."""
