@@ -1,4 +1,4 @@
-"""Makes the input of `large.py`, and parts that answer its first rows, without asking; `large.py` starts it."""
+"""Makes a project whose job has been answered, without asking, in the form in which a run leaves it."""
 
 import sys
 from datetime import UTC, datetime

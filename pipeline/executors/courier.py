@@ -53,9 +53,9 @@ class Courier:
     ) -> Reply | Failure | None:
         """Return the reply, or the failure that asking again does not cure; None when the run is stopped.
 
-        `sent` is called each time that it leaves; `rows` is how many it asks about. An attempt that never left,
-        or failed when nobody was answered since the one before it, is not held against the request: it is sent
-        again until the outage has lasted too long, and then the run stops.
+        `sent` is called each time that it leaves; `rows` is how many it asks about. An attempt that never
+        left, or failed when nobody was answered since the one before it, is not held against the request: it
+        is sent again until the outage has lasted too long, and then the run stops.
         """
         seen: Counter[FailureKind] = Counter()
         before, excused = self.tally.replies, 0
