@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cache import Journal
+from pipeline.compaction import REACH, compact
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
 from pipeline.executors.courier import Courier
@@ -244,6 +245,7 @@ def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
         if outcomes:
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()
+            compact(work.parts, REACH)
 
     return Sink(ended=work.tally.add, write=write, sync=journal.sync)
 

@@ -56,6 +56,8 @@ class Parts:
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self.set_aside: list[str] = []
         self._mine = False
+        self._numbered = 0  # parts whose places in the list an index uses
+        self._rows: dict[Path, int] = {}
         self._paths = sorted(path for path in folder.glob("part-*") if PART_NAME.fullmatch(path.name))
         used = [
             int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob("part-*.damaged")]
@@ -110,11 +112,32 @@ class Parts:
             ) from exc
         self._next += 1
         self._paths.append(path)
+        self._rows[path] = len(table)
         pa.default_memory_pool().release_unused()  # or the heap grows with the number of parts
+
+    @property
+    def unnumbered(self) -> list[Path]:
+        """The parts that no index numbers yet, oldest first: only these may be replaced."""
+        return self._paths[self._numbered :]
+
+    def rows(self, path: Path) -> int:
+        """Return how many rows a part has. Raises what Arrow does where it cannot be read."""
+        if path not in self._rows:
+            self._rows[path] = int(pq.read_metadata(path).num_rows)
+        return self._rows[path]
+
+    def replace(self, old: Sequence[Path], table: pa.Table) -> None:
+        """Add a part for `old`, which are unnumbered, then remove them. Raises StoreError and OSError."""
+        if len(table):
+            self.write(table)
+        self._paths = [path for path in self._paths if path not in old]  # in one step: others read it
+        for path in old:
+            path.unlink()
 
     def index(self) -> Index:
         """Read which rows the parts answer, one part at a time."""
         entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
+        self._numbered = len(self._paths)
         try:
             for path in self._paths:
                 found = _entries(_columns(path, INDEXED), starts[-1])

@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 
 from pipeline.asking import Service, Watch, Work, ask_all
+from pipeline.compaction import compact
+from pipeline.completion import mark, unmark
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
@@ -34,6 +36,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     with owned(plan.folder, plan.identity):
         parts = Parts(plan.folder.parts, plan.checked.layout.part)
         parts.clean()
+        unmark(plan.folder)
+        compact(parts)
         standing = stand(survey, parts.index())
         turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
         todo = int(pending_rows(standing, turn).sum())
@@ -44,6 +48,9 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
         if turn is not None and not ended.left:
             end_round(plan.folder)
+        if not ended.unanswered:
+            done = ended.table
+            mark(plan.folder, ok=done.ok, failed=done.failed, limited=plan.limited, output=plan.output)
     return RunReport(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,

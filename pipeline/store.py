@@ -5,6 +5,7 @@
         lock            held with flock by the process that runs; says which one
         replies.sqlite  the journal (`cache`)
         parts/          the truth (`parts`)
+        finished.json   the mark of a finished run (`completion`)
         round           the round of --retry-failed that is under way
 
 Nothing in it is ever changed by a run with another identity, so an old answer cannot be passed off as
@@ -97,6 +98,25 @@ def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) 
     try:
         _lock(lock, folder)
         _tidy(folder, identity)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def claimed(folder: Folder) -> Iterator[None]:
+    """Own a folder that exists for the time of the block, without making or signing anything.
+
+    Raises StoreError when another process owns it or when it cannot be locked.
+    """
+    try:
+        lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as exc:
+        raise StoreError(
+            f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", CONTINUE
+        ) from exc
+    try:
+        _lock(lock, folder)
         yield
     finally:
         os.close(lock)
