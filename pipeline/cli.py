@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,18 +25,23 @@ from pipeline import emulator as emulator_server
 from pipeline.asking import Service
 from pipeline.errors import Exit, InputError, RowmillError, UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
-from pipeline.job import load_job
+from pipeline.job import load_job, project_of
 from pipeline.ledger import Ledger, sent_on
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.output import first_rows
-from pipeline.plan import CheckedJob, Plan, check_job, make_plan
-from pipeline.progress import Progress, picture
+from pipeline.plan import RUNS, CheckedJob, Plan, check_job, make_plan
+from pipeline.progress import Progress, many, picture
 from pipeline.quota import pacific_day
+from pipeline.removal import Choice, age, remove_run, sweep
 from pipeline.report import RunReport
 from pipeline.run import run_job
+from pipeline.runs import Run, find_runs, select, size
 from pipeline.status import job_status
+from pipeline.verify import verify_job
 
 Command = TypeVar("Command", bound=Callable[..., object])
+WIDE = 200  # letters of a table that no terminal shows
+PAID_AGAIN = "Written tables stay. The answers in these folders will be paid for again when they are needed."
 BUG = 70  # the exit code of a fault of our own, as in sysexits.h
 
 
@@ -171,6 +176,73 @@ def schema(**options: object) -> None:
     click.echo(checked.layout.output(columns).to_string(show_schema_metadata=False))
 
 
+@rowmill.command(name="verify", short_help="Read all that a job has stored again, and say what is wrong.")
+@_job_options
+@click.option("--json", "as_json", is_flag=True, help="Print what was read and found as JSON.")
+def verify(*, as_json: bool, **options: object) -> Exit:
+    """Read parts, journal and output of JOB again and print every inconsistency. Changes nothing."""
+    verdict = verify_job(_plan(_checked(options), options))
+    if as_json:
+        click.echo(json.dumps(verdict.as_json(), indent=2, ensure_ascii=False))
+    else:
+        for line in verdict.sentences():
+            console.print(line, markup=False, soft_wrap=True)
+        for finding in verdict.findings:
+            click.echo(f"{finding.place}: {finding.what}; {finding.hint}")
+    return verdict.exit_code
+
+
+@rowmill.command(name="runs", short_help="List the run folders. Asks nothing.")
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
+    """List the run folders of JOB, or of all jobs of the project in the working folder."""
+    where, name = _place(job, runs_dir)
+    found = find_runs(where, name)
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
+    elif found:
+        width = console.width if sys.stdout.isatty() else WIDE
+        Console(highlight=False, width=width).print(picture(_listed(found), width))
+    else:
+        console.print(f"no runs in {where}", markup=False, soft_wrap=True)
+
+
+@rowmill.command(short_help="Remove the folders of finished runs, after asking.")
+@click.argument("names", metavar="[JOB|RUN]...", nargs=-1)
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+@click.option(
+    "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `2w`."
+)
+@click.option("--all", "unfinished", is_flag=True, help="Unfinished runs as well.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
+    """Remove the folders of finished runs.
+
+    Of each JOB (a job file), each RUN (as `rowmill runs` names it, finished or not), or of the project in the
+    working folder. The tables that were written stay; the answers are paid for again when they are needed.
+    """
+    before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
+    chosen = _chosen(names, runs_dir)
+    going = [one.run for one in chosen if one.may_go(before, unfinished=unfinished)]
+    for one in chosen:
+        if one.run not in going:
+            console.print(f"kept: {one.run.name} ({one.run.state})", markup=False, soft_wrap=True)
+    if not going:
+        console.print("nothing to remove", soft_wrap=True)
+        return
+    console.print(picture(_listed(going), console.width))
+    total = size(sum(run.size for run in going))
+    console.print(PAID_AGAIN, soft_wrap=True)
+    if not (yes or _agrees(f"remove {many(len(going), 'run')}, {total}?")):
+        return
+    for one in chosen:
+        if one.run in going:
+            remove_run(one.run, unfinished=unfinished or one.named)
+    console.print(f"removed {many(len(going), 'run')}, {total}", soft_wrap=True)
+
+
 @rowmill.command()
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=8_600, show_default=True, help="0 takes a free one."
@@ -192,6 +264,41 @@ def emulate(port: int, faults: tuple[str, ...], **quotas: Any) -> None:
         raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
     console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
     emulator_server.serve(settings, port)
+
+
+def _listed(found: Sequence[Run]) -> pl.DataFrame:
+    return pl.DataFrame([one.cells() for one in found])
+
+
+def _place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
+    """Return where run folders are, and the name of the job if one is given."""
+    if job is None:
+        return runs_dir or project_of(Path("x").absolute()) / RUNS, None
+    loaded = load_job(job)
+    return runs_dir or loaded.project / RUNS, loaded.job.name
+
+
+def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
+    """Return the runs that `clean` was told of: by job files, by their own names, or all."""
+    chosen: dict[Path, Choice] = {}
+    for name in names or (None,):
+        job = Path(name) if name and name.endswith(".toml") else None
+        where, only = _place(job, runs_dir)
+        sweep(where)
+        found = find_runs(where, only)
+        named = name is not None and job is None
+        for run in select(found, name) if name is not None and named else found:
+            chosen[run.folder.path] = Choice(run, named)
+    return list(chosen.values())
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise UsageError("nobody is there to ask, so nothing was removed", "give `--yes`") from abort
 
 
 def _checked(options: Mapping[str, object]) -> CheckedJob:

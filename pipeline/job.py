@@ -176,8 +176,13 @@ def load_job(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = 
     except ValidationError as exc:
         raise _explain(exc.errors(), path) from exc
     full = Path(os.path.abspath(path))
-    project = full.parent.parent if full.parent.name == "jobs" else full.parent
+    project = project_of(full)
     return LoadedJob(job, full, project, load_schema(project, job.schema_path))
+
+
+def project_of(path: Path) -> Path:
+    """Return the project of a job file, the folder that its relative paths start from."""
+    return path.parent.parent if path.parent.name == "jobs" else path.parent
 
 
 def resolve(project: Path, path: str) -> Path:

@@ -1,16 +1,21 @@
 """How far a job is, read from its run folder without asking anything."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.errors import StoreError
 from pipeline.output import Written, count
 from pipeline.parts import Parts
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.quota import day_reset
+from pipeline.source import Survey
 from pipeline.standing import stand
 from pipeline.store import changes, owner
+
+GLANCES = 3  # at parts that a run may be merging
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,15 @@ class JobStatus:
 def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
     """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
     survey = plan.source.survey()
+    for _ in range(GLANCES):
+        with suppress(StoreError):
+            return _seen(plan, survey, sent_today, now)
+        if owner(plan.folder) is None:  # or small parts may have become a large one meanwhile
+            break
+    return _seen(plan, survey, sent_today, now)
+
+
+def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> JobStatus:
     parts = Parts(plan.folder.parts, plan.checked.layout.part)
     standing = stand(survey, parts.index())
     pending = pending_rows(standing)

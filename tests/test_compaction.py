@@ -140,15 +140,15 @@ def test_a_kill_leaves_what_it_says(tmp_path: Path) -> None:
     parts = opened(tmp_path / "before")
     for number in range(MANY):
         parts.write(table([number], number))
-    for operations in range(MANY + 6):
+    for operations in range(MANY + 12):
         folder = tmp_path / str(operations)
         shutil.copytree(tmp_path / "before", folder)
         parts = opened(folder)
         with POWER.cut_after(operations):
             compact(parts)
         left.append(len(list(folder.iterdir())))
-    assert left[0] == MANY + 1  # the draft
-    assert left == sorted(left, reverse=True)
+    assert left[:2] == [MANY, MANY + 1]  # the draft
+    assert left[1:] == sorted(left[1:], reverse=True)
     assert len(set(left)) == MANY + 1
     assert left[-1] == 1
 

@@ -1,0 +1,171 @@
+"""What is wrong with a journal or a part: read whole, by every check there is, and never changed."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from pipeline.cache import FAILURE, REPLY, checksum
+from pipeline.compaction import UNREADABLE
+from pipeline.flow import FailureKind
+from pipeline.keys import SIZE
+from pipeline.seal import is_intact
+
+MOST = 20  # findings of one kind in one file that are told one by one
+ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
+LAST = "the last of them counts; please report how it came about"
+FORGET = "it is asked again when it is needed; nothing is to be done as long as the parts are well"
+ENTRIES = "SELECT rowid, id, key, digest, failed, body, crc FROM reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One inconsistency: in which file, what it is, and what to do."""
+
+    place: Path
+    what: str
+    hint: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return {"file": str(self.place), "what": self.what, "hint": self.hint}
+
+
+def few(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the first findings, and one that counts the others where there are more than `MOST`."""
+    shown, more = list[Finding](), 0
+    for finding in findings:
+        if len(shown) < MOST:
+            shown.append(finding)
+        else:
+            more += 1
+    if more:
+        last = shown[-1]
+        shown.append(Finding(last.place, f"and {more:,} more of this kind", last.hint))
+    return shown
+
+
+def open_journal(path: Path) -> sqlite3.Connection:
+    """Open a journal for reading, without leaving a file beside it. Raises sqlite3.Error."""
+    log = path.with_name(f"{path.name}-wal")
+    # without a log nothing but the file counts, and SQLite need make no shared memory for others
+    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=5.0)
+
+
+def count_replies(path: Path) -> int | None:
+    """Return how many replies a journal holds, 0 where there is none, None where it cannot be read."""
+    if not path.exists():
+        return 0
+    try:
+        with closing(open_journal(path)) as db:
+            return int(db.execute("SELECT count(*) FROM reply").fetchone()[0])
+    except (sqlite3.Error, OSError):
+        return None
+
+
+def check_journal(path: Path) -> list[Finding]:
+    """Return what is wrong with a journal; none is no fault, since it may be deleted."""
+    if not path.exists():
+        return []
+    try:
+        with closing(open_journal(path)) as db:
+            said = [str(line) for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
+            found = [Finding(path, f"SQLite says: {line}", FORGET) for line in said if line != "ok"]
+            return found + few(_bad_entries(path, db))
+    except (sqlite3.Error, OSError) as exc:
+        return [Finding(path, f"the journal cannot be read: {exc}", FORGET)]
+
+
+def _bad_entries(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
+    for rowid, *names, failed, body, crc in db.execute(ENTRIES):
+        if checksum(*names, failed, body) != crc:
+            yield Finding(path, f"reply {rowid:,} does not match its checksum", FORGET)
+        elif wrong := entry_fault(names, failed, body):
+            yield Finding(path, f"reply {rowid:,} {wrong}", FORGET)
+
+
+def entry_fault(names: Sequence[object], failed: object, body: object) -> str | None:
+    """Say what is wrong with an entry of the journal: its names (id, key, digest), its mark, its body."""
+    if any(not isinstance(name, bytes) or len(name) != SIZE for name in names):
+        return f"is named by other than {SIZE} bytes"
+    if failed not in (0, 1) or not isinstance(body, bytes | str):
+        return "is of another type than it was written with"
+    try:
+        (FAILURE if failed else REPLY).validate_json(body)
+    except ValidationError as exc:
+        return f"does not parse: {exc.errors()[0]['msg']}"
+    return None
+
+
+def check_part(path: Path, schema: pa.Schema) -> list[Finding]:
+    """Return what is wrong with a part: pages, checksums, types, values."""
+    try:
+        if not is_intact(path):
+            return [Finding(path, "the footer does not match its checksum", ASK)]
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if (wrong := _types(file.schema_arrow, schema)) is not None:
+                return [Finding(path, wrong, ASK)]
+            rows, names = 0, list[bytes]()
+            found = list[Finding]()
+            for batch in file.iter_batches():
+                batch.validate(full=True)
+                found += [
+                    Finding(path, f"row {rows + number + 1:,} {wrong}", ASK)
+                    for number, wrong in _faults(batch)
+                ]
+                keys, digests = batch["_key"].to_pylist(), batch["_digest"].to_pylist()
+                names += [key + digest for key, digest in zip(keys, digests, strict=True) if key and digest]
+                rows += len(batch)
+    except UNREADABLE as exc:
+        return [Finding(path, f"the part cannot be read: {str(exc).splitlines()[0]}", ASK)]
+    return few(found) + few(_doubled(path, names))
+
+
+def _types(found: pa.Schema, wanted: pa.Schema) -> str | None:
+    for name in dict.fromkeys([*wanted.names, *found.names]):
+        if name not in found.names or name not in wanted.names:
+            return f"the part {'lacks the' if name in wanted.names else 'has a strange'} column `{name}`"
+        if found.field(name).type != wanted.field(name).type:
+            return f"column `{name}` is {found.field(name).type} and should be {wanted.field(name).type}"
+    return None
+
+
+def _faults(batch: pa.RecordBatch) -> Iterator[tuple[int, str]]:
+    """Yield the number of each row that no run has written, and what is wrong with it."""
+    ok = pc.equal(batch["_status"], "ok")
+    kinds = pa.array([str(kind) for kind in FailureKind], pa.string())
+    refused = pc.is_in(batch["_error_kind"], kinds)
+    tests = {
+        "has no key, digest or status": pc.or_(
+            pc.or_(pc.is_null(batch["_key"]), pc.is_null(batch["_digest"])),
+            pc.invert(pc.is_in(batch["_status"], pa.array(["ok", "failed"]))),
+        ),
+        "is `ok` and has no answer": pc.and_(ok, pc.is_null(batch["answer"])),
+        "has failed and has an answer": pc.and_(pc.invert(ok), pc.is_valid(batch["answer"])),
+        "has failed for no known reason": pc.and_(pc.invert(ok), pc.invert(refused)),
+        "is `ok` and has an error": pc.and_(ok, pc.is_valid(batch["_error_kind"])),
+        "has a cost that is none": pc.invert(
+            pc.fill_null(
+                pc.and_(pc.is_finite(batch["_cost_usd"]), pc.greater_equal(batch["_cost_usd"], 0)), False
+            )
+        ),
+    }
+    for wrong, mask in tests.items():
+        for number in np.flatnonzero(pc.fill_null(mask, True).to_numpy(zero_copy_only=False)):
+            yield int(number), wrong
+
+
+def _doubled(path: Path, names: Sequence[bytes]) -> Iterator[Finding]:
+    seen = dict[bytes, int]()
+    for number, name in enumerate(names, start=1):
+        first = seen.setdefault(name, number)
+        if first != number:
+            yield Finding(path, f"rows {first:,} and {number:,} answer the same text of the same key", LAST)

@@ -1,0 +1,183 @@
+"""The run folders of a project: found and described, without their inputs."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.compaction import NAMES, UNREADABLE, row_ids
+from pipeline.completion import Completion, completion
+from pipeline.errors import StoreError, UsageError
+from pipeline.inspection import count_replies
+from pipeline.parts import PART_NAME
+from pipeline.store import IDENTITY, SHORT, Folder, owner
+
+ENDINGS = ["B", "kB", "MB", "GB", "TB"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder: whose answers it holds, how many, its size in bytes, and its state.
+
+    `answered` and `failed` are rows of all inputs that were ever asked, None where a part cannot be read;
+    `replies` is None where the journal cannot. `running` says which process runs. `differs` names what is
+    not as in the newest run folder of the same job, `changed` is the last change, in UTC.
+    """
+
+    folder: Folder
+    model: str
+    answered: int | None
+    failed: int | None
+    replies: int | None
+    size: int
+    changed: datetime
+    running: str | None
+    finished: Completion | None
+    differs: tuple[str, ...]
+
+    @property
+    def job(self) -> str:
+        """The name of the job."""
+        return self.folder.path.parent.name
+
+    @property
+    def name(self) -> str:
+        """What names the run on the command line: the job and the beginning of the fingerprint."""
+        return f"{self.job}/{self.folder.path.name}"
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished` or `unfinished`."""
+        if self.running is not None:
+            return "running"
+        return "unfinished" if self.finished is None else "finished"
+
+    def cells(self) -> dict[str, object]:
+        """Return what a table shows of the run."""
+        return {
+            "run": self.name,
+            "state": self.state,
+            "answered": self.answered,
+            "failed": self.failed,
+            "replies": self.replies,
+            "size": size(self.size),
+            "changed": f"{self.changed.astimezone():%F %H:%M}",
+            "model": self.model,
+            "differs in": ", ".join(self.differs),
+        }
+
+    def as_json(self) -> dict[str, object]:
+        """Return the run as JSON values; `docs/reference.md` names the keys."""
+        done = self.finished
+        return {
+            "run": self.name,
+            "job": self.job,
+            "fingerprint": self.folder.path.name,
+            "run_folder": str(self.folder.path),
+            "model": self.model,
+            "state": self.state,
+            "running": self.running,
+            "finished": None if done is None else done.model_dump(mode="json"),
+            "answered": self.answered,
+            "failed": self.failed,
+            "replies": self.replies,
+            "bytes": self.size,
+            "changed": self.changed.isoformat(),
+            "differs": list(self.differs),
+        }
+
+
+def find_runs(runs: Path, job: str | None = None) -> list[Run]:
+    """Return all run folders below `runs`, of one job or of all, by job and the newest first.
+
+    Changes nothing. Raises StoreError where `runs` cannot be read.
+    """
+    try:
+        folders = [folder for folder in _folders(runs) if job in (None, folder.path.parent.name)]
+        found = [_describe(folder) for folder in folders]
+    except OSError as exc:
+        raise StoreError(f"`{runs}` cannot be read: {exc.strerror}", "check its permissions") from exc
+    newest: dict[str, Mapping[str, object]] = {}
+    described = []
+    for run, identity in sorted(found, key=lambda pair: (pair[0].job, -pair[0].changed.timestamp())):
+        latest = newest.setdefault(run.job, identity)
+        names = {*latest, *identity}
+        differs = tuple(sorted(name for name in names if latest.get(name) != identity.get(name)))
+        described.append(replace(run, differs=differs))
+    return described
+
+
+def size(number: int) -> str:
+    """Return bytes for people: `999 B`, `1.2 MB`."""
+    if number < 1_000:
+        return f"{number} B"
+    power = min(len(str(number)) - 1, 14) // 3
+    return f"{number / 1_000**power:.1f} {ENDINGS[power]}"
+
+
+def select(found: Sequence[Run], name: str) -> list[Run]:
+    """Return the one run that is named: `job/fingerprint`, of which the beginning is enough.
+
+    Raises UsageError for a name that fits none, or more than one.
+    """
+    fitting = [run for run in found if "/" in name and run.name.startswith(name)]
+    if len(fitting) != 1:
+        raise UsageError(
+            f"`{name}` names {'more than one run' if fitting else 'no run'}",
+            "`rowmill runs` lists the names, such as `sentiment/3fa9c1d20b7e`; a job file ends in `.toml`",
+        )
+    return fitting
+
+
+def _folders(runs: Path) -> Iterator[Folder]:
+    """Find the folders that are ours: in place, named as we do, and with an identity in it."""
+    for mark in sorted(runs.glob(f"*/*/{IDENTITY}")):
+        path = mark.parent
+        if len(path.name) == SHORT and not path.is_symlink() and not path.parent.is_symlink():
+            yield Folder(path)
+
+
+def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
+    identity = _identity(folder)
+    stats = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
+    answered, failed = _answers(folder)
+    run = Run(
+        folder=folder,
+        model=str(identity.get("model", "?")),
+        answered=answered,
+        failed=failed,
+        replies=count_replies(folder.journal),
+        size=sum(stat.st_size for stat in stats),
+        changed=datetime.fromtimestamp(max(stat.st_mtime for stat in stats), UTC),
+        running=owner(folder),
+        finished=completion(folder),
+        differs=(),
+    )
+    return run, identity
+
+
+def _identity(folder: Folder) -> Mapping[str, object]:
+    try:
+        found = json.loads((folder.path / IDENTITY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _answers(folder: Folder) -> tuple[int | None, int | None]:
+    """Count the rows that have an answer, and those whose last one is a failure."""
+    ids, failed = [np.empty(0, np.uint64)], [np.empty(0, np.bool_)]
+    try:
+        for path in sorted(path for path in folder.parts.glob("part-*") if PART_NAME.fullmatch(path.name)):
+            table = pq.read_table(path, columns=[*NAMES, "_status"], partitioning=None)
+            ids.append(row_ids(table))
+            failed.append(pc.not_equal(table["_status"], "ok").to_numpy())
+    except UNREADABLE:
+        return None, None
+    _, last = np.unique(np.concatenate(ids)[::-1], return_index=True)
+    return len(last), int(np.concatenate(failed)[::-1][last].sum())

@@ -1,0 +1,171 @@
+"""Every inconsistency of a job: its run folder, parts, journal and output, read again and compared."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isclose
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.arrow import BOOKKEEPING
+from pipeline.comparison import UNREAD, Columns, differences
+from pipeline.disk import TEMPORARY
+from pipeline.errors import Exit, StoreError, UsageError
+from pipeline.inspection import Finding, check_journal, check_part, count_replies, few
+from pipeline.keys import fingerprint
+from pipeline.output import write_output
+from pipeline.parts import PART_NAME, Parts
+from pipeline.plan import Plan
+from pipeline.standing import stand
+from pipeline.status import JobStatus, job_status
+from pipeline.store import IDENTITY, SHORT, changes, owner
+
+AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
+CLEARED = "nothing: a killed process has left it, and the next run removes it"
+KEPT = "look at it if you want to, then delete it: what it held is in other parts or was asked again"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was read and what is wrong; `compared` is False where there is no complete output to compare."""
+
+    job: str
+    folder: Path
+    rows: int
+    pending: int
+    parts: int
+    replies: int
+    compared: bool
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> Exit:
+        """0 where all is well, 4 where it is not."""
+        return Exit.STORE if self.findings else Exit.OK
+
+    def as_json(self) -> dict[str, object]:
+        """Return the verdict as JSON values; `docs/reference.md` names the keys."""
+        return {
+            "job": self.job,
+            "exit_code": int(self.exit_code),
+            "run_folder": str(self.folder),
+            "rows": self.rows,
+            "pending": self.pending,
+            "parts": self.parts,
+            "replies": self.replies,
+            "output_compared": self.compared,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+    def sentences(self) -> list[str]:
+        """Return the verdict for people: what was read, in a line, then whether all is well."""
+        read = f"{self.job}: {self.rows:,} rows, {self.parts:,} parts and {self.replies:,} replies were read"
+        lines = [f"{read}, and the output was compared with them" if self.compared else read]
+        if self.pending:
+            lines.append(
+                f"  {self.pending:,} rows are still to be asked, so there is no output to compare yet"
+            )
+        number = len(self.findings)
+        lines.append("  all is well" if not number else f"  {number:,} inconsistencies, a line each")
+        return lines
+
+
+def verify_job(plan: Plan) -> Verdict:
+    """Read everything that a job has stored and return what is wrong. Changes nothing in the project.
+
+    The table as it should be is written to the system's folder for temporary files, and compared. Raises
+    UsageError where the job was never run with these settings, StoreError while it runs, and InputError.
+    """
+    _check_idle(plan)
+    folder = plan.folder
+    parts = sorted(path for path in folder.parts.glob("part-*") if PART_NAME.fullmatch(path.name))
+    findings = [*_folder(plan), *_leftovers(plan)]
+    damaged = [found for path in parts for found in check_part(path, plan.checked.layout.part)]
+    findings += damaged
+    findings += check_journal(folder.journal)
+    status = None if damaged else job_status(plan, None, 0.0)
+    compared = status is not None and not status.pending
+    if status is not None and compared:
+        findings += few(_output(plan, status))
+    _check_idle(plan)
+    return Verdict(
+        job=plan.checked.loaded.job.name,
+        folder=folder.path,
+        rows=plan.source.survey().rows if status is None else status.rows,
+        pending=0 if status is None else status.pending,
+        parts=len(parts),
+        replies=count_replies(folder.journal) or 0,
+        compared=compared,
+        findings=findings,
+    )
+
+
+def _check_idle(plan: Plan) -> None:
+    if not (plan.folder.path / IDENTITY).exists() and not plan.folder.parts.exists():
+        names = ", ".join(f"`{name}`" for name in changes(plan.folder, plan.identity))
+        raise UsageError(
+            "this job has never been run with these settings"
+            + (f": the last run differs in {names}" if names else ""),
+            "give the flags that the run had, such as `--offline`; `rowmill runs` lists what was run",
+        )
+    if (who := owner(plan.folder)) is not None:
+        raise StoreError(
+            f"this job is running: {who}",
+            "wait until it ends or stop it, then verify; `rowmill status` looks on",
+        )
+
+
+def _folder(plan: Plan) -> Iterator[Finding]:
+    path = plan.folder.path / IDENTITY
+    try:
+        name = fingerprint(json.loads(path.read_text()))[:SHORT]
+    except (OSError, ValueError, TypeError) as exc:
+        yield Finding(path, f"it cannot be read: {exc}", "delete it: the next run writes it anew")
+        return
+    if name != plan.folder.path.name:
+        yield Finding(path, "it is not the identity of this folder", "delete it: the next run writes it anew")
+
+
+def _leftovers(plan: Plan) -> Iterator[Finding]:
+    """Find drafts of killed processes, and what was set aside."""
+    for path in sorted(plan.folder.path.rglob("*")):
+        if path.name.endswith(TEMPORARY):
+            yield Finding(path, "half a file", CLEARED)
+        elif ".damaged" in path.name:
+            yield Finding(path, "it was set aside because it is damaged", KEPT)
+    if plan.output.parent.is_dir():
+        for path in sorted(plan.output.parent.iterdir()):
+            if path.name.startswith(f"{plan.output.name}.") and path.name.endswith(TEMPORARY):
+                yield Finding(path, "half a table", CLEARED)
+
+
+def _output(plan: Plan, status: JobStatus) -> Iterator[Finding]:
+    """Compare the output with what a run would write now."""
+    if not plan.output.exists():
+        yield Finding(plan.output, "the output is missing, and every row has an answer", AGAIN)
+        return
+    layout = plan.checked.layout
+    parts = Parts(plan.folder.parts, layout.part)
+    with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
+        wanted = Path(name) / f"wanted{plan.output.suffix}"
+        standing = stand(plan.source.survey(), parts.index())
+        escape = plan.checked.loaded.job.output.escape_formulas
+        written = write_output(plan.source, parts, standing, layout, wanted, escape_formulas=escape)
+        if not isclose(written.cost_usd, status.table.cost_usd, rel_tol=1e-9, abs_tol=1e-12):
+            what = f"the parts cost ${status.table.cost_usd:.6f}, a table of them ${written.cost_usd:.6f}"
+            yield Finding(plan.folder.parts, what, "please report it")
+        try:
+            for what in differences(plan.output, wanted, _columns(plan)):
+                yield Finding(plan.output, what, AGAIN)
+        except UNREAD as exc:
+            said = (str(exc) or type(exc).__name__).splitlines()[0]
+            yield Finding(plan.output, f"the output cannot be read: {said}", AGAIN)
+
+
+def _columns(plan: Plan) -> Columns:
+    inputs = plan.source.columns
+    table = pl.DataFrame(schema=dict.fromkeys(inputs, pl.String())).to_arrow().schema
+    from_end = BOOKKEEPING.get_field_index("_cost_usd") - len(BOOKKEEPING)  # the name may have a prefix
+    return Columns(inputs, plan.source.key, plan.checked.layout.output(table).names[from_end])
