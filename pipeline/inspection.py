@@ -85,10 +85,10 @@ def check_journal(path: Path) -> list[Finding]:
 
 
 def _bad_entries(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
-    for rowid, *names, failed, body, crc in db.execute(ENTRIES):
-        if checksum(*names, failed, body) != crc:
+    for rowid, id_, key, digest, failed, body, crc in db.execute(ENTRIES):
+        if checksum(id_, key, digest, failed, body) != crc:
             yield Finding(path, f"reply {rowid:,} does not match its checksum", FORGET)
-        elif wrong := entry_fault(names, failed, body):
+        elif wrong := entry_fault([id_, key, digest], failed, body):
             yield Finding(path, f"reply {rowid:,} {wrong}", FORGET)
 
 
