@@ -1,4 +1,4 @@
-"""Makes a project whose job has been answered, without asking, in the form in which a run leaves it."""
+"""Makes the input of `large.py`, which starts it, and parts that answer its first rows, without asking."""
 
 import sys
 from datetime import UTC, datetime

@@ -28,6 +28,7 @@ Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
 # OWASP, CSV Injection: = + - @, also full-width, tab, CR and LF; programs also skip blanks before them
 FORMULA = r"\A(?:[\t\r\n]|[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠])"
 TOKENS = ["_prompt_tokens", "_cached_tokens", "_thought_tokens", "_output_tokens", "_total_tokens"]
+GROUP = 50_000  # rows of a Parquet row group, or a few more
 COUNTED = ["_status", "_prompt_tokens", "_output_tokens", "_thought_tokens", "_cost_usd", "_source"]
 
 
@@ -200,8 +201,23 @@ def _opener(target: Path, *, escape: bool) -> Opener:
 
 @contextmanager
 def _parquet(draft: Path, schema: pa.Schema) -> Iterator[Append]:
+    kept: list[pa.Table] = []
+
     with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        yield writer.write_table
+
+        def append(table: pa.Table) -> None:
+            kept.append(table)
+            if sum(map(len, kept)) >= GROUP:
+                write()
+
+        def write() -> None:
+            # each group adds to what the writer keeps until its end, so a chunk alone is no group
+            writer.write_table(pa.concat_tables(kept).unify_dictionaries())
+            kept.clear()
+
+        yield append
+        if kept:
+            write()
 
 
 @contextmanager

