@@ -22,6 +22,7 @@ from pipeline.store import begin_round, changes, end_round, owned
 from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
+EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside, its rows are asked again"
 
 
@@ -42,6 +43,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
         todo = int(pending_rows(standing, turn).sum())
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
+        notes += [] if survey.rows else [EMPTY]
         run = _Run(survey, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch)) is None:
             pass  # each time a part fewer, of which there are only so many

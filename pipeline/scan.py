@@ -56,8 +56,6 @@ def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
             said = f"`{path}` has its columns in another order than `{files.paths[0]}`"
             raise InputError(said, "give all files the same header")
     rows = sum(one.records for one in found)
-    if not rows:
-        raise InputError(f"`{files.paths[0]}` has a header but no rows", "nothing is there to ask about")
     scan = pl.scan_csv(
         list(files.read),
         separator=separator,

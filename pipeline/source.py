@@ -109,7 +109,7 @@ class Source:
             return pl.Schema(text_types(self._scan, self.columns))
 
     def survey(self) -> Survey:
-        """Read the input once; raises InputError for broken or empty files and keys that are not unique.
+        """Read the input once; raises InputError for broken files and keys that are not unique.
 
         All columns are read, so that nothing is found broken only after it was paid for.
         """
@@ -204,8 +204,6 @@ class Source:
                 )
 
     def _check_count(self, rows: int) -> None:
-        if not rows:
-            raise InputError(f"`{self.files[0]}` has no rows", "nothing is there to ask about")
         if self._expected is not None and rows != self._expected:
             raise InputError(
                 f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",

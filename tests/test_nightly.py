@@ -160,3 +160,44 @@ def test_a_night_that_stopped_early_is_finished_by_the_next(project: Project, em
     report = project.run(emulator.address)
     assert (report.exit_code, report.requests) == (Exit.OK, 4)
     assert project.table().height == 8
+
+
+@pytest.mark.parametrize("output", ["parquet", "csv", "ndjson"])
+@pytest.mark.parametrize("key", ['["id"]', "[]"])
+def test_an_empty_night_gives_an_empty_table(
+    project: Project, emulator: Emulator, output: str, key: str
+) -> None:
+    """A header without rows is no fault: the table has all columns, a note says so, nothing is lost."""
+    project.change('["id"]', key)
+    project.change("labels.parquet", f"labels.{output}")
+    project.rows(["good", "bad"])
+    project.run(emulator.address)
+    (project.folder / "rows.csv").write_text("id,text\n")
+    report = project.run("http://127.0.0.1:9")
+    assert (report.exit_code, report.rows, report.requests) == (Exit.OK, 0, 0)
+    assert any("no rows" in note for note in report.notes)
+    assert report.output is not None
+    if output == "csv":
+        assert report.output.read_text().startswith("id,text,label,reason,_status,")
+        assert report.output.read_text().count("\n") == 1
+    elif output == "parquet":
+        assert (pl.read_parquet(report.output).height, project.table().columns[:3]) == (
+            0,
+            ["id", "text", "label"],
+        )
+    else:
+        assert report.output.read_bytes() == b""
+    project.rows(["good", "bad"])
+    assert project.run(emulator.address).requests == 0
+
+
+def test_an_empty_parquet_file_gives_an_empty_table(project: Project, emulator: Emulator) -> None:
+    """With the types of its columns; also as the first thing that a job ever sees."""
+    project.change("rows.csv", "rows.parquet")
+    frame = pl.DataFrame({"id": [1], "text": ["good"]})
+    frame.clear().write_parquet(project.folder / "rows.parquet")
+    assert project.run(emulator.address).exit_code is Exit.OK
+    assert project.table().schema["id"] == pl.Int64
+    frame.write_parquet(project.folder / "rows.parquet")
+    assert project.run(emulator.address).requests == 1
+    assert project.table().height == 1

@@ -501,19 +501,19 @@ def test_an_empty_file_is_refused(tmp_path: Path, kind: str) -> None:
     assert refusal(tmp_path, lambda: opened(tmp_path / f"t.{kind}")).startswith(f"`t.{kind}` is empty; write")
 
 
-def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
-    """A header alone is no work, in no format."""
-    for kind in KINDS:
-        write(pl.DataFrame({"a": [""]}).clear(), tmp_path / f"t.{kind}", kind)
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"ndjson"}))
+def test_a_table_without_rows_is_a_table(tmp_path: Path, kind: str) -> None:
+    """A header alone is what an empty night leaves: columns, and nothing to ask."""
+    write(pl.DataFrame({"a": [""]}).clear(), tmp_path / f"t.{kind}", kind)
+    source = opened(tmp_path / f"t.{kind}")
+    assert (source.survey().rows, source.columns) == (0, ("a",))
+
+
+def test_ndjson_without_rows_is_refused(tmp_path: Path) -> None:
+    """Nothing says which columns it has."""
     (tmp_path / "t.ndjson").write_text("\n \n")
-    said = [refusal(tmp_path, lambda: opened(tmp_path / f"t.{kind}").survey()) for kind in KINDS]  # noqa: B023
-    assert [one.split(";")[0] for one in said] == [
-        "`t.csv` has a header but no rows",
-        "`t.tsv` has a header but no rows",
-        "`t.parquet` has no rows",
-        "`t.ndjson` has no rows",
-        "`t.ipc` has no rows",
-    ]
+    said = refusal(tmp_path, lambda: opened(tmp_path / "t.ndjson"))
+    assert said.startswith("`t.ndjson` has no rows;")
 
 
 @pytest.mark.parametrize("kind", ["parquet", "ipc"])
