@@ -16,6 +16,7 @@ from pipeline.job import Job
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()
+NIGHTLY = (DOCS / "nightly.md").read_text()
 README = (DOCS.parent / "README.md").read_text()
 
 
@@ -69,6 +70,15 @@ def test_every_exit_code_is_documented(code: int) -> None:
     """No exit code without a line in the reference; the README has those that a user meets."""
     assert f"| {code} |" in REFERENCE
     assert code == BUG or f"| {code} |" in README
+
+
+@pytest.mark.parametrize("code", [*map(int, Exit), BUG])
+def test_schedules_know_every_exit_code(code: int) -> None:
+    """The page on schedules says what each means, and its unit starts again after 3 alone."""
+    assert f"| {code} |" in NIGHTLY
+    stop = re.search(r"RestartPreventExitStatus=(.*)", NIGHTLY)
+    assert stop is not None
+    assert (str(code) in stop[1].split()) == (code not in {Exit.OK, Exit.ROWS_FAILED, Exit.STOPPED})
 
 
 @pytest.mark.parametrize("command", sorted(rowmill.commands))
