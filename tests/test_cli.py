@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, precedence, secrets."""
 
+import io
 import json
 import os
 import signal
@@ -422,3 +423,73 @@ def test_a_key_in_the_address_is_refused(shell: Shell, project: Project) -> None
     said = shell("run", project.job, "--base-url", "http://127.0.0.1:9/?key=SECRET")
     assert said.code == 2
     assert "SECRET" not in said.err
+
+
+def test_verify_says_what_is_wrong_and_what_to_do(shell: Shell, project: Project) -> None:
+    """Exit code 0 where all is well, 4 where not, 2 for a job that never ran; a line for each finding."""
+    project.rows(["good", "bad"])
+    assert shell("verify", project.job, "--offline").code == 2
+    shell("run", project.job, "--offline", "--quiet")
+    well = shell("verify", project.job, "--offline")
+    assert (well.code, well.out) == (0, "")
+    assert "all is well" in well.err
+    project.output.unlink()
+    wrong = shell("verify", project.job, "--offline")
+    assert wrong.code == 4
+    assert wrong.out.startswith(f"{project.output}: the output is missing")
+    assert "run the same command again" in wrong.out
+    told = json.loads(shell("verify", project.job, "--offline", "--json").out)
+    assert (told["exit_code"], len(told["findings"]), told["output_compared"]) == (4, 1, True)
+
+
+def test_runs_lists_and_clean_removes(shell: Shell, project: Project) -> None:
+    """`runs` shows a finished run, `clean` asks before it removes it, and the table stays."""
+    project.rows(["good", "bad"])
+    assert "no runs" in shell("runs", project.job).err
+    shell("run", project.job, "--offline", "--quiet")
+    (run,) = json.loads(shell("runs", project.job, "--json").out)
+    assert (run["state"], run["answered"], run["failed"], run["replies"]) == ("finished", 2, 0, 2)
+    shown = shell("runs", project.job).out
+    assert run["run"] in shown
+    assert "finished" in shown
+    for answer, code, left in [("", 2, 1), ("n\n", 0, 1), ("y\n", 0, 0)]:
+        shell.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(answer.encode())))
+        said = shell("clean", project.job)
+        assert said.code == code
+        assert "paid for again" in said.err
+        assert len(json.loads(shell("runs", project.job, "--json").out)) == left
+    assert project.table().height == 2
+    assert "nothing to remove" in shell("clean", project.job, "--yes").err
+
+
+def test_clean_keeps_what_it_was_not_told_of(shell: Shell, project: Project) -> None:
+    """Unfinished and young runs stay; a run that is named goes even when it is unfinished."""
+    project.rows(["good", "bad"])
+    shell("run", project.job, "--offline", "--quiet")
+    (run,) = json.loads(shell("runs", project.job, "--json").out)
+    assert "kept" in shell("clean", project.job, "--older-than", "1h", "--yes").err
+    (Path(run["run_folder"]) / "finished.json").unlink()
+    shell.monkeypatch.chdir(project.folder / "jobs")  # the project is that of the job files here
+    assert f"kept: {run['run']} (unfinished)" in shell("clean", "--yes").err
+    assert shell("clean", "labels/zz", "--yes").code == 2
+    assert shell("clean", "--older-than", "soon").code == 2
+    assert "removed 1 run" in shell("clean", run["run"], "--yes").err
+    assert json.loads(shell("runs", "--json").out) == []
+
+
+def test_a_run_that_runs_is_neither_verified_nor_removed(shell: Shell, project: Project) -> None:
+    """Both say which process it is; `runs` shows it."""
+    project.rows(["good"] * 3)
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--latency", "30") as slow, started(project, slow) as first:
+        wait_for(lambda: slow.stats()["requests"] > 0)
+        (run,) = json.loads(shell("runs", project.job, "--json").out)
+        verified = shell("verify", project.job, "--base-url", slow.address)
+        named = shell("clean", run["run"], "--runs-dir", project.folder / ".rowmill", "--yes")
+        passed = shell("clean", project.job, "--all", "--yes")
+        first.kill()
+        first.wait()
+    assert run["state"] == "running"
+    assert (verified.code, named.code, passed.code) == (4, 4, 0)
+    assert all(f"process {first.pid}" in said for said in (verified.err, named.err, run["running"]))
+    assert "(running)" in passed.err

@@ -1,0 +1,282 @@
+"""Verifying a job: nothing wrong is overlooked, nothing right is blamed, nothing is changed."""
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.comparison import Columns, differences
+from pipeline.errors import Exit, StoreError, UsageError
+from pipeline.report import RunReport
+from pipeline.store import owned
+from pipeline.verify import Verdict, verify_job
+from tests.conftest import Emulator, Project, emulating
+from tests.test_runs import contents
+
+TEXTS = ["good", "<finish-safety>", "bad", "good", "so so", "fine"]
+ENDINGS = ["parquet", "csv", "ndjson"]
+Spoil = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator that refuses some rows."""
+    with emulating("--fault", "finish-safety~<finish-safety>") as running:
+        yield running
+
+
+def ran(project: Project, emulator: Emulator) -> RunReport:
+    """Run a job to its end."""
+    project.rows(TEXTS)
+    return project.run(emulator.address)
+
+
+def verify(project: Project) -> Verdict:
+    """Verify the job."""
+    return verify_job(project.plan())
+
+
+def said(project: Project) -> list[str]:
+    """Return what is found wrong."""
+    verdict = verify(project)
+    assert verdict.exit_code is (Exit.STORE if verdict.findings else Exit.OK)
+    return [finding.what for finding in verdict.findings]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_well_is_not_blamed(project: Project, emulator: Emulator, ending: str) -> None:
+    """A finished job is well in every format, with retried rows and shared answers; no file changes."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    project.change('key = ["id"]', "key = []")
+    ran(project, emulator)
+    project.run(emulator.address, retry_failed=True)
+    before = contents(project.folder)
+    verdict = verify(project)
+    assert verdict.findings == []
+    assert (verdict.rows, verdict.pending, verdict.parts, verdict.replies) == (6, 0, 2, 6)
+    assert verdict.compared
+    assert contents(project.folder) == before
+
+
+def test_a_stopped_job_is_well(project: Project, emulator: Emulator) -> None:
+    """Rows that are still to be asked are no inconsistency."""
+    project.change("rpm = 600000", "rpm = 600000\nrpd = 2")
+    ran(project, emulator)
+    verdict = verify(project)
+    assert (verdict.findings, verdict.pending, verdict.compared) == ([], 4, False)
+
+
+def doubled(frame: pl.DataFrame) -> pl.DataFrame:
+    """Write the first row once more at the end."""
+    return pl.concat([frame, frame.head(1)])
+
+
+def without_a_row(frame: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the second row."""
+    return pl.concat([frame.head(1), frame.slice(2)])
+
+
+def with_a_strange_row(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add a row that no input has."""
+    return pl.concat([frame, frame.head(1).with_columns(pl.lit(99).cast(frame.schema["id"]).alias("id"))])
+
+
+def with_another_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Change what the third row asks."""
+    third = pl.int_range(pl.len()) == 2
+    return frame.with_columns(text=pl.when(third).then(pl.lit("other")).otherwise("text"))
+
+
+def with_another_answer(frame: pl.DataFrame) -> pl.DataFrame:
+    """Change what the third row answers."""
+    third = pl.int_range(pl.len()) == 2
+    return frame.with_columns(reason=pl.when(third).then(pl.lit("other")).otherwise("reason"))
+
+
+def with_another_cost(frame: pl.DataFrame) -> pl.DataFrame:
+    """Make the third row dearer."""
+    third = pl.int_range(pl.len()) == 2
+    return frame.with_columns(_cost_usd=pl.when(third).then(1.5).otherwise("_cost_usd"))
+
+
+SPOILS: list[tuple[Spoil, str]] = [
+    (doubled, "row 7 is there twice"),
+    (without_a_row, "row 2 of the input is missing"),
+    (with_a_strange_row, "row 7 is no row of the input, and no part is known to answer it"),
+    (with_another_text, "row 3 has another text than the row of the input with its key"),
+    (with_another_answer, "row 3: `reason` is not what the row's part says"),
+    (with_another_cost, "row 3: `_cost_usd` is not what the row's part says"),
+    (pl.DataFrame.reverse, "row 1 and others are not in the order of the input"),
+    (lambda frame: frame.drop("label"), "column `label` is missing"),
+    (lambda frame: frame.with_columns(more=1), "column `more` is not one of this job"),
+]
+
+
+def read(path: Path) -> pl.DataFrame:
+    """Read a table of any format."""
+    if path.suffix == ".parquet":
+        return pl.read_parquet(path)
+    return pl.read_csv(path) if path.suffix == ".csv" else pl.read_ndjson(path)
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table of any format; Parquet with the types that the output had before."""
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    elif path.suffix == ".ndjson":
+        frame.write_ndjson(path)
+    else:
+        schema = pq.read_schema(path)
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        for number, name in enumerate(table.column_names):
+            if name in schema.names:
+                kind = schema.field(name).type
+                table = table.set_column(number, name, table[name].cast(kind))
+        pq.write_table(table, path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("spoil", "what"), SPOILS)
+def test_a_wrong_output_is_found(
+    project: Project, emulator: Emulator, ending: str, spoil: Spoil, what: str
+) -> None:
+    """Each way in which a table can be wrong is named by its row, in every format."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    output = project.output.with_suffix(f".{ending}")
+    write(spoil(read(output)), output)
+    assert what in said(project)
+    project.run(emulator.address)
+    assert said(project) == []
+
+
+def test_a_wrong_type_is_found(project: Project, emulator: Emulator) -> None:
+    """A column of another type is another table, even with the same values."""
+    ran(project, emulator)
+    project.table().with_columns(pl.col("_attempts").cast(pl.Int8)).write_parquet(project.output)
+    assert "column `_attempts` is int8 and should be int32" in said(project)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("left", [0, 20, 0.5])
+def test_a_truncated_output_is_found(project: Project, emulator: Emulator, ending: str, left: float) -> None:
+    """A cut file is something to report and no crash."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    output = project.output.with_suffix(f".{ending}")
+    raw = output.read_bytes()
+    output.write_bytes(raw[: int(left * len(raw)) if left < 1 else int(left)])
+    assert said(project)
+
+
+def test_a_missing_output_is_found(project: Project, emulator: Emulator) -> None:
+    """Where all is answered there is a table."""
+    ran(project, emulator)
+    project.output.unlink()
+    assert said(project) == ["the output is missing, and every row has an answer"]
+
+
+def test_a_table_of_an_older_input_is_found(project: Project, emulator: Emulator) -> None:
+    """A row that is gone from the input still stands in the output until the next run."""
+    ran(project, emulator)
+    project.rows(TEXTS[:-1])
+    assert "row 6 is no row of the input, and no part is known to answer it" in said(project)
+
+
+def test_every_byte_of_a_part_counts(project: Project, emulator: Emulator) -> None:
+    """A flipped byte in the pages of a part is found wherever it is, unless it changes no value."""
+    part = ran(project, emulator).folder / "parts" / "part-0000001.parquet"
+    whole, table = part.read_bytes(), pq.read_table(part)
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in range(4, pages, max(1, pages // 60)):
+        raw = bytearray(whole)
+        raw[at] ^= 0x55
+        part.write_bytes(raw)
+        assert said(project) or pq.read_table(part).equals(table), at
+    part.write_bytes(whole)
+    assert said(project) == []
+
+
+def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulator) -> None:
+    """Types, doubled rows and rows that contradict themselves."""
+    parts = ran(project, emulator).folder / "parts"
+    part = parts / "part-0000001.parquet"
+    table = pq.read_table(part)
+    pq.write_table(table.take([0, 1, 2, 3, 4, 5, 0]), part)
+    assert "rows 1 and 7 answer the same text of the same key" in said(project)
+    status = table.schema.get_field_index("_status")
+    pq.write_table(table.set_column(status, "_status", [["failed"] * 6]), part)
+    assert "row 1 has failed and has an answer" in said(project)
+    pq.write_table(table.drop_columns(["_model"]), part)
+    assert "the part lacks the column `_model`" in said(project)
+
+
+def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
+    """Bodies that do not parse, names of another length, and a file that is no database."""
+    journal = ran(project, emulator).folder / "replies.sqlite"
+    with closing(sqlite3.connect(journal)) as db, db:
+        db.execute("UPDATE reply SET body = '{' WHERE rowid = 2")
+        db.execute("UPDATE reply SET key = x'00' WHERE rowid = 3")
+    first, second, *_ = said(project)
+    assert first.startswith("reply 2 ")
+    assert second.startswith("reply 3 ")
+    journal.write_bytes(b"no journal" * 1_000)
+    assert said(project) == ["the journal cannot be read: file is not a database"]
+    journal.unlink()
+    assert said(project) == []
+
+
+def test_what_a_kill_has_left_is_named(project: Project, emulator: Emulator) -> None:
+    """Half-written files and what was set aside are named; the next run clears the first."""
+    folder = ran(project, emulator).folder
+    for path in (folder / "parts" / "part-0000002.parquet.77.tmp", Path(f"{project.output}.77.tmp")):
+        path.write_text("half")
+    assert said(project) == ["half a file", "half a table"]
+    project.run(emulator.address)
+    assert said(project) == []
+    (folder / "parts" / "part-0000009.damaged").write_text("damaged")
+    assert said(project) == ["it was set aside because it is damaged"]
+
+
+@pytest.mark.parametrize("text", ["{", '{"row": "other"}'])
+def test_a_wrong_identity_is_found(project: Project, emulator: Emulator, text: str) -> None:
+    """The folder's name is the fingerprint of what stands in it."""
+    identity = ran(project, emulator).folder / "identity.json"
+    identity.write_text(text)
+    assert len(said(project)) == 1
+
+
+def test_a_job_that_runs_or_never_ran_is_refused(project: Project, emulator: Emulator) -> None:
+    """While a process writes there is nothing to hold against; without a run there is nothing at all."""
+    project.rows(TEXTS)
+    with pytest.raises(UsageError, match="never been run"):
+        verify(project)
+    ran(project, emulator)
+    plan = project.plan()
+    with owned(plan.folder, plan.identity), pytest.raises(StoreError, match="is running"):
+        verify(project)
+    project.change("Review:", "Opinion:")
+    with pytest.raises(UsageError, match="`row`"):
+        verify(project)
+
+
+def test_many_findings_are_counted(project: Project, emulator: Emulator) -> None:
+    """A table that is wrong everywhere does not fill the screen."""
+    project.rows([f"good {n}" for n in range(60)])
+    project.run(emulator.address)
+    write(project.table().with_columns(reason=pl.lit("other")), project.output)
+    assert said(project)[-1] == "and 40 more of this kind"
+
+
+def test_not_a_number_equals_itself(tmp_path: Path) -> None:
+    """Floats that are no numbers, nested values and nulls are compared as what they are."""
+    frame = pl.DataFrame({"x": [math.nan, 1.0], "y": [[1, None], None], "cost": [0.0, 0.0]})
+    for name in ("one", "other"):
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+    columns = Columns(["x", "y"], [], "cost")
+    assert list(differences(tmp_path / "one.parquet", tmp_path / "other.parquet", columns)) == []
