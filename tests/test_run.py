@@ -9,10 +9,12 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.compaction import MANY
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
 from pipeline.parts import Parts
+from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
 
 SCRIPTED = [
@@ -513,3 +515,15 @@ def test_no_flipped_byte_of_a_part_changes_the_table(
         found += bool(parts.set_aside)
         assert parts.set_aside or read.sort_by("_key").equals(written.sort_by("_key").cast(schema))
     assert found > len(places) / 2
+
+
+def test_many_nights_leave_few_parts(project: Project, emulator: Emulator) -> None:
+    """A job that asks for a few new rows each night does not gather parts, and asks nothing twice."""
+    nights = MANY + 2
+    project.rows([f"good {n}" for n in range(nights)])
+    requests = [project.run(emulator.address, limit=night + 1).requests for night in range(nights)]
+    assert requests == [1] * nights
+    assert len(list((project.plan().folder.parts).iterdir())) == 3
+    assert project.run(emulator.address).requests == 0
+    assert project.table()["id"].to_list() == list(range(nights))
+    assert verify_job(project.plan()).findings == []
