@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 import polars as pl
@@ -203,7 +203,7 @@ def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
     elif found:
-        width = console.width if sys.stdout.isatty() else WIDE
+        width = _width(sys.stdout)
         Console(highlight=False, width=width).print(picture(_listed(found), width))
     else:
         console.print(f"no runs in {where}", markup=False, soft_wrap=True)
@@ -232,7 +232,7 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     if not going:
         console.print("nothing to remove", soft_wrap=True)
         return
-    console.print(picture(_listed(going), console.width))
+    console.print(picture(_listed(going), width := _width(sys.stderr)), width=width)
     total = size(sum(run.size for run in going))
     console.print(PAID_AGAIN, soft_wrap=True)
     if not (yes or _agrees(f"remove {many(len(going), 'run')}, {total}?")):
@@ -264,6 +264,10 @@ def emulate(port: int, faults: tuple[str, ...], **quotas: Any) -> None:
         raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
     console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
     emulator_server.serve(settings, port)
+
+
+def _width(stream: TextIO) -> int:
+    return console.width if stream.isatty() else WIDE
 
 
 def _listed(found: Sequence[Run]) -> pl.DataFrame:

@@ -18,6 +18,7 @@ from pipeline.keys import fingerprint
 from pipeline.output import write_output
 from pipeline.parts import PART_NAME, Parts
 from pipeline.plan import Plan
+from pipeline.progress import many
 from pipeline.standing import stand
 from pipeline.status import JobStatus, job_status
 from pipeline.store import IDENTITY, SHORT, changes, owner
@@ -61,14 +62,17 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """Return the verdict for people: what was read, in a line, then whether all is well."""
-        read = f"{self.job}: {self.rows:,} rows, {self.parts:,} parts and {self.replies:,} replies were read"
+        replies = f"{self.replies:,} repl{'y' if self.replies == 1 else 'ies'}"
+        read = f"{self.job}: {many(self.rows, 'row')}, {many(self.parts, 'part')}, {replies} in the journal"
+        read += " were read"
         lines = [f"{read}, and the output was compared with them" if self.compared else read]
         if self.pending:
             lines.append(
                 f"  {self.pending:,} rows are still to be asked, so there is no output to compare yet"
             )
         number = len(self.findings)
-        lines.append("  all is well" if not number else f"  {number:,} inconsistencies, a line each")
+        found = "1 inconsistency" if number == 1 else f"{number:,} inconsistencies, a line each"
+        lines.append(f"  {found}" if number else "  all is well")
         return lines
 
 
