@@ -203,8 +203,7 @@ def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
     elif found:
-        width = _width(sys.stdout)
-        Console(highlight=False, width=width).print(picture(_listed(found), width))
+        _print_runs(found, sys.stdout)
     else:
         console.print(f"no runs in {where}", markup=False, soft_wrap=True)
 
@@ -232,7 +231,7 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     if not going:
         console.print("nothing to remove", soft_wrap=True)
         return
-    console.print(picture(_listed(going), width := _width(sys.stderr)), width=width)
+    _print_runs(going, sys.stderr)
     total = size(sum(run.size for run in going))
     console.print(PAID_AGAIN, soft_wrap=True)
     if not (yes or _agrees(f"remove {many(len(going), 'run')}, {total}?")):
@@ -266,12 +265,10 @@ def emulate(port: int, faults: tuple[str, ...], **quotas: Any) -> None:
     emulator_server.serve(settings, port)
 
 
-def _width(stream: TextIO) -> int:
-    return console.width if stream.isatty() else WIDE
-
-
-def _listed(found: Sequence[Run]) -> pl.DataFrame:
-    return pl.DataFrame([one.cells() for one in found])
+def _print_runs(found: Sequence[Run], stream: TextIO) -> None:
+    width = console.width if stream.isatty() else WIDE
+    table = picture(pl.DataFrame([one.cells() for one in found]), width)
+    Console(file=stream, highlight=False, width=width).print(table)
 
 
 def _place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:

@@ -457,6 +457,7 @@ def test_runs_lists_and_clean_removes(shell: Shell, project: Project) -> None:
         said = shell("clean", project.job)
         assert said.code == code
         assert "paid for again" in said.err
+        assert run["run"] in said.err
         assert len(json.loads(shell("runs", project.job, "--json").out)) == left
     assert project.table().height == 2
     assert "nothing to remove" in shell("clean", project.job, "--yes").err
