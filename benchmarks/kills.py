@@ -1,13 +1,22 @@
-"""Kills a run again and again: its table must be that of an unbroken run, and next to nothing asked twice.
+"""Kill runs again and again: their tables must be those of unbroken runs, hardly anything asked twice.
 
-    python benchmarks/kills.py [--rows 2000] [--kills 10] [--seed 1]
+    python benchmarks/kills.py [--kills 60] [--seed 1]
 
-The same command is started until it ends by itself; each start before gets SIGKILL. The moments are drawn:
-`start`, from half a second to the first request; `middle`, once a share of the rows that are left has been
-answered; `write`, within the first moments of the final table's draft. A run that ends before its kill is
-compared all the same, and the kills go on with a new one. The emulator stays up and counts how often it has
-answered each prompt. What was in flight at a kill is read from the dead run's files: requests in its ledger
-of the day without a reply in its journal. Exit code 1 where a promise is broken.
+The same command is started until it ends by itself; each start before gets SIGKILL. Jobs of different kinds
+(see `JOBS`) take turns. Each is run twice over the same rows: the first time some rows fail, the second time
+is `--retry-failed` while they no longer would. The moments are drawn:
+
+start       from half a second to the first request
+middle      once a share of the rows that are left has been answered
+part        while a part is written: its draft is there
+checkpoint  while the journal's log is moved into its file, which is written to then
+compaction  while small parts are replaced by a larger one, which removes them
+write       while the final table is written: its draft is there
+
+A run that ends before its kill is compared all the same, and the kills go on with a new one. The emulator
+stays up and counts all answers, and how often it has given each. What was in flight at a kill is what it had
+answered without a reply in the dead run's journal. At the end all answers must be in the journal but those in
+flight at a kill: else a reply that was kept was asked for again. Exit code 1 where a promise is broken.
 """
 
 import argparse
@@ -18,40 +27,78 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ground import Emulator, Project, echo, emulating, environment, measure, project, start, table
+from benchmarks.ground import (
+    Emulator,
+    Project,
+    echo,
+    emulating,
+    environment,
+    markdown,
+    measure,
+    project,
+    start,
+)
 
 LATENCY_S = 0.05
 FIRST_S = 0.5
 SPREAD_S = 0.03  # a kill comes up to so long after what it waits for
-WRITES = 3  # one kill in so many comes during the final write
-LOOK_S = 0.001
+AT_ONCE = {"part", "checkpoint", "compaction"}  # these are over sooner
+SHORT_S = 0.006
+LOOK_S = 0.0005
+ILL = "Order 7"  # rows with this fail in the first run
+FAULTS = [f"finish-safety~{ILL}"]
+
+MOMENTS = ["start", "middle", "part", "checkpoint", "write"]
+if find_spec("pipeline.compaction"):
+    MOMENTS.append("compaction")
+EACH = 8  # kills of one job at most
 
 Due = Callable[[int], bool]  # of a process id
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What all runs share: who answers, the settings, and the table of the unbroken run."""
+class Kind:
+    """A kind of job: its size, how much is in flight, how small its parts are, and its format."""
 
-    emulator: Emulator
     rows: int
     concurrency: int
-    first_request_s: float
-    unbroken: pl.DataFrame
-    dice: random.Random
+    part_rows: int
+    parquet: bool
 
-    def command(self, made: Project) -> list[str]:
-        """Return the command that is started again and again."""
-        return made.command(self.emulator, "--concurrency", str(self.concurrency))
+    def __str__(self) -> str:
+        """Name it in a table."""
+        ending = "Parquet" if self.parquet else "CSV"
+        return f"{self.rows:,} rows of {ending}, {self.concurrency} in flight, parts of {self.part_rows:,}"
+
+
+JOBS = [
+    Kind(1_500, 32, 400, parquet=False),
+    Kind(800, 64, 20, parquet=True),
+    Kind(300, 4, 10, parquet=False),
+    Kind(2_000, 128, 100, parquet=True),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What all runs of a kind share: who answers, the time to the first request, and the unbroken tables."""
+
+    emulator: Emulator
+    kind: Kind
+    first_request_s: float
+    unbroken: list[pl.DataFrame]
+    dice: random.Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +113,15 @@ class Kill:
 
 @dataclass(slots=True)
 class Broken:
-    """One run that was killed until it ended by itself, and what came of it."""
+    """One job that was killed until it ended by itself, and what came of it."""
 
+    kind: Kind
     kills: list[Kill] = field(default_factory=list)
     repeated: int = 0
+    kept_but_asked: int = 0
     lost: int = 0
     doubled: int = 0
-    same: bool = False
+    same: bool = True
 
     @property
     def in_flight(self) -> int:
@@ -80,50 +129,136 @@ class Broken:
         return sum(kill.in_flight for kill in self.kills)
 
 
+@contextmanager
+def job(kind: Kind) -> Iterator[Project]:
+    """Make a project of this kind."""
+    with project(kind.rows) as made:
+        if kind.parquet:
+            pl.read_csv(made.table, infer_schema=False).write_parquet(made.table.with_suffix(".parquet"))
+            file = made.folder / "jobs" / "bench.toml"
+            file.write_text(file.read_text().replace("rows.csv", "rows.parquet"))
+        yield made
+
+
+def command(trial: Trial, made: Project, turn: int) -> list[str]:
+    """Return the command that is started again and again; in its second turn it retries what has failed."""
+    kind = trial.kind
+    flags = ["--concurrency", str(kind.concurrency), *(["--retry-failed"] if turn else [])]
+    given = made.command(trial.emulator, *flags)[3:]
+    return [sys.executable, str(Path(__file__).with_name("small_parts.py")), str(kind.part_rows), *given]
+
+
 def broken_run(trial: Trial, moments: list[str]) -> Broken:
     """Run a job with these moments of death; takes those that came to pass from `moments`."""
-    broken = Broken()
-    trial.emulator.reset()
-    with project(trial.rows) as made:
-        while moments and (kill := killed(trial, made, moments[0], broken.in_flight)):
-            broken.kills.append(kill)
-            moments.pop(0)
-        if measure(trial.command(made), environment(made.folder)).code:
-            raise SystemExit("a run that nobody killed has failed")
-        broken.repeated = trial.emulator.stats()["repeated"]
-        found = pl.read_parquet(made.output)
-    broken.lost = trial.rows - found["id"].n_unique()
-    broken.doubled = found.height - found["id"].n_unique()
-    broken.same = found.drop("_latency_ms").equals(trial.unbroken.drop("_latency_ms"))
+    broken = Broken(trial.kind)
+    with job(trial.kind) as made:
+        for turn in (0, 1):
+            begin(trial.emulator, turn)
+            before, earlier = replies(made), broken.in_flight
+            most = len(moments) // 2 if turn == 0 else 0  # the other half is for the second turn
+            while len(moments) > most and (kill := killed(trial, made, moments[0], turn, before)):
+                broken.kills.append(kill)
+                moments.pop(0)
+            trial.dice.shuffle(moments)  # the one that did not come waits its turn
+            if measure(command(trial, made, turn), environment(made.folder)).code != 1 - turn:
+                raise SystemExit("a run that nobody killed has failed")
+            kept_now, lost_now = replies(made) - before, broken.in_flight - earlier
+            stats = trial.emulator.stats()
+            broken.repeated += stats["repeated"]
+            broken.kept_but_asked += stats["answered"] - kept_now - lost_now
+            compare(broken, pl.read_parquet(made.output), trial.unbroken[turn])
     return broken
 
 
-def killed(trial: Trial, made: Project, moment: str, earlier: int) -> Kill | None:
-    """Start the run and kill it at its moment; None where it had ended before."""
-    due = _due(trial, made, moment)
-    with start(trial.command(made), environment(made.folder)) as process:
+def begin(emulator: Emulator, turn: int) -> None:
+    """Let the emulator count from zero, and some rows fail in the first turn."""
+    emulator.change({"faults": [] if turn else FAULTS})
+    emulator.reset()
+
+
+def compare(broken: Broken, found: pl.DataFrame, unbroken: pl.DataFrame) -> None:
+    """Write down in what a table differs from that of the unbroken run."""
+    broken.lost += unbroken.height - found["id"].n_unique()
+    broken.doubled += found.height - found["id"].n_unique()
+    broken.same &= found.drop("_latency_ms").equals(unbroken.drop("_latency_ms"))
+
+
+def killed(trial: Trial, made: Project, moment: str, turn: int, before: int) -> Kill | None:
+    """Start the run and kill it at its moment; None where it had ended before.
+
+    `before` is how many replies the journal held at the beginning of this turn.
+    """
+    missing = trial.emulator.stats()["answered"] - (replies(made) - before)
+    due = _due(trial, made, moment, turn)
+    with start(command(trial, made, turn), environment(made.folder)) as process:
         began = time.monotonic()
         _wait(process, due)
-        time.sleep(trial.dice.uniform(0, SPREAD_S))
+        time.sleep(trial.dice.uniform(0, SHORT_S if moment in AT_ONCE else SPREAD_S))
         process.kill()
         seconds = time.monotonic() - began
         if process.wait() >= 0:
             return None
+    while (stats := trial.emulator.stats())["in_flight"]:
+        time.sleep(LOOK_S)
     known = replies(made)
-    return Kill(moment, seconds, known, sent(made) - known - earlier)
+    return Kill(moment, seconds, known, stats["answered"] - (known - before) - missing)
 
 
-def _due(trial: Trial, made: Project, moment: str) -> Due:
+def _due(trial: Trial, made: Project, moment: str, turn: int) -> Due:
     """Draw when a run that starts now is to die; the answer says whether that has come."""
-    if moment == "write":
-        return lambda pid: any(made.output.parent.glob(f"*.{pid}.tmp"))
-    if moment == "start":
-        end = time.monotonic() + trial.dice.uniform(FIRST_S, trial.first_request_s)
-        return lambda _pid: time.monotonic() >= end
-    known = replies(made)
-    more = round(trial.dice.uniform(0, 0.9) * (trial.rows - known))
-    enough = trial.emulator.stats()["answered"] + more
+    skipped = 0 if turn else trial.dice.randrange(3)
+    match moment:
+        case "write":
+            return lambda pid: any(made.output.parent.glob(f"*.{pid}.tmp"))
+        case "part":
+            return _news(lambda: made.folder.glob(".rowmill/bench/*/parts/part-*.tmp"), skipped)
+        case "compaction":
+            return _gone(lambda: made.folder.glob(".rowmill/bench/*/parts/part-*.parquet"))
+        case "checkpoint":
+            return _written(made, skipped)
+        case "start":
+            end = time.monotonic() + trial.dice.uniform(FIRST_S, trial.first_request_s)
+            return lambda _pid: time.monotonic() >= end
+    left = trial.kind.rows - replies(made)
+    enough = trial.emulator.stats()["answered"] + round(trial.dice.uniform(0, 0.9) * max(0, left))
     return lambda _pid: trial.emulator.stats()["answered"] > enough
+
+
+def _news(drafts: Callable[[], Iterable[Path]], skipped: int) -> Due:
+    """Wait for a draft that was not there before, and was not one of the first `skipped`."""
+    seen = set(drafts())
+    enough = len(seen) + skipped
+
+    def due(_pid: int) -> bool:
+        seen.update(drafts())
+        return len(seen) > enough
+
+    return due
+
+
+def _gone(parts: Callable[[], Iterable[Path]]) -> Due:
+    """Wait until a part that was there is not there any more."""
+    seen = set(parts())
+
+    def due(_pid: int) -> bool:
+        now = set(parts())
+        gone = bool(seen - now)
+        seen.update(now)
+        return gone
+
+    return due
+
+
+def _written(made: Project, skipped: int) -> Due:
+    """Wait until the journal itself is written to, which only its checkpoints do."""
+    times: set[int] = set()
+
+    def due(_pid: int) -> bool:
+        for file in made.folder.glob(".rowmill/bench/*/replies.sqlite"):
+            times.add(file.stat().st_mtime_ns)
+        return len(times) > 2 + skipped  # it was there, and is made ready
+
+    return due
 
 
 def _wait(process: "subprocess.Popen[bytes]", due: Due) -> None:
@@ -135,12 +270,6 @@ def replies(made: Project) -> int:
     """Return how many replies the journal holds."""
     found = list(made.folder.glob(".rowmill/bench/*/replies.sqlite"))
     return _number(found[0], "reply", "count(*)") if found else 0
-
-
-def sent(made: Project) -> int:
-    """Return how many requests the runs have counted as sent."""
-    ledger = made.folder / "state" / "ledger.sqlite"
-    return _number(ledger, "sent", "coalesce(sum(requests), 0)") if ledger.exists() else 0
 
 
 def _number(file: Path, name: str, expression: str) -> int:
@@ -155,8 +284,8 @@ def _number(file: Path, name: str, expression: str) -> int:
             return int(db.execute(f"SELECT {expression} FROM {name}").fetchone()[0])
 
 
-def unbroken_run(emulator: Emulator, rows: int, concurrency: int) -> tuple[pl.DataFrame, float]:
-    """Return the table of a run that nobody disturbs, and the seconds to its first request."""
+def unbroken(emulator: Emulator, kind: Kind, dice: random.Random) -> Trial:
+    """Run a job that nobody disturbs, both turns; its tables and its pace are what kills are judged by."""
     asked: list[float] = []
 
     def first_request(_pid: int) -> None:
@@ -164,70 +293,81 @@ def unbroken_run(emulator: Emulator, rows: int, concurrency: int) -> tuple[pl.Da
             time.sleep(LOOK_S)
         asked.append(time.monotonic())
 
-    with project(rows) as made:
-        command = made.command(emulator, "--concurrency", str(concurrency))
-        began = time.monotonic()
-        if measure(command, environment(made.folder), first_request).code:
-            raise SystemExit("the unbroken run has failed")
-        return pl.read_parquet(made.output), asked[0] - began
+    trial, began = Trial(emulator, kind, 0.0, [], dice), 0.0
+    with job(kind) as made:
+        for turn in (0, 1):
+            begin(emulator, turn)
+            began = began if turn else time.monotonic()
+            watch = None if turn else first_request
+            if measure(command(trial, made, turn), environment(made.folder), watch).code != 1 - turn:
+                raise SystemExit("the unbroken run has failed")
+            trial.unbroken.append(pl.read_parquet(made.output))
+    return replace(trial, first_request_s=asked[0] - began)
 
 
 def moments_of(kills: int, dice: random.Random) -> list[str]:
-    """Draw the kinds of moments: a third of the kills during the final write, the others before, mixed."""
-    writes = kills // WRITES
-    before = ["start", "middle"] * kills
-    chosen = before[: kills - writes]
+    """Draw the kinds of moments, as many of each; those of the final write come last in each run."""
+    chosen = [MOMENTS[number % len(MOMENTS)] for number in range(kills)]
     dice.shuffle(chosen)
-    return chosen + ["write"] * writes
+    return chosen
 
 
 def main() -> int:
     """Print each kill and what the runs came to; 1 where a table differs or too much was repeated."""
-    parser = argparse.ArgumentParser(description="kills and restarts of a run")
-    parser.add_argument("--rows", type=int, default=2_000)
-    parser.add_argument("--kills", type=int, default=10)
+    parser = argparse.ArgumentParser(description="kills and restarts of runs")
+    parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--concurrency", type=int, default=32, help="requests in flight")
     given = parser.parse_args()
     print(echo(), flush=True)
     dice = random.Random(given.seed)
-    moments = moments_of(given.kills, dice)
-    runs = []
+    runs: list[Broken] = []
     with emulating("--latency", str(LATENCY_S)) as emulator:
-        unbroken, first_request = unbroken_run(emulator, given.rows, given.concurrency)
-        trial = Trial(emulator, given.rows, given.concurrency, first_request, unbroken, dice)
+        trials = [unbroken(emulator, kind, dice) for kind in JOBS]
+        moments = moments_of(given.kills, dice)
         while moments:
-            runs.append(broken_run(trial, moments))
-    print(report(runs, trial))
-    return int(not all(kept(run, given.concurrency) for run in runs))
+            trial = trials[len(runs) % len(trials)]
+            mine = moments[:EACH]
+            del moments[:EACH]
+            runs.append(broken_run(trial, mine))
+            moments += mine  # those that did not come to pass
+            print(lines(runs[-1]), flush=True)
+    print(report(runs))
+    return int(not all(map(kept, runs)))
 
 
-def kept(run: Broken, concurrency: int) -> bool:
-    """Tell whether the promise was kept: the same table, and only what was in flight is asked again."""
-    thrifty = run.repeated <= run.in_flight and all(kill.in_flight <= concurrency for kill in run.kills)
-    return run.same and thrifty and not run.lost and not run.doubled
+def kept(run: Broken) -> bool:
+    """Tell whether the promise was kept: the same tables, and only what was in flight is asked again."""
+    thrifty = run.repeated <= run.in_flight and not run.kept_but_asked
+    within = all(kill.in_flight <= run.kind.concurrency for kill in run.kills)
+    return run.same and thrifty and within and not run.lost and not run.doubled
 
 
-def report(runs: list[Broken], trial: Trial) -> str:
-    """Format the kills, and under them what the runs came to."""
-    kills = [
-        [f"{number}", kill.moment, f"{kill.seconds:.2f}", f"{kill.replies:,}", f"{kill.in_flight}"]
-        for number, run in enumerate(runs, 1)
+def lines(run: Broken) -> str:
+    """Format the kills of one run."""
+    return "\n".join(
+        f"{kill.moment:<10}  {kill.seconds:6.2f} s  {kill.replies:6,} kept  {kill.in_flight:4} in flight"
         for kill in run.kills
+    )
+
+
+def report(runs: list[Broken]) -> str:
+    """Format what the runs came to, by kind of job, and the kills by moment."""
+    head = ["job", "kills", "same tables", "lost", "doubled", "kept, asked again", "sent twice", "in flight"]
+    ends = [row for kind in JOBS if (row := _sum(kind, [run for run in runs if run.kind == kind]))]
+    moments = Counter(kill.moment for run in runs for kill in run.kills)
+    counted = ", ".join(f"{number} {moment}" for moment, number in moments.most_common())
+    return f"\n{markdown(head, ends)}\n\n{moments.total()} kills: {counted}"
+
+
+def _sum(kind: Kind, runs: list[Broken]) -> list[str]:
+    if not runs:
+        return []
+    sums = [
+        sum(getattr(run, name) for run in runs)
+        for name in ("lost", "doubled", "kept_but_asked", "repeated", "in_flight")
     ]
-    ends = [
-        [
-            f"{number}",
-            f"{len(run.kills)}",
-            "yes" if run.same else "NO",
-            *map(str, (run.lost, run.doubled, run.repeated, run.in_flight)),
-            f"{len(run.kills) * trial.concurrency}",
-        ]
-        for number, run in enumerate(runs, 1)
-    ]
-    detail = table(["run", "killed at", "after s", "replies kept", "in flight"], kills)
-    head = ["run", "kills", "same table", "rows lost", "doubled", "asked twice", "in flight", "allowed"]
-    return f"{detail}\n\n{table(head, ends)}"
+    same = "yes" if all(run.same for run in runs) else "NO"
+    return [str(kind), str(sum(len(run.kills) for run in runs)), same, *map(str, sums)]
 
 
 if __name__ == "__main__":
