@@ -7,7 +7,7 @@ The input (about 100 bytes a row) and the parts (5,000 rows each) are made direc
 the time from the start of the process until the emulator has one, *output* that from the draft's appearance
 to the end of the process. Beside them Polars alone reads the same file and writes it as Parquet, once
 streaming and once at a stroke. Exit code 1 where a promise is broken: a peak of 600 MB, a tenth more than
-that of the tenth, fewer than a million rows of output a minute. Takes about 6 GB of disk.
+that of the tenth, fewer than a million rows of output a minute.
 """
 
 import argparse
