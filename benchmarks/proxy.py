@@ -224,6 +224,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._spare: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._behind: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = asyncio.Event()
@@ -245,8 +246,9 @@ class Proxy:
         await self._hang_up()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_S)
-        for _, writer in self._spare:
+        for writer in self._behind:
             writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._behind), return_exceptions=True)
 
     def stop(self) -> None:
         """End `run`."""
@@ -262,11 +264,16 @@ class Proxy:
 
     async def forward(self, raw: bytes) -> bytes:
         """Return what the server behind answers to the bytes of a request."""
-        reader, writer = self._spare.pop() if self._spare else await asyncio.open_connection(*self._upstream)
+        reader, writer = self._spare.pop() if self._spare else await self._connected()
         writer.write(raw)
         answer = await _message(reader)
         self._spare.append((reader, writer))
         return answer
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self._upstream)
+        self._behind.append(writer)
+        return reader, writer
 
     def _soon(self, act: Callable[[], object]) -> None:
         if self._loop is not None:
@@ -278,7 +285,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self) -> None:
-        if self._server is None:
+        if self._server is None and not self._end.is_set():
             self._server = await asyncio.start_server(
                 self._serve, HOST, self.port, limit=LONGEST_HEAD, ssl=self._tls, backlog=4_096
             )
@@ -287,7 +294,8 @@ class Proxy:
     async def _away(self, seconds: float | None) -> None:
         await self._hang_up()
         if seconds is not None:
-            await asyncio.sleep(seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), seconds)
             await self._listen()
 
     async def _hang_up(self) -> None:
@@ -309,6 +317,8 @@ class Proxy:
         finally:
             self._open.discard(writer)
             writer.close()
+            with suppress(*_GONE):
+                await writer.wait_closed()  # otherwise a closed loop may be left with it
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeting = self._greet(self.connections)
