@@ -263,7 +263,8 @@ def test_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
     error = refusal(changed(tmp_path, "concurrency", "zzz"))
     assert (
         error.hint
-        == "known keys: `tier`, `rpm`, `tpm`, `rpd`, `concurrency`, `spend_10min_usd`, `margin`, `project`"
+        == "known keys: `tier`, `rpm`, `tpm`, `rpd`, `concurrency`, `spend_10min_usd`, `margin`, `project`, "
+        "`max_cost`"
     )
 
 

@@ -166,6 +166,38 @@ def test_equal_prompts_of_different_rows_are_paid_once(project: Project, emulato
     assert table["_attempts"].to_list() == [1, 0]
 
 
+def test_equal_prompts_in_flight_at_once_are_paid_once(project: Project) -> None:
+    """Rows whose question is on its way wait for its answer."""
+    project.rows(["good", "bad"] * 100)
+    with emulating("--latency", "0.2") as emulator:
+        assert project.run(emulator.address).requests == 2
+        assert emulator.stats()["repeated"] == 0
+    assert project.table()["_attempts"].sum() == 2
+    assert set(project.table()["_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("pack", [1, 5])
+def test_twins_of_a_failed_question_ask_for_themselves(
+    project: Project, emulator: Emulator, pack: int
+) -> None:
+    """What one row was refused without an answer is asked by the others, and none is left out."""
+    project.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    project.rows([f"good twin {project.folder.name} [503]"] * 20)
+    assert project.run(emulator.address).exit_code is Exit.OK
+    assert set(project.table()["_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("pack", [1, 5])
+def test_twins_do_not_wait_for_each_other_at_a_closed_gate(
+    project: Project, emulator: Emulator, pack: int
+) -> None:
+    """The first row alone is refused; its twins, who wait for it, let others try the API meanwhile."""
+    project.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    project.rows(["<400-argument> twin", "good", "good"] * 10)
+    report = project.run(emulator.address)
+    assert (report.table.ok, report.table.failed) == (20, 10)
+
+
 def test_a_grown_input_asks_for_the_new_rows_only(project: Project, emulator: Emulator) -> None:
     """Rows that were answered are not asked again, a changed row is."""
     project.rows(["good", "bad"])

@@ -46,7 +46,6 @@ PROMPTS = [  # each counts other tokens, so that an answer to another prompt wou
     ("You label reviews.", "Here is what a customer wrote: {{ text }}"),
 ]
 TOKENS = ["_prompt_tokens", "_output_tokens", "_thought_tokens"]
-JOURNAL_CHECKED = False  # bytes of the journal may be damaged, once each of its entries has a checksum
 
 Texts = dict[tuple[int, str], dict[str, object]]  # by prompt and text: what a row of a fresh run holds
 
@@ -231,7 +230,7 @@ class Mill(RuleBasedStateMachine):
             log.write_bytes(log.read_bytes()[: int(log.stat().st_size * share)] + garbage)
         self.damaged, self.straight = True, False
 
-    @precondition(lambda self: JOURNAL_CHECKED and self.folders())
+    @precondition(lambda self: self.folders())
     @rule(data=st.data())
     def flip_byte_of_journal(self, data: st.DataObject) -> None:
         """Damage one byte of a journal or of its log, wherever."""

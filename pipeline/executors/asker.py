@@ -118,6 +118,7 @@ class Asker:
         while True:
             id_ = self.id_of(attempt)
             if self.flights.has(id_):
+                self._courier.gate.leave()  # whoever asks may need to try the API first
                 outcome = self.replay(attempt) if await self.flights.landed(id_) else None
                 if outcome is not None or self.flights.halted:
                     return outcome

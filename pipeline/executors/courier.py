@@ -67,8 +67,8 @@ class Courier:
             seen[answer.kind] += not excused
             before = self.tally.replies
             step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
-            outage = self._is_gone(answer) or (excused and self._is_outage(answer))
-            if step.act is Act.GIVE_UP and not outage:
+            final = step.act is Act.GIVE_UP and not self._is_gone(answer)
+            if final and not (excused and self._is_outage(answer)):
                 return answer
             if not await self._again(step, answer):
                 return None

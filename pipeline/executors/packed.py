@@ -78,6 +78,8 @@ class PackAsker:
         if first:
             with flights.of(first):
                 left = await self._ask(list(first.values()), done)
+        if others:
+            self._courier.gate.leave()  # whoever asks for them may need to try the API first
         for id_, attempt in others:
             if left is None or not await flights.landed(id_):
                 return None
