@@ -65,12 +65,13 @@ class Parts:
         self._next = 1 + max(used, default=0)  # no name twice: what was set aside is never overwritten
 
     def clean(self) -> None:
-        """Remove what a killed process left half written, and set damaged parts aside. For the owner only."""
+        """Remove what a killed process left half written; damaged parts are set aside from now on.
+
+        For the owner only.
+        """
         self._mine = True
         try:
             clear_drafts(self._folder)
-            for path in [path for path in self._paths if not self._is_whole(path)]:
-                self._put_away(path)
         except OSError as exc:
             raise StoreError(
                 f"`{self._folder}` cannot be tidied: {exc.strerror}", "check its permissions, then run again"
@@ -82,20 +83,20 @@ class Parts:
         self._tables.clear()  # they go by the place in the list
         self.set_aside.append(path.name)
 
-    def _is_whole(self, path: Path) -> bool:
-        """Tell whether the part is of our schema, and what the index needs of it undamaged."""
+    def _indexed(self, path: Path) -> pa.Table | None:
+        """Read what the index needs of a part; None where it is damaged or not of our schema."""
         try:
             if not is_intact(path):
-                return False
+                return None
             found = pq.read_schema(path)
             found.empty_table().cast(self._schema)
             rows = _columns(path, INDEXED, verified=True)
         except UNREADABLE as exc:
             if _is_refusal(exc):
-                raise
-            return False
+                raise self._unread(exc) from exc
+            return None
         same = all(rows.schema.field(name).type == self._schema.field(name).type for name in INDEXED)
-        return same and not any(rows[name].null_count for name in INDEXED)
+        return rows if same and not any(rows[name].null_count for name in INDEXED) else None
 
     def write(self, table: pa.Table) -> None:
         """Add a part; when this returns it is durable. Raises StoreError."""
@@ -135,17 +136,27 @@ class Parts:
             path.unlink()
 
     def index(self) -> Index:
-        """Read which rows the parts answer, one part at a time."""
+        """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside."""
         entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
+        for path in list(self._paths):
+            rows = self._indexed(path)
+            if rows is None:
+                self._damaged(path)
+                continue
+            found = _entries(rows, starts[-1])
+            entries.add(found, bucket_of(found["key"]))
+            starts.append(starts[-1] + len(found))
+            last_round = max(last_round, int(found["round"].max(initial=0)))
         self._numbered = len(self._paths)
+        return Index(entries, np.array(starts, np.int64), last_round)
+
+    def _damaged(self, path: Path) -> None:
+        """Set a damaged part aside; who does not own the folder may not."""
+        if not self._mine:
+            raise self._unread(DamagedError(f"`{path.name}` is damaged", ""))
         try:
-            for path in self._paths:
-                found = _entries(_columns(path, INDEXED), starts[-1])
-                entries.add(found, bucket_of(found["key"]))
-                starts.append(starts[-1] + len(found))
-                last_round = max(last_round, int(found["round"].max(initial=0)))
-            return Index(entries, np.array(starts, np.int64), last_round)
-        except UNREADABLE as exc:
+            self._put_away(path)
+        except OSError as exc:
             raise self._unread(exc) from exc
 
     def _unread(self, exc: Exception) -> StoreError:

@@ -45,8 +45,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
         notes += [] if survey.rows else [EMPTY]
         run = _Run(survey, parts, tally, turn, notes)
-        while (ended := _round(plan, service, run, watch)) is None:
-            pass  # each time a part fewer, of which there are only so many
+        while (ended := _round(plan, service, run, watch, standing)) is None:
+            standing = stand(survey, parts.index())  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
         if turn is not None and not ended.left:
             end_round(plan.folder)
@@ -93,10 +93,9 @@ class _Ended:
     stop: Stop | None
 
 
-def _round(plan: Plan, service: Service, run: _Run, watch: Watch) -> _Ended | None:
+def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
     survey, parts = run.survey, run.parts
-    standing = stand(survey, parts.index())
     pending = pending_rows(standing, run.turn)
     stop = None
     try:

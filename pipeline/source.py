@@ -131,8 +131,8 @@ class Source:
 
         `pending` has one element for each row of the survey.
         """
-        start = 0
-        for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS):
+        start = int(pending.argmax()) if len(pending) else 0  # what stands before is not even read
+        for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS, start):
             mask = pending[start : start + frame.height]
             if len(mask) < frame.height:
                 raise changed()
@@ -163,11 +163,14 @@ class Source:
         with translated(self._files):
             return frame.select(typed(name, kind) for name, kind in self.types.items())
 
-    def _frames(self, columns: Iterable[str], size: int) -> Generator[pl.DataFrame, None, None]:
-        """Stream the columns; no frame is longer than `size`."""
+    def _frames(
+        self, columns: Iterable[str], size: int, start: int = 0
+    ) -> Generator[pl.DataFrame, None, None]:
+        """Stream the columns from row `start` on; no frame is longer than `size`."""
         self.check_unchanged()  # Polars keeps what it knows of a file, and would read another one by it
         with translated(self._files):
-            batches = self._scan.select(list(columns)).collect_batches(
+            scan = self._scan.slice(start) if start else self._scan
+            batches = scan.select(list(columns)).collect_batches(
                 chunk_size=size, maintain_order=True, lazy=True, engine="streaming"
             )
             for batch in batches:
