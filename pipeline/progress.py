@@ -58,8 +58,9 @@ class Progress:
                 await anyio.sleep(REDRAW_SECONDS)
 
     async def _lines(self, run: Watched) -> None:
-        kept = f", {many(run.tally.kept, 'row')} answered but not done" if run.tally.kept else ""
-        words = f"{many(run.tally.left, 'row')} to ask, {run.tally.earlier:,} done before{kept}"
+        kept = f", {run.tally.kept:,} with a reply in the journal" if run.tally.kept else ""
+        to_ask = many(run.tally.left - run.tally.kept, "row")
+        words = f"{to_ask} to ask, {run.tally.earlier:,} done before{kept}"
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())

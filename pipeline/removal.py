@@ -76,9 +76,11 @@ def remove_run(run: Run, *, unfinished: bool) -> None:
 def sweep(runs: Path) -> None:
     """Remove what a killed `rowmill clean` has left. Raises StoreError."""
     for doomed in runs.glob(f"*/*{REMOVED}"):
-        if len(doomed.name) == SHORT + len(REMOVED):
+        if len(doomed.name) == SHORT + len(REMOVED) and not doomed.is_symlink():
             try:
                 _remove(doomed)
+            except FileNotFoundError:  # somebody else removes it
+                continue
             except OSError as exc:
                 raise StoreError(
                     f"`{doomed}` cannot be removed: {exc.strerror}", "check its permissions"

@@ -28,7 +28,8 @@ class RunReport:
 
     `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
     that have an answer. `limited` says that only the first rows were taken, `free` that the free tier was
-    assumed, where tokens cost nothing. `output` is None when no table was written because rows are pending.
+    assumed, where tokens cost nothing. `output` is None when no table was written because rows are
+    pending; `target` is where it will stand.
     """
 
     job: str
@@ -38,6 +39,7 @@ class RunReport:
     pending: int
     table: Written
     output: Path | None
+    target: Path
     requests: int
     usage: Usage
     cost_usd: float
@@ -102,10 +104,12 @@ class RunReport:
             lines.append(f"  failed in this run: {kinds}")
         if self.table.shared:
             lines.append(
-                f"  {many(self.table.shared, 'row')} took the answer of another with the same prompt"
+                f"  in the table: {many(self.table.shared, 'row')} took the answer to an equal prompt"
             )
         if self.output is not None:
             lines.append(f"  written: {self.output}")
+        elif self.pending:
+            lines.append(f"  not written while rows are pending: {self.target}")
         if self.emulated:
             lines.append(f"  {EMULATED}")
         return lines

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.compaction import compact
-from pipeline.completion import mark, unmark
+from pipeline.completion import Completion, completion, mark, unmark
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
@@ -23,7 +23,8 @@ from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
-DAMAGED = "the damaged part `{name}` was set aside, its rows are asked again"
+DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
+SHORTER = "the table in `{output}` had {before:,} rows and has {after:,} now; `--output` keeps tables apart"
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
@@ -37,6 +38,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     with owned(plan.folder, plan.identity):
         parts = Parts(plan.folder.parts, plan.checked.layout.part)
         parts.clean()
+        before = completion(plan.folder)
         unmark(plan.folder)
         compact(parts)
         standing = stand(survey, parts.index())
@@ -53,6 +55,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         if not ended.unanswered:
             done = ended.table
             mark(plan.folder, ok=done.ok, failed=done.failed, limited=plan.limited, output=plan.output)
+            notes += _shorter(before, plan, survey.rows)
     return RunReport(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
@@ -61,6 +64,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         pending=ended.unanswered,
         table=ended.table,
         output=None if ended.unanswered else plan.output,
+        target=plan.output,
         requests=tally.requests,
         usage=tally.usage,
         cost_usd=tally.cost_usd,
@@ -100,7 +104,7 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
     stop = None
     try:
         if pending.any():
-            run.tally.kept = replied(survey, pending, plan.folder)
+            run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
             work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
             halt = ask_all(work, watch)
             stop = _stop(halt.reason) if halt.pulled.is_set() else None
@@ -110,6 +114,13 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
         return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
     except DamagedError:
         return None
+
+
+def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
+    """Return a note where the table of another input, or of all rows, was replaced by a shorter one."""
+    if before is None or before.output != plan.output or before.ok + before.failed <= rows:
+        return []
+    return [SHORTER.format(output=plan.output, before=before.ok + before.failed, after=rows)]
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -1,7 +1,9 @@
 """The run folders of a project: found and described, without their inputs."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,9 +144,17 @@ def _folders(runs: Path) -> Iterator[Folder]:
             yield Folder(path)
 
 
+def _stats(folder: Path) -> Iterator[os.stat_result]:
+    """Yield what the system knows of each file; a run may remove some meanwhile."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield path.stat()
+
+
 def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
     identity = _identity(folder)
-    stats = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
+    stats = list(_stats(folder.path))
     answered, failed = _answers(folder)
     run = Run(
         folder=folder,
@@ -153,7 +163,7 @@ def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
         failed=failed,
         replies=count_replies(folder.journal),
         size=sum(stat.st_size for stat in stats),
-        changed=datetime.fromtimestamp(max(stat.st_mtime for stat in stats), UTC),
+        changed=datetime.fromtimestamp(max((stat.st_mtime for stat in stats), default=0.0), UTC),
         running=owner(folder),
         finished=completion(folder),
         differs=(),

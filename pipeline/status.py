@@ -1,5 +1,6 @@
 """How far a job is, read from its run folder without asking anything."""
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,8 @@ from pipeline.source import Survey
 from pipeline.standing import stand
 from pipeline.store import changes, owner
 
-GLANCES = 3  # at parts that a run may be merging
+PATIENCE = 5.0  # seconds in which a run may be merging parts
+GLANCE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,11 @@ class JobStatus:
 def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
     """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
     survey = plan.source.survey()
-    for _ in range(GLANCES):
-        with suppress(StoreError):
+    ends = time.monotonic() + PATIENCE
+    while time.monotonic() < ends and owner(plan.folder) is not None:
+        with suppress(StoreError):  # small parts may be becoming a large one
             return _seen(plan, survey, sent_today, now)
-        if owner(plan.folder) is None:  # or small parts may have become a large one meanwhile
-            break
+        time.sleep(GLANCE)
     return _seen(plan, survey, sent_today, now)
 
 

@@ -132,18 +132,20 @@ def owner(folder: Folder) -> str | None:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(lock)
+    except OSError:  # no locks there, so no run either
+        return None
     finally:
         os.close(lock)
     return None
 
 
 def _lock(lock: int, folder: Folder) -> None:
-    for _ in range(GLANCES):  # `owner` may look at the lock for a moment
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        time.sleep(0.02)
     try:
+        for _ in range(GLANCES):  # `owner` may look at the lock for a moment
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(0.02)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise StoreError(
@@ -152,10 +154,7 @@ def _lock(lock: int, folder: Folder) -> None:
             "run at the same time",
         ) from exc
     except OSError as exc:
-        raise StoreError(
-            f"the run folder `{folder.path}` cannot be locked: {exc.strerror}",
-            LOCAL,
-        ) from exc
+        raise StoreError(f"the run folder `{folder.path}` cannot be locked: {exc.strerror}", LOCAL) from exc
     try:
         _sign(lock)
     except OSError as exc:
@@ -178,8 +177,8 @@ def begin_round(folder: Folder, rounds: int) -> int:
     path = folder.path / ROUND
     try:
         if path.exists():
-            if (text := path.read_bytes()).isdigit():
-                return int(text)
+            if path.read_bytes() in (b"%d" % rounds, b"%d" % (rounds + 1)):
+                return int(path.read_bytes())
             set_aside(path)
         with whole_file(path) as draft:
             draft.write_text(str(rounds + 1))

@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.arrow import BOOKKEEPING
 from pipeline.comparison import UNREAD, Columns, differences
+from pipeline.completion import completion
 from pipeline.disk import TEMPORARY
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.inspection import Finding, check_journal, check_part, count_replies, few
@@ -91,7 +92,13 @@ def verify_job(plan: Plan) -> Verdict:
     findings += check_journal(folder.journal)
     status = None if damaged else job_status(plan, None, 0.0)
     compared = status is not None and not status.pending
-    if status is not None and compared:
+    done = completion(folder)
+    if done is not None and done.limited and not plan.limited:
+        what = (
+            f"the table holds only the first {many(done.ok + done.failed, 'row')}: the last run had `--limit`"
+        )
+        findings.append(Finding(plan.output, what, "run the same command without `--limit`"))
+    elif status is not None and compared:
         findings += few(_output(plan, status))
     _check_idle(plan)
     return Verdict(

@@ -354,7 +354,9 @@ def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Proje
         assert 26 <= said["replied"] <= 40
         before = emulator.stats()["requests"]
         last = shell("run", project.job, "--base-url", emulator.address)
-        assert f"{said['replied']} rows answered but not done" in last.err
+        assert (
+            f"{60 - said['replied']} rows to ask, 0 done before, {said['replied']} with a reply" in last.err
+        )
         assert emulator.stats()["requests"] - before == 60 - said["replied"]
 
 

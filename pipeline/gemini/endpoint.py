@@ -15,7 +15,7 @@ _RESOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 _WAYS_OUT = (
     "set `GEMINI_API_KEY` (get one at https://aistudio.google.com/apikey), "
-    "or run with `--offline` for the local emulator"
+    "or run with `--offline --tier 1` for the local emulator"
 )
 
 
