@@ -559,3 +559,16 @@ def test_many_nights_leave_few_parts(project: Project, emulator: Emulator) -> No
     assert project.run(emulator.address).requests == 0
     assert project.table()["id"].to_list() == list(range(nights))
     assert verify_job(project.plan()).findings == []
+
+
+def test_a_shorter_table_in_place_of_a_longer_one_is_told(project: Project, emulator: Emulator) -> None:
+    """Neither `--limit` nor another input replaces the table of all rows silently, and verify says why."""
+    project.rows(["good", "bad", "fine"])
+    assert project.run(emulator.address).notes == []
+    notes = project.run(emulator.address, limit=1).notes
+    assert any("had 3 rows and has 1 now" in note for note in notes)
+    findings = verify_job(project.plan()).findings
+    assert [finding.what for finding in findings] == [
+        "the table holds only the first 1 row: the last run had `--limit`"
+    ]
+    assert verify_job(project.plan(limit=1)).findings == []

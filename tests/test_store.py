@@ -1,5 +1,6 @@
 """The run folder: one owner, one identity."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Exit, StoreError
-from pipeline.store import begin_round, changes, end_round, owned, owner, run_folder
+from pipeline.store import begin_round, changes, claimed, end_round, owned, owner, run_folder
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
@@ -146,3 +147,33 @@ def test_left_overs_of_a_killed_owner_are_cleared(tmp_path: Path) -> None:
     (folder.path / "identity.json.77.tmp").write_text("{")
     with owned(folder, {}):
         assert sorted(path.name for path in folder.path.iterdir()) == ["identity.json", "lock", "parts"]
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Whatever the system says instead of locking, it is told with a way out, and looking on does no harm."""
+
+    def flock(_handle: int, _how: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    folder.path.mkdir(parents=True)
+    (folder.path / "lock").touch()
+    monkeypatch.setattr("pipeline.store.fcntl.flock", flock)
+    with pytest.raises(StoreError, match="cannot be locked") as caught, claimed(folder):
+        pass
+    assert "--runs-dir" in caught.value.hint
+    assert owner(folder) is None
+
+
+@pytest.mark.parametrize("text", ["0", "2", "9", "3000000000", "two", ""])
+def test_a_round_that_cannot_be_is_set_aside(tmp_path: Path, text: str) -> None:
+    """Only the round after the last, or the last itself, can be under way."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    folder.path.mkdir(parents=True)
+    (folder.path / "round").write_text(text)
+    assert begin_round(folder, 3) == 4
+    assert (folder.path / "round").read_text() == "4"
+    assert begin_round(folder, 4) == 4
