@@ -7,7 +7,7 @@ later part wins over an earlier one, so a row that is asked again simply stands 
 import errno
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.ahead import ahead
 from pipeline.disk import clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import BUCKETS, Heads, bucket_of
@@ -52,7 +53,8 @@ class Parts:
 
     def __init__(self, folder: Path, schema: pa.Schema) -> None:
         self._folder = folder
-        self._schema = schema
+        self._schema = self._like = schema  # a schema that can be cast to ours
+        self._repeating = _leaves(schema, without={"_key", "_digest"})
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self.set_aside: list[str] = []
         self._mine = False
@@ -88,9 +90,11 @@ class Parts:
         try:
             if not is_intact(path):
                 return None
-            found = pq.read_schema(path)
-            found.empty_table().cast(self._schema)
-            rows = _columns(path, INDEXED, verified=True)
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if not file.schema_arrow.equals(self._like):
+                    file.schema_arrow.empty_table().cast(self._schema)
+                    self._like = file.schema_arrow
+                rows = file.read(INDEXED, use_threads=False)
         except UNREADABLE as exc:
             if _is_refusal(exc):
                 raise self._unread(exc) from exc
@@ -103,7 +107,9 @@ class Parts:
         path = self._folder / f"part-{self._next:07d}.parquet"
         try:
             with whole_file(path) as draft:
-                pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
+                pq.write_table(
+                    table, draft, compression="zstd", use_dictionary=self._repeating, write_page_checksum=True
+                )
                 seal(draft)
         except (OSError, pa.ArrowException) as exc:
             raise StoreError(
@@ -138,8 +144,8 @@ class Parts:
     def index(self) -> Index:
         """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside."""
         entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
-        for path in list(self._paths):
-            rows = self._indexed(path)
+        paths = list(self._paths)
+        for path, rows in zip(paths, ahead(self._indexed, paths), strict=True):
             if rows is None:
                 self._damaged(path)
                 continue
@@ -216,6 +222,14 @@ class Parts:
 def _columns(path: Path, names: Sequence[str] | None, *, verified: bool = False) -> pa.Table:
     with pq.ParquetFile(path, page_checksum_verification=verified) as file:
         return file.read(names if names is None else list(names), use_threads=False)
+
+
+def _leaves(schema: pa.Schema, without: Collection[str]) -> list[str]:
+    """Return the paths of all columns as Parquet has them, those inside of others too."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    found = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [found.column(n).path for n in range(len(found)) if found.column(n).path not in without]
 
 
 def _entries(table: pa.Table, start: int) -> Records:

@@ -14,7 +14,7 @@ from pipeline.runs import Run
 from pipeline.store import IDENTITY, ROUND, SHORT, claimed
 
 REMOVED = ".removed"  # behind the name of a folder that is being removed
-OURS = ("identity", "finished", ROUND, "lock", "replies", "parts")  # how names in a run folder begin
+OURS = ("identity", "finished", ROUND, "lock", "replies", "parts", "survey")  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 

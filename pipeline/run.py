@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from pipeline.asking import Service, Watch, Work, ask_all
+from pipeline.census import census, keep
 from pipeline.compaction import compact
 from pipeline.completion import Completion, completion, mark, unmark
 from pipeline.errors import DamagedError, Exit
@@ -33,9 +34,11 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before
     anything is written, StoreError when the run folder or the disk fails; what was answered is kept.
     """
-    survey = plan.source.survey()
+    taken = census(plan.source, plan.folder)
+    survey = taken.survey
     notes = _notes(plan)
     with owned(plan.folder, plan.identity):
+        keep(taken, plan.folder)
         parts = Parts(plan.folder.parts, plan.checked.layout.part)
         parts.clean()
         before = completion(plan.folder)

@@ -59,7 +59,7 @@ class Column:
 
     def add(self, records: Records) -> None:
         """Put records behind those that are there."""
-        self._file.add(np.ascontiguousarray(records, self.kind).tobytes())
+        self._file.add(_bytes(np.ascontiguousarray(records, self.kind)))
 
     def read(self, start: int = 0, stop: int | None = None) -> Records:
         """Return a copy of some records, or of all; less where fewer are there."""
@@ -85,7 +85,7 @@ class Buckets:
 
     def add(self, records: Records, numbers: Numbers) -> None:
         """Put each record into the bucket of its number, behind those that are there."""
-        self._waiting.append((records, numbers))
+        self._waiting.append((_whole(records), numbers))
         if sum(len(waiting) for waiting, _ in self._waiting) >= SLICE:
             self._write()
 
@@ -100,13 +100,29 @@ class Buckets:
             return
         records, numbers = (np.concatenate(arrays) for arrays in zip(*self._waiting, strict=True))
         self._waiting.clear()
+        numbers = numbers.astype(np.min_scalar_type(self.count))  # the smaller, the faster they are sorted
         order = np.argsort(numbers, kind="stable")
-        found, starts = np.unique(numbers[order], return_index=True)
+        bounds = pairwise([0, *np.cumsum(np.bincount(numbers, minlength=self.count)).tolist()])
         size, base = self.kind.itemsize, self._file.size
-        self._file.add(records[order].tobytes())
-        bounds = pairwise([*starts.tolist(), len(records)])
-        for number, (start, stop) in zip(found.tolist(), bounds, strict=True):
-            self._runs[number].append((base + start * size, (stop - start) * size))
+        self._file.add(_bytes(np.take(records, order)))
+        for number, (start, stop) in enumerate(bounds):
+            if stop > start:
+                self._runs[number].append((base + start * size, (stop - start) * size))
+
+
+def taken(records: Records, places: Numbers) -> Records:
+    """Return the records at these places."""
+    return np.take(_whole(records), places).view(records.dtype)
+
+
+def _whole(records: Records) -> Records:
+    """Return a view in which records have no fields: each is copied as a whole then, 20 times as fast."""
+    return np.ascontiguousarray(records).view(np.dtype((np.void, records.dtype.itemsize)))
+
+
+def _bytes(records: Records) -> memoryview:
+    """Return the bytes of records that lie one behind the other, without copying them."""
+    return records.view(np.uint8).data
 
 
 def _failed(verb: str, exc: OSError) -> StoreError:

@@ -85,11 +85,13 @@ class Source:
         key: Sequence[str],
         used: Sequence[str] | None,
         limit: int | None,
+        decoding: Decoding,
     ) -> None:
         self.files = files.paths
         self.key = tuple(key)
         self._files = files
         self._limit = limit
+        self._decoding = decoding
         self._expected = rows if rows is None or limit is None else min(rows, limit)
         self._scan = scan if limit is None else scan.head(limit)
         self._schema = self._scan.collect_schema()
@@ -99,6 +101,12 @@ class Source:
     def columns(self) -> tuple[str, ...]:
         """The names of all columns."""
         return tuple(self._schema)
+
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """What else than the files themselves decides which rows there are, and their keys and digests."""
+        decoding = (self._decoding.encoding, self._decoding.errors)
+        return (self._files.kind, self.key, self.used, self.columns, self._limit, *decoding)
 
     @cached_property
     def types(self) -> pl.Schema:
@@ -265,7 +273,7 @@ def open_source(
     try:
         with translated(files):
             scan, rows = scan_files(files, folder=path if path.is_dir() else None)
-            source = Source(files, scan, rows, key=key, used=used, limit=limit)
+            source = Source(files, scan, rows, key=key, used=used, limit=limit, decoding=decoding)
         _check_key(source)
         if kind in {"parquet", "ipc"}:
             _check_types(source)

@@ -6,10 +6,12 @@ The two are joined bucket by bucket of their keys, on disk, so that memory does 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.heads import names
+from pipeline.ahead import ahead
+from pipeline.heads import Heads, names
 from pipeline.parts import Index
-from pipeline.scratch import SLICE, Buckets, Column, Records
+from pipeline.scratch import SLICE, Buckets, Column, Records, taken
 from pipeline.source import Survey
 
 STAND = np.dtype([("place", "<i8"), ("round", "<i4"), ("ok", "?"), ("first", "?")])
@@ -32,8 +34,8 @@ def stand(survey: Survey, index: Index) -> Standing:
     """Find for each row the last answer to its present text."""
     own = survey.by_key()
     joined = Buckets(_NUMBERED, -(-survey.rows // SLICE))
-    for number in range(own.count):
-        rows = _joined(own.read(number), index.entries.read(number))
+    pairs = ((own.read(number), index.entries.read(number)) for number in range(own.count))
+    for rows in ahead(lambda pair: _joined(*pair), pairs):
         joined.add(rows, rows["row"] // SLICE)
     column = Column(STAND)
     for number in range(joined.count):
@@ -45,19 +47,35 @@ def _joined(rows: Records, entries: Records) -> Records:
     """Join rows and entries of one bucket; of entries to one text the last counts."""
     found = np.zeros(len(rows), _NUMBERED)
     found["row"], found["place"] = rows["row"], -1
-    found["first"][np.unique(rows["key"], return_index=True)[1]] = True
+    found["first"] = _firsts(rows["key"])
     if not len(entries):
         return found
     ids = names(entries["key"], entries["digest"])
-    order = np.argsort(ids, kind="stable")
+    order = np.argsort(ids, kind="stable") if _repeats(ids) else np.argsort(ids)
     last = np.ones(len(order), np.bool_)
     last[:-1] = ids[order][1:] != ids[order][:-1]
-    kept, ids = entries[order[last]], ids[order[last]]
-    answers = kept[np.minimum(np.searchsorted(ids, names(rows["key"], rows["digest"])), len(ids) - 1)]
+    kept, ids = taken(entries, order[last]), ids[order[last]]
+    nearest = np.minimum(np.searchsorted(ids, names(rows["key"], rows["digest"])), len(ids) - 1)
+    answers = taken(kept, nearest)
     known = (answers["key"] == rows["key"]) & (answers["digest"] == rows["digest"])
     for name in ("place", "round", "ok"):
         found[name][known] = answers[name][known]
     return found
+
+
+def _firsts(keys: Heads) -> NDArray[np.bool_]:
+    """Tell which rows have a key that no earlier one has."""
+    firsts = np.ones(len(keys), np.bool_)
+    if _repeats(keys):
+        firsts[:] = False
+        firsts[np.unique(keys, return_index=True)[1]] = True
+    return firsts
+
+
+def _repeats(numbers: Heads) -> bool:
+    """Tell whether any number occurs twice; this takes a quarter of the time of sorting with places."""
+    ordered = np.sort(numbers)
+    return bool((ordered[1:] == ordered[:-1]).any())
 
 
 def _in_order(rows: Records, start: int) -> Records:

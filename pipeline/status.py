@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.census import census
 from pipeline.errors import StoreError
 from pipeline.output import Written, count
 from pipeline.parts import Parts
@@ -87,9 +88,12 @@ class JobStatus:
         return f"requests today: {self.sent_today:,}{limit}; {resets}"
 
 
-def job_status(plan: Plan, sent_today: int | None, now: float) -> JobStatus:
-    """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk."""
-    survey = plan.source.survey()
+def job_status(plan: Plan, sent_today: int | None, now: float, survey: Survey | None = None) -> JobStatus:
+    """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk.
+
+    A `survey` that is not given is taken from the run folder where that has one, else made.
+    """
+    survey = survey or census(plan.source, plan.folder).survey
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends and owner(plan.folder) is not None:
         with suppress(StoreError):  # small parts may be becoming a large one

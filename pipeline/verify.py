@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.arrow import BOOKKEEPING
+from pipeline.census import FILE, misleads
 from pipeline.comparison import UNREAD, Columns, differences
 from pipeline.completion import completion
 from pipeline.disk import TEMPORARY
@@ -20,6 +21,7 @@ from pipeline.output import write_output
 from pipeline.parts import PART_NAME, Parts
 from pipeline.plan import Plan
 from pipeline.progress import many
+from pipeline.source import Survey
 from pipeline.standing import stand
 from pipeline.status import JobStatus, job_status
 from pipeline.store import IDENTITY, SHORT, changes, owner
@@ -90,7 +92,10 @@ def verify_job(plan: Plan) -> Verdict:
     damaged = [found for path in parts for found in check_part(path, plan.checked.layout.part)]
     findings += damaged
     findings += check_journal(folder.journal)
-    status = None if damaged else job_status(plan, None, 0.0)
+    survey = plan.source.survey()
+    if misleads(survey, plan.source, folder):
+        findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
+    status = None if damaged else job_status(plan, None, 0.0, survey)
     compared = status is not None and not status.pending
     done = completion(folder)
     if done is not None and done.limited and not plan.limited:
@@ -99,12 +104,12 @@ def verify_job(plan: Plan) -> Verdict:
         )
         findings.append(Finding(plan.output, what, "run the same command without `--limit`"))
     elif status is not None and compared:
-        findings += few(_output(plan, status))
+        findings += few(_output(plan, survey, status))
     _check_idle(plan)
     return Verdict(
         job=plan.checked.loaded.job.name,
         folder=folder.path,
-        rows=plan.source.survey().rows if status is None else status.rows,
+        rows=survey.rows,
         pending=0 if status is None else status.pending,
         parts=len(parts),
         replies=count_replies(folder.journal) or 0,
@@ -152,7 +157,7 @@ def _leftovers(plan: Plan) -> Iterator[Finding]:
                 yield Finding(path, "half a table", CLEARED)
 
 
-def _output(plan: Plan, status: JobStatus) -> Iterator[Finding]:
+def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
     """Compare the output with what a run would write now."""
     if not plan.output.exists():
         yield Finding(plan.output, "the output is missing, and every row has an answer", AGAIN)
@@ -161,7 +166,7 @@ def _output(plan: Plan, status: JobStatus) -> Iterator[Finding]:
     parts = Parts(plan.folder.parts, layout.part)
     with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
         wanted = Path(name) / f"wanted{plan.output.suffix}"
-        standing = stand(plan.source.survey(), parts.index())
+        standing = stand(survey, parts.index())
         escape = plan.checked.loaded.job.output.escape_formulas
         written = write_output(plan.source, parts, standing, layout, wanted, escape_formulas=escape)
         if not isclose(written.cost_usd, status.table.cost_usd, rel_tol=1e-9, abs_tol=1e-12):
