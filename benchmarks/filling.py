@@ -11,9 +11,9 @@ from benchmarks.review import Review
 from pipeline.flow import Outcome, Spent, Usage
 from pipeline.job import load_job
 from pipeline.keys import digests
-from pipeline.parts import Parts
 from pipeline.plan import Plan, check_job, make_plan
-from pipeline.store import owned
+from pipeline.store.folder import owned
+from pipeline.store.parts import Parts
 
 PART_ROWS = 5_000
 TEXT = "The coat is warm and the colour is right. I would buy it again and again. Order {} of many."

@@ -60,7 +60,7 @@ ILL = "Order 7"  # rows with this fail in the first run
 FAULTS = [f"finish-safety~{ILL}"]
 
 MOMENTS = ["start", "middle", "part", "checkpoint", "write"]
-if find_spec("pipeline.compaction"):
+if find_spec("pipeline.store.compaction"):
     MOMENTS.append("compaction")
 EACH = 8  # kills of one job at most
 

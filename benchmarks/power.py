@@ -33,8 +33,8 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ground import Emulator, Project, echo, emulating, environment, measure, project, start, table
-from pipeline.cache import ALL, checksum
-from pipeline.salvage import readable
+from pipeline.store.journal import ALL, checksum
+from pipeline.store.salvage import readable
 
 LATENCY_S = 0.05
 IN_FLIGHT = 32

@@ -8,8 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import cache, cli
+from pipeline import cli
 from pipeline.executors import online
+from pipeline.store import journal as cache
 
 if __name__ == "__main__":
     rows = int(sys.argv.pop(1))

@@ -12,8 +12,6 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache import Journal
-from pipeline.compaction import REACH, compact
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
 from pipeline.executors.courier import Courier
@@ -33,11 +31,13 @@ from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
 from pipeline.output import TOKENS
 from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
-from pipeline.parts import Parts
 from pipeline.plan import Plan
 from pipeline.progress import Watched
 from pipeline.retry import LONGEST_OUTAGE
-from pipeline.standing import Standing
+from pipeline.store.compaction import REACH, compact
+from pipeline.store.journal import Journal
+from pipeline.store.parts import Parts
+from pipeline.store.standing import Standing
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally, cost_usd
 

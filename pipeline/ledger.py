@@ -24,7 +24,7 @@ from pipeline.disk import make_folder, whole_file
 from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
-from pipeline.salvage import ForeignError, is_damage, put_aside, readable
+from pipeline.store.salvage import ForeignError, is_damage, put_aside, readable
 
 LEASE_SECONDS = 0.1
 POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back

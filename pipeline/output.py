@@ -18,9 +18,9 @@ from pipeline.arrow import Layout
 from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import ChangedError, OutputError, StoreError
 from pipeline.heads import heads
-from pipeline.parts import Parts, column_heads
-from pipeline.source import Chunk, Source
-from pipeline.standing import Standing
+from pipeline.input.source import Chunk, Source
+from pipeline.store.parts import Parts, column_heads
+from pipeline.store.standing import Standing
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]

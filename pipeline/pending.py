@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cache import latest
 from pipeline.heads import names
-from pipeline.source import Survey
-from pipeline.standing import Standing
-from pipeline.store import Folder
+from pipeline.input.source import Survey
+from pipeline.store.folder import Folder
+from pipeline.store.journal import latest
+from pipeline.store.standing import Standing
 
 
 def pending_rows(standing: Standing, turn: int | None = None) -> NDArray[np.bool_]:

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from pipeline.arrow import Layout
 from pipeline.errors import InputError, OutputError
+from pipeline.input.recode import Decoding
+from pipeline.input.source import Source, open_source
 from pipeline.job import LoadedJob, identity, job_limits, job_model, model_settings, resolve
 from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
-from pipeline.recode import Decoding
 from pipeline.schema import json_schema
-from pipeline.source import Source, open_source
-from pipeline.store import Folder, run_folder
+from pipeline.store.folder import Folder, run_folder
 from pipeline.template import Template, check_columns
 
 RUNS = ".rowmill"  # the folder of run folders, in the project

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.completion import completion
 from pipeline.disk import sync_folder
 from pipeline.errors import StoreError, UsageError
 from pipeline.runs import Run
-from pipeline.store import IDENTITY, ROUND, SHORT, claimed
+from pipeline.store.completion import completion
+from pipeline.store.folder import IDENTITY, ROUND, SHORT, claimed
 
 REMOVED = ".removed"  # behind the name of a folder that is being removed
 OURS = ("identity", "finished", ROUND, "lock", "replies", "parts", "survey")  # how names there begin

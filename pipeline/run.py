@@ -4,22 +4,22 @@ import time
 from dataclasses import dataclass
 
 from pipeline.asking import Service, Watch, Work, ask_all
-from pipeline.census import census, keep
-from pipeline.compaction import compact
-from pipeline.completion import Completion, completion, mark, unmark
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
+from pipeline.input.source import Survey
 from pipeline.output import Written, count, write_output
-from pipeline.parts import Parts
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.progress import span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
-from pipeline.source import Survey
-from pipeline.standing import Standing, stand
-from pipeline.store import begin_round, changes, end_round, owned
+from pipeline.store.census import census, keep
+from pipeline.store.compaction import compact
+from pipeline.store.completion import Completion, completion, mark, unmark
+from pipeline.store.folder import begin_round, changes, end_round, owned
+from pipeline.store.parts import Parts
+from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.compaction import NAMES, UNREADABLE, row_ids
-from pipeline.completion import Completion, completion
 from pipeline.errors import StoreError, UsageError
-from pipeline.inspection import count_replies
-from pipeline.parts import PART_NAME
-from pipeline.store import IDENTITY, SHORT, Folder, owner
+from pipeline.store.compaction import NAMES, UNREADABLE, row_ids
+from pipeline.store.completion import Completion, completion
+from pipeline.store.folder import IDENTITY, SHORT, Folder, owner
+from pipeline.store.inspection import count_replies
+from pipeline.store.parts import PART_NAME
 
 ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.census import census
 from pipeline.errors import StoreError
+from pipeline.input.source import Survey
 from pipeline.output import Written, count
-from pipeline.parts import Parts
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.quota import day_reset
-from pipeline.source import Survey
-from pipeline.standing import stand
-from pipeline.store import changes, owner
+from pipeline.store.census import census
+from pipeline.store.folder import changes, owner
+from pipeline.store.parts import Parts
+from pipeline.store.standing import stand
 
 PATIENCE = 5.0  # seconds in which a run may be merging parts
 GLANCE = 0.1

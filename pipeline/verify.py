@@ -10,21 +10,21 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.arrow import BOOKKEEPING
-from pipeline.census import FILE, misleads
 from pipeline.comparison import UNREAD, Columns, differences
-from pipeline.completion import completion
 from pipeline.disk import TEMPORARY
 from pipeline.errors import Exit, StoreError, UsageError
-from pipeline.inspection import Finding, check_journal, check_part, count_replies, few
+from pipeline.input.source import Survey
 from pipeline.keys import fingerprint
 from pipeline.output import write_output
-from pipeline.parts import PART_NAME, Parts
 from pipeline.plan import Plan
 from pipeline.progress import many
-from pipeline.source import Survey
-from pipeline.standing import stand
 from pipeline.status import JobStatus, job_status
-from pipeline.store import IDENTITY, SHORT, changes, owner
+from pipeline.store.census import FILE, misleads
+from pipeline.store.completion import completion
+from pipeline.store.folder import IDENTITY, SHORT, changes, owner
+from pipeline.store.inspection import Finding, check_journal, check_part, count_replies, few
+from pipeline.store.parts import PART_NAME, Parts
+from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
 CLEARED = "nothing: a killed process has left it, and the next run removes it"

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from pipeline import cli
+from pipeline.cli.app import BUG
 from tests.conftest import Emulator, Project, emulating
 
 ROOT = Path(__file__).parent.parent
@@ -176,9 +177,9 @@ def test_an_unknown_flag_is_a_usage_error(shell: Shell, project: Project) -> Non
 def test_a_bug_is_not_taken_for_failed_rows(shell: Shell, project: Project) -> None:
     """An error that nobody foresaw shows its traceback and has an exit code of its own."""
     project.rows(["good"])
-    shell.monkeypatch.setattr(cli, "run_job", lambda *_, **__: 1 / 0)
+    shell.monkeypatch.setattr(cli.jobs, "run_job", lambda *_, **__: 1 / 0)
     said = shell("run", project.job, "--offline")
-    assert said.code == cli.BUG
+    assert said.code == BUG
     assert "ZeroDivisionError" in said.err
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.arrow import BOOKKEEPING
-from pipeline.cli import BUG, rowmill
+from pipeline.cli.app import BUG, rowmill
 from pipeline.emulator import faults
 from pipeline.errors import Exit
 from pipeline.flow import FailureKind

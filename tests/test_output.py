@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from pipeline.arrow import Layout
 from pipeline.errors import ChangedError
 from pipeline.flow import Outcome, Spent, Usage
+from pipeline.input.source import Source, open_source
 from pipeline.output import GROUP, Written, count, write_output
-from pipeline.parts import Parts
-from pipeline.source import Source, open_source
-from pipeline.standing import Standing, stand
+from pipeline.store.parts import Parts
+from pipeline.store.standing import Standing, stand
 
 TEXTS = ["a", "b", "c"]
 

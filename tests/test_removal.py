@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.completion import mark, unmark
 from pipeline.errors import StoreError, UsageError
 from pipeline.removal import REMOVED, Choice, age, remove_run, sweep
 from pipeline.runs import Run, find_runs
-from pipeline.store import Folder, owned, run_folder
+from pipeline.store.completion import mark, unmark
+from pipeline.store.folder import Folder, owned, run_folder
 
 NOW = datetime.now(UTC)
 

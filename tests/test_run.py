@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.compaction import MANY
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
-from pipeline.parts import Parts
+from pipeline.store.compaction import MANY
+from pipeline.store.parts import Parts
 from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
 

@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.plan import RUNS
 from pipeline.report import RunReport
 from pipeline.runs import Run, find_runs, select, size
-from pipeline.store import owned
+from pipeline.store.folder import owned
 from tests.conftest import Emulator, Project, emulating
 
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline.comparison import Columns, differences
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.report import RunReport
-from pipeline.store import owned
+from pipeline.store.folder import owned
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
 from tests.test_runs import contents

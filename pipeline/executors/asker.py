@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
 
-from pipeline.cache import Journal
 from pipeline.executors.courier import Courier
 from pipeline.executors.flights import Flights
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
@@ -19,6 +18,7 @@ from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
 from pipeline.retry import Act, is_final, larger_cap, next_step
 from pipeline.schema import validate
+from pipeline.store.journal import Journal
 from pipeline.template import Template
 
 REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.delimited import text_types, typed
 from pipeline.errors import InputError
-from pipeline.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
 from pipeline.flow import Row
 from pipeline.heads import BUCKETS, bucket_of, heads
+from pipeline.input.delimited import text_types, typed
+from pipeline.input.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
+from pipeline.input.recode import PLAIN, Decoding, copies_of
+from pipeline.input.scan import scan_files, writable
 from pipeline.keys import digests
-from pipeline.recode import PLAIN, Decoding, copies_of
-from pipeline.scan import scan_files, writable
 from pipeline.scratch import Buckets, Column
 from pipeline.template import column_hint
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.delimited import MAGIC
 from pipeline.errors import InputError, StoreError
+from pipeline.input.delimited import MAGIC
 
 PREFIX = "rowmill-utf8-"  # of the folders of copies
 BLOCK = 1 << 20  # bytes that are decoded at a time

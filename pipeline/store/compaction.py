@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.heads import names
-from pipeline.parts import Parts, column_heads
+from pipeline.store.parts import Parts, column_heads
 
 LARGE = 5_000  # rows of a part that is left as it is: as many as a fast run writes at once
 HEAVY = 32 * 2**20  # bytes of one, whatever its rows

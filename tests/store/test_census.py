@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline import census as subject
-from pipeline.census import FILE, census, keep, misleads
 from pipeline.errors import StoreError
-from pipeline.source import Source, Survey, open_source
-from pipeline.store import Folder
+from pipeline.input.source import Source, Survey, open_source
+from pipeline.store import census as subject
+from pipeline.store.census import FILE, census, keep, misleads
+from pipeline.store.folder import Folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.seal import ENDING, is_intact, seal
+from pipeline.store.seal import ENDING, is_intact, seal
 
 TABLE = pa.table({"number": [1, 2, 3], "cost": [0.1, 0.2, None], "name": ["one", "two", "three"]})
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.delimited import Delimited, check, check_ndjson, ndjson_fault, text_types, typed
 from pipeline.errors import InputError
+from pipeline.input.delimited import Delimited, check, check_ndjson, ndjson_fault, text_types, typed
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
 from pipeline.heads import Heads, names
-from pipeline.parts import Index
+from pipeline.input.source import Survey
 from pipeline.scratch import SLICE, Buckets, Column, Records, taken
-from pipeline.source import Survey
+from pipeline.store.parts import Index
 
 STAND = np.dtype([("place", "<i8"), ("round", "<i4"), ("ok", "?"), ("first", "?")])
 _NUMBERED = np.dtype([*STAND.descr, ("row", "<i8")])

@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 from pipeline.arrow import Layout
 from pipeline.flow import Failure, FailureKind, Outcome, Spent
-from pipeline.parts import Parts
+from pipeline.input.source import NAMES, Survey
 from pipeline.pending import pending_rows
 from pipeline.scratch import SLICE, Column
-from pipeline.source import NAMES, Survey
-from pipeline.standing import stand
+from pipeline.store.parts import Parts
+from pipeline.store.standing import stand
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 names = st.tuples(st.integers(0, 5), st.integers(0, 2))  # of a row: its key and its text

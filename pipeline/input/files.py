@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from pipeline.delimited import QUOTING, SEPARATORS, ndjson_fault
 from pipeline.errors import ChangedError, InputError
-from pipeline.recode import Copies
+from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
+from pipeline.input.recode import Copies
 from pipeline.template import column_hint
 
 ENDINGS = {

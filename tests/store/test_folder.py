@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Exit, StoreError
-from pipeline.store import begin_round, changes, claimed, end_round, owned, owner, run_folder
+from pipeline.store.folder import begin_round, changes, claimed, end_round, owned, owner, run_folder
 
 ROOT = Path(__file__).parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.store import owned, run_folder
+from pipeline.store.folder import owned, run_folder
 with owned(run_folder(Path(sys.argv[1]), "job", "f" * 32), {"row": "x"}):
     print("mine", flush=True)
     sys.stdin.read()
@@ -161,7 +161,7 @@ def test_a_file_system_without_locks_is_refused(
     folder = run_folder(tmp_path, "job", "f" * 32)
     folder.path.mkdir(parents=True)
     (folder.path / "lock").touch()
-    monkeypatch.setattr("pipeline.store.fcntl.flock", flock)
+    monkeypatch.setattr("pipeline.store.folder.fcntl.flock", flock)
     with pytest.raises(StoreError, match="cannot be locked") as caught, claimed(folder):
         pass
     assert "--runs-dir" in caught.value.hint

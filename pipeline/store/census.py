@@ -15,10 +15,10 @@ import numpy as np
 
 from pipeline.disk import whole_file
 from pipeline.errors import StoreError
+from pipeline.input.source import NAMES, Source, Survey
 from pipeline.keys import digest
 from pipeline.scratch import SLICE, Column
-from pipeline.source import NAMES, Source, Survey
-from pipeline.store import CONTINUE, Folder
+from pipeline.store.folder import CONTINUE, Folder
 
 FILE = "survey"
 WORTH = 100_000  # rows of an input whose survey is kept; fewer are read again in less than half a second

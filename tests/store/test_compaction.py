@@ -9,17 +9,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline import compaction
 from pipeline.arrow import Layout
-from pipeline.compaction import LARGE, MANY, REACH, compact
 from pipeline.flow import Failure, FailureKind, Outcome, Spent
 from pipeline.heads import heads
-from pipeline.parts import Parts
+from pipeline.store import compaction
+from pipeline.store.compaction import LARGE, MANY, REACH, compact
+from pipeline.store.parts import Parts
 
 
 class Number(BaseModel):
@@ -199,9 +200,9 @@ def test_rows_beyond_one_pass_are_merged_too(tmp_path: Path, monkeypatch: pytest
 
 
 def spoil(path: Path) -> None:
-    """Flip a byte in the first page of a part."""
-    raw = bytearray(path.read_bytes())
-    raw[30] ^= 0xFF
+    """Flip the last byte of the first column's page, which is one of the only key in it."""
+    column, raw = pq.read_metadata(path).row_group(0).column(0), bytearray(path.read_bytes())
+    raw[column.data_page_offset + column.total_compressed_size - 1] ^= 0xFF
     path.write_bytes(raw)
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError, StoreError
-from pipeline.recode import BLOCK, PREFIX, Decoding, copies_of
-from pipeline.source import Source, open_source
+from pipeline.input.recode import BLOCK, PREFIX, Decoding, copies_of
+from pipeline.input.source import Source, open_source
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 TABLE = 'id,text\n1,"grün, ""été""\nzwei"\n2,\n3,Straße\n'

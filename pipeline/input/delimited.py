@@ -1,9 +1,9 @@
 """Checks of text tables (CSV, TSV, NDJSON) that name the line at fault, and the types of CSV columns.
 
 Polars fills short records with nulls, takes a quote inside a bare cell for the start of a quoted one and says
-little about where a file is broken. So a text file is first read once: block by block where `plain` can show
-that nothing is wrong, elsewhere by the standard library, which streams and knows line numbers. What passes
-here, Polars reads with the same cells.
+little about where a file is broken. So a text file is first read once: block by block where `input.plain`
+can show that nothing is wrong, elsewhere by the standard library, which streams and knows line numbers. What
+passes here, Polars reads with the same cells.
 """
 
 import codecs
@@ -18,7 +18,7 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.errors import InputError
-from pipeline.plain import Plain
+from pipeline.input.plain import Plain
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 RESAVE = (

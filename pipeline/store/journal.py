@@ -25,7 +25,7 @@ from pipeline.disk import TEMPORARY, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads
-from pipeline.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
+from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet

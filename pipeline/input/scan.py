@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.datatypes import DataTypeClass
 
-from pipeline.delimited import QUOTING, SEPARATORS, Delimited, check, check_ndjson
 from pipeline.errors import InputError
-from pipeline.files import Files, translated
+from pipeline.input.delimited import QUOTING, SEPARATORS, Delimited, check, check_ndjson
+from pipeline.input.files import Files, translated
 
 Columns: TypeAlias = Mapping[str, pl.DataType]
 Kind: TypeAlias = pl.DataType | DataTypeClass

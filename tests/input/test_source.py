@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.flow import Row
-from pipeline.source import Source, open_source
+from pipeline.input.source import Source, open_source
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 KINDS = ["csv", "tsv", "parquet", "ndjson", "ipc"]

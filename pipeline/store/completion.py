@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.disk import sync_folder, whole_file
 from pipeline.errors import StoreError
-from pipeline.store import Folder
+from pipeline.store.folder import Folder
 
 FINISHED = "finished.json"
 HINT = "check the disk and the permissions of the run folder, then run the same command again"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cache import FAILURE, OFTEN, REPLY, Entry, Journal
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
+from pipeline.store.journal import FAILURE, OFTEN, REPLY, Entry, Journal
 
 ROOT = Path(__file__).parent.parent
 REPLIED = Reply("{}", "STOP", "", Usage(1, 0, 0, 2, 3), "gemini-3.1-flash-lite", "standard", 0.5, "api")
@@ -83,7 +83,7 @@ def test_sigkill_loses_no_reply(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.cache import Journal
+from pipeline.store.journal import Journal
 from tests.test_cache import REPLIED, ROW
 journal = Journal(Path(sys.argv[1]))
 for n in range(200):
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_an_error_with_a_hint(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from pipeline.cache import Journal
+from pipeline.store.journal import Journal
 from pipeline.errors import StoreError
 from tests.test_cache import REPLIED, ROW
 journal = Journal(Path(sys.argv[1]))

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.cache import FAILURE, REPLY, checksum
-from pipeline.compaction import UNREADABLE
 from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
-from pipeline.seal import is_intact
+from pipeline.store.compaction import UNREADABLE
+from pipeline.store.journal import FAILURE, REPLY, checksum
+from pipeline.store.seal import is_intact
 
 MOST = 20  # findings of one kind in one file that are told one by one
 ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"

@@ -3,7 +3,7 @@
     <runs-dir>/<job name>/<fingerprint>/
         identity.json   what changes the answers; for people and for telling what was changed
         lock            held with flock by the process that runs; says which one
-        replies.sqlite  the journal (`cache`)
+        replies.sqlite  the journal (`journal`)
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)

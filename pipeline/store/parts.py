@@ -23,7 +23,7 @@ from pipeline.disk import clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import BUCKETS, Heads, bucket_of
 from pipeline.scratch import Buckets, Records
-from pipeline.seal import is_intact, seal
+from pipeline.store.seal import is_intact, seal
 
 Places: TypeAlias = NDArray[np.int64]
 Scalar = TypeVar("Scalar", bound=np.generic)

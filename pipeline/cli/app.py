@@ -1,0 +1,59 @@
+"""The group of commands, and the one map from errors to exit codes."""
+
+import atexit
+import gc
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+import click
+import pyarrow as pa
+
+from pipeline.cli.talk import complain
+from pipeline.errors import Exit, RowmillError
+
+BUG = 70  # the exit code of a fault of our own, as in sysexits.h
+
+
+@click.group(context_settings={"auto_envvar_prefix": "ROWMILL", "help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rowmill")
+def rowmill() -> None:
+    """Ask Gemini Flash-Lite one typed question about every row of a table."""
+
+
+def main() -> None:
+    """Run the command and exit with its code; the one place where errors become exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    _keep_memory_flat()
+    try:
+        code = rowmill.main(standalone_mode=False)
+    except RowmillError as error:
+        complain(error.message, error.hint)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = Exit.BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        complain("stopped before the end", "run the same command again: it goes on where it stopped")
+        code = Exit.STOPPED
+    except SystemExit as asked:
+        code = asked.code if isinstance(asked.code, int) else BUG
+    except BaseException:  # noqa: BLE001 - a bug, also a panic of Rust, must not look like failed rows
+        traceback.print_exc()
+        code = BUG
+    sys.exit(code)
+
+
+def _keep_memory_flat() -> None:
+    """Choose for the process what memory that does not grow with the input needs; benchmarks/memory.py."""
+    os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "300000")  # bytes; it reads less far ahead
+    os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "1")  # so it does in Parquet
+    pa.set_memory_pool(pa.system_memory_pool())  # gives back what mimalloc keeps
+    gc.freeze()  # what the imports have made stays: no collection has to walk over it
+    atexit.register(gc.unfreeze)  # or libraries report it as leaked
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,111 @@
+"""The commands about run folders: runs, clean."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+import polars as pl
+from rich.console import Console
+
+from pipeline.cli.app import rowmill
+from pipeline.cli.talk import console
+from pipeline.errors import UsageError
+from pipeline.job import load_job, project_of
+from pipeline.plan import RUNS
+from pipeline.progress import many, picture
+from pipeline.removal import Choice, age, remove_run, sweep
+from pipeline.runs import Run, find_runs, select, size
+
+WIDE = 200  # letters of a table that no terminal shows
+PAID_AGAIN = "Written tables stay. The answers in these folders will be paid for again when they are needed."
+
+
+@rowmill.command(name="runs", short_help="List the run folders. Asks nothing.")
+@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
+    """List the run folders of JOB, or of all jobs of the project in the working folder."""
+    where, name = _place(job, runs_dir)
+    found = find_runs(where, name)
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
+    elif found:
+        _print_runs(found, sys.stdout)
+    else:
+        console.print(f"no runs in {where}", markup=False, soft_wrap=True)
+
+
+@rowmill.command(short_help="Remove the folders of finished runs, after asking.")
+@click.argument("names", metavar="[JOB|RUN]...", nargs=-1)
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+@click.option(
+    "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `2w`."
+)
+@click.option("--all", "unfinished", is_flag=True, help="Unfinished runs as well.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
+    """Remove the folders of finished runs.
+
+    Of each JOB (a job file), each RUN (as `rowmill runs` names it, finished or not), or of the project in the
+    working folder. The tables that were written stay; the answers are paid for again when they are needed.
+    """
+    before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
+    chosen = _chosen(names, runs_dir)
+    going = [one.run for one in chosen if one.may_go(before, unfinished=unfinished)]
+    for one in chosen:
+        if one.run not in going:
+            console.print(f"kept: {one.run.name} ({one.run.state})", markup=False, soft_wrap=True)
+    if not going:
+        console.print("nothing to remove", soft_wrap=True)
+        return
+    _print_runs(going, sys.stderr)
+    total = size(sum(run.size for run in going))
+    console.print(PAID_AGAIN, soft_wrap=True)
+    if not (yes or _agrees(f"remove {many(len(going), 'run')}, {total}?")):
+        return
+    for one in chosen:
+        if one.run in going:
+            remove_run(one.run, unfinished=unfinished or one.named)
+    console.print(f"removed {many(len(going), 'run')}, {total}", soft_wrap=True)
+
+
+def _print_runs(found: Sequence[Run], stream: TextIO) -> None:
+    width = console.width if stream.isatty() else WIDE
+    table = picture(pl.DataFrame([one.cells() for one in found]), width)
+    Console(file=stream, highlight=False, width=width).print(table)
+
+
+def _place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
+    """Return where run folders are, and the name of the job if one is given."""
+    if job is None:
+        return runs_dir or project_of(Path("x").absolute()) / RUNS, None
+    loaded = load_job(job)
+    return runs_dir or loaded.project / RUNS, loaded.job.name
+
+
+def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
+    """Return the runs that `clean` was told of: by job files, by their own names, or all."""
+    chosen: dict[Path, Choice] = {}
+    for name in names or (None,):
+        job = Path(name) if name and name.endswith(".toml") else None
+        where, only = _place(job, runs_dir)
+        sweep(where)
+        found = find_runs(where, only)
+        named = name is not None and job is None
+        for run in select(found, name) if name is not None and named else found:
+            chosen[run.folder.path] = Choice(run, named)
+    return list(chosen.values())
+
+
+def _agrees(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as abort:
+        if sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise UsageError("nobody is there to ask, so nothing was removed", "give `--yes`") from abort

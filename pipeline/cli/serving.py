@@ -1,0 +1,33 @@
+"""The command that serves the emulator."""
+
+from typing import Any
+
+import click
+
+from pipeline import emulator as emulator_server
+from pipeline.cli.app import rowmill
+from pipeline.cli.talk import console
+from pipeline.errors import UsageError
+
+
+@rowmill.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8_600, show_default=True, help="0 takes a free one."
+)
+@click.option("--rpm", type=click.IntRange(min=0), help="Requests per minute.")
+@click.option("--tpm", type=click.IntRange(min=0), help="Input tokens per minute.")
+@click.option("--rpd", type=click.IntRange(min=0), help="Requests per day (Pacific time).")
+@click.option("--capacity", type=click.IntRange(min=0), help="Requests in flight; a bare 429 above it.")
+@click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds until an answer.")
+@click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Up to so many seconds more.")
+@click.option("--log", metavar="FILE", help="Write time, status and tokens of each request.")
+@click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
+@click.option("--tier", type=click.Choice(["free", "paid"]), default="paid", help="How its quotas are named.")
+def emulate(port: int, faults: tuple[str, ...], **quotas: Any) -> None:
+    """Serve the Gemini API emulator on the loopback until it is stopped."""
+    try:
+        settings = emulator_server.Settings(faults=faults, **quotas)
+    except ValueError as error:
+        raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
+    console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
+    emulator_server.serve(settings, port)

@@ -1,0 +1,19 @@
+"""What the commands say to people, on standard error."""
+
+from rich.console import Console
+
+
+class Talk(Console):
+    """Standard error; when nobody reads it any more, the run goes on in silence."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
+console = Talk(stderr=True, highlight=False)
+
+
+def complain(message: str, hint: str) -> None:
+    """Say what went wrong and what to do next."""
+    console.print(f"error: {message}\n\nhint: {hint}", style=None, markup=False, soft_wrap=True)

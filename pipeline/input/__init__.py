@@ -1,0 +1,1 @@
+"""The input table: its files, found, checked and read as rows."""
