@@ -1,17 +1,23 @@
 """Lets system calls of a run fail, or kills it there, one at a time: the same command must still finish.
 
-    python benchmarks/syscalls.py [--points 60] [--rows 60] [--seed 1]
+    python benchmarks/syscalls.py [--points N] [--rows 60] [--seed 1]
 
-Needs strace. Every fsync, fdatasync and rename, and a sample of the pwrite64 and ftruncate calls, fails with
-EIO or ENOSPC, or is where SIGKILL comes; counters are the threads' own, as strace counts. Besides, files
-may not grow beyond some sizes (RLIMIT_FSIZE), which stops what `write` writes, too. A run that fails must end
-with exit code 4 and a hint, without a traceback; a run that says 0 must have written the right table; and
-in each case the same command without the fault must end with the table of an undisturbed run, without one
-row asked again but what was in flight, and what had just arrived where it could not be written. Exit code 1
-where a promise is broken.
+Needs strace. Every fsync, fdatasync, rename, pwrite64 and ftruncate call of a run, or with `--points` a
+sample of so many, fails with EIO or ENOSPC, or is where SIGKILL comes; counters are the threads' own, as
+strace counts. strace cannot shorten a write, so two limits do: files may not grow beyond some sizes
+(RLIMIT_FSIZE), and as root the run folder is put on file systems that are too small (tmpfs). A write that
+reaches such a limit is cut short at it, and the next one fails. `write` is among these, not among the calls,
+since standard error uses it too.
+
+A run that fails must end with exit code 4 and a hint, without a traceback; a run that says 0 must have
+written the right table; and in each case the same command without the fault must end with the table of an
+undisturbed run, without one row asked again but what was in flight, and what had just arrived where it could
+not be written. Exit code 1 where a promise is broken.
 """
 
 import argparse
+import contextlib
+import os
 import random
 import re
 import resource
@@ -20,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,20 +36,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ground import ROOT, Emulator, Project, echo, emulating, environment, project, table
 
-ALWAYS = ["fsync", "fdatasync", "rename"]
-SAMPLED = ["pwrite64", "ftruncate"]
+CALLS = ["fsync", "fdatasync", "rename", "pwrite64", "ftruncate"]
 FAULTS = ["error=EIO", "error=ENOSPC", "signal=KILL"]
 SIZES = [0, 100, 3_000, 10_000, 40_000, 100_000]  # bytes that a file may have
+ROOMS = [0, 8, 16, 32, 64, 96, 128, 192, 256, 512]  # KiB of a file system
+ENOUGH = 65_536
 IN_FLIGHT = 8
+SIZE, ROOM = "bytes of a file", "KiB of a file system"
 KILLED = {-9, 137}
 FAILED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where and how a run is disturbed; `call` is None for a limit of `number` bytes."""
+    """Where and how a run is disturbed: at which of so many calls, or by which limit (`SIZE`, `ROOM`)."""
 
-    call: str | None
+    call: str
     number: int
     fault: str
 
@@ -54,6 +62,7 @@ class Ended:
 
     point: Point
     code: int
+    met: bool  # the run made that call
     wrong: str | None
 
 
@@ -85,7 +94,7 @@ def counts(emulator: Emulator, rows: int) -> Counter[str]:
     """Return how often one thread makes each call in an undisturbed run, at most."""
     with project(rows) as made, tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
-        calls = ",".join(["fsync", "fdatasync", "rename", *SAMPLED])
+        calls = ",".join(CALLS)
         ran(traced(made, emulator, "-e", f"trace={calls}", "-o", str(log)), made)
         lines = re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE)
     most: Counter[str] = Counter()
@@ -94,29 +103,33 @@ def counts(emulator: Emulator, rows: int) -> Counter[str]:
     return most
 
 
-def points(most: Counter[str], wanted: int, dice: random.Random) -> Iterator[Point]:
-    """Yield where to disturb: every call of some kinds, a sample of the others, and the limits."""
-    for size in SIZES:
-        yield Point(None, size, "limit")
-    sure = [Point(c, n, f) for c in ALWAYS for n in range(1, most[c] + 1) for f in FAULTS]
-    more = [Point(c, n, f) for c in SAMPLED for n in range(1, most[c] + 1) for f in FAULTS]
-    dice.shuffle(sure)
-    dice.shuffle(more)
-    yield from sure[: wanted * 2 // 3]
-    yield from more[: wanted - len(sure[: wanted * 2 // 3])]
+def points(most: Counter[str], wanted: int | None, dice: random.Random) -> list[Point]:
+    """Return where to disturb: at every call or at a sample of them, and by every limit."""
+    limits = [Point(SIZE, size, "limit") for size in SIZES]
+    if os.geteuid() == 0:
+        limits += [Point(ROOM, room, "limit") for room in ROOMS]
+    found = [Point(call, n, fault) for call in CALLS for n in range(1, most[call] + 1) for fault in FAULTS]
+    return limits + (found if wanted is None else dice.sample(found, min(wanted, len(found))))
 
 
 def disturb(emulator: Emulator, rows: int, point: Point, right: pl.DataFrame) -> Ended:
     """Run once with the fault and once without."""
     emulator.reset()
-    with project(rows) as made:
-        if point.call is None:
+    with project(rows) as made, contextlib.ExitStack() as limits:
+        met = True
+        if point.call == ROOM:
+            resize = limits.enter_context(_small(made.folder / ".rowmill", point.number))
+            code, said = ran(command(made, emulator), made)
+            resize()
+        elif point.call == SIZE:
             code, said = ran(command(made, emulator), made, point.number)
         else:
             fault = f"inject={point.call}:{point.fault}:when={point.number}"
             with tempfile.TemporaryDirectory() as place:
-                flags = ["-e", f"trace={point.call}", "-e", fault, "-o", str(Path(place) / "log")]
+                log = Path(place) / "log"
+                flags = ["-e", f"trace={point.call}", "-e", fault, "-o", str(log)]
                 code, said = ran(traced(made, emulator, *flags), made)
+                met = code in KILLED or "(INJECTED)" in log.read_text(errors="replace")
         wrong = _first(code, said, made, right)
         again, words = ran(command(made, emulator), made)
         if again:
@@ -125,7 +138,22 @@ def disturb(emulator: Emulator, rows: int, point: Point, right: pl.DataFrame) ->
             wrong = wrong or "the next run wrote another table"
         elif emulator.stats()["repeated"] > (IN_FLIGHT if code in KILLED else 2 * IN_FLIGHT):
             wrong = wrong or f"{emulator.stats()['repeated']} asked again"
-    return Ended(point, code, wrong)
+    return Ended(point, code, met, wrong)
+
+
+@contextlib.contextmanager
+def _small(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
+    """Put a file system of so many KiB on a folder; yield what makes it large enough."""
+
+    def mount(*flags: str) -> None:
+        subprocess.run(["mount", *flags, str(folder)], check=True)
+
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={max(kib, 4)}k", "tmpfs")  # 0 would be no limit
+    try:
+        yield lambda: mount("-o", f"remount,size={ENOUGH}k")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def _first(code: int, said: str, made: Project, right: pl.DataFrame) -> str | None:
@@ -150,7 +178,7 @@ def _is_right(made: Project, right: pl.DataFrame) -> bool:
 def main() -> int:
     """Print how the disturbed runs ended by call and fault; 1 where a promise was broken."""
     parser = argparse.ArgumentParser(description="faults of system calls under a run")
-    parser.add_argument("--points", type=int, default=60)
+    parser.add_argument("--points", type=int, help="so many of the calls instead of all")
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -163,7 +191,7 @@ def main() -> int:
             if ran(command(made, emulator), made)[0]:
                 raise SystemExit("the undisturbed run has failed")
             right = pl.read_parquet(made.output)
-        drawn = list(points(counts(emulator, given.rows), given.points, random.Random(given.seed)))
+        drawn = points(counts(emulator, given.rows), given.points, random.Random(given.seed))
         ends = []
         for point in drawn:
             ends.append(disturb(emulator, given.rows, point, right))
@@ -174,15 +202,17 @@ def main() -> int:
 
 
 def report(ends: list[Ended]) -> str:
-    """Format how many runs ended how."""
-    kinds = sorted({(end.point.call or "size of a file", end.point.fault) for end in ends})
+    """Format how many runs ended how; those that made no such call this time are counted apart."""
     lines = []
-    for call, fault in kinds:
-        own = [e for e in ends if (e.point.call or "size of a file", e.point.fault) == (call, fault)]
-        codes = Counter("killed" if e.code in KILLED else str(e.code) for e in own)
+    for call, fault in dict.fromkeys((end.point.call, end.point.fault) for end in ends):
+        own = [end for end in ends if (end.point.call, end.point.fault) == (call, fault)]
+        codes = Counter("killed" if end.code in KILLED else str(end.code) for end in own if end.met)
         how = ", ".join(f"{number} × {code}" for code, number in sorted(codes.items()))
-        lines.append([call, fault, f"{len(own)}", how, f"{sum(e.wrong is not None for e in own)}"])
-    return table(["call", "fault", "points", "ended with", "wrong"], lines)
+        unmet = sum(not end.met for end in own)
+        lines.append(
+            [call, fault, f"{len(own)}", how, f"{unmet}", f"{sum(e.wrong is not None for e in own)}"]
+        )
+    return table(["call", "fault", "points", "ended with", "not met", "wrong"], lines)
 
 
 if __name__ == "__main__":
