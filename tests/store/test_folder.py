@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import Exit, StoreError
 from pipeline.store.folder import begin_round, changes, claimed, end_round, owned, owner, run_folder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
 from pipeline.store.journal import FAILURE, OFTEN, REPLY, Entry, Journal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REPLIED = Reply("{}", "STOP", "", Usage(1, 0, 0, 2, 3), "gemini-3.1-flash-lite", "standard", 0.5, "api")
 ROW = Row(0, b"k" * 16, b"d" * 16, {})
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -84,14 +84,14 @@ def test_sigkill_loses_no_reply(tmp_path: Path) -> None:
 import os, signal, sys
 from pathlib import Path
 from pipeline.store.journal import Journal
-from tests.test_cache import REPLIED, ROW
+from tests.store.test_journal import REPLIED, ROW
 journal = Journal(Path(sys.argv[1]))
 for n in range(200):
     journal.keep(bytes([n]) * 16, ROW, REPLIED)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     path = tmp_path / "replies.sqlite"
-    killed = subprocess.run([sys.executable, "-c", code, path], check=False, cwd=Path(__file__).parent.parent)
+    killed = subprocess.run([sys.executable, "-c", code, path], check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     with closing(Journal(path)) as journal:
         assert all(journal.find(bytes([n]) * 16, b"k" * 16) for n in range(200))
@@ -245,7 +245,7 @@ import resource, sys
 from pathlib import Path
 from pipeline.store.journal import Journal
 from pipeline.errors import StoreError
-from tests.test_cache import REPLIED, ROW
+from tests.store.test_journal import REPLIED, ROW
 journal = Journal(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
