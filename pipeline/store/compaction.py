@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.heads import names
 from pipeline.store.parts import Parts, column_heads
+from pipeline.store.seal import is_intact
 
 LARGE = 5_000  # rows of a part that is left as it is: as many as a fast run writes at once
 HEAVY = 32 * 2**20  # bytes of one, whatever its rows
@@ -110,7 +111,7 @@ def _merge(parts: Parts, paths: Sequence[Path], some: Sequence[int], newest: _Ne
     gone, tables, size = list[Path](), list[pa.Table](), 0
     for number in some:
         try:
-            table = pq.read_table(paths[number], partitioning=None, page_checksum_verification=True)
+            table = parts.read(paths[number])
         except UNREADABLE:
             continue
         gone.append(paths[number])
@@ -134,6 +135,8 @@ def _replace(parts: Parts, gone: Sequence[Path], tables: Sequence[pa.Table]) -> 
 
 
 def _ids(path: Path) -> Ids:
+    if not is_intact(path):  # or what its footer says wrongly would stand in a new part, under a right seal
+        raise ValueError(f"the footer of `{path}` does not match its checksum")
     return row_ids(pq.read_table(path, columns=NAMES, partitioning=None, page_checksum_verification=True))
 
 

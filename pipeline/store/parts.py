@@ -133,6 +133,12 @@ class Parts:
             self._rows[path] = int(pq.read_metadata(path).num_rows)
         return self._rows[path]
 
+    def read(self, path: Path) -> pa.Table:
+        """Return a whole part. Raises one of UNREADABLE where it is damaged or not of our schema."""
+        if not is_intact(path):
+            raise ValueError(f"the footer of `{path}` does not match its checksum")
+        return _columns(path, None, verified=True).cast(self._schema)
+
     def replace(self, old: Sequence[Path], table: pa.Table) -> None:
         """Add a part for `old`, which are unnumbered, then remove them. Raises StoreError and OSError."""
         if len(table):

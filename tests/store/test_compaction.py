@@ -141,7 +141,7 @@ def test_a_kill_leaves_what_it_says(tmp_path: Path) -> None:
     parts = opened(tmp_path / "before")
     for number in range(MANY):
         parts.write(table([number], number))
-    for operations in range(MANY + 12):
+    for operations in range(3 * MANY - 2, 4 * MANY + 12):  # three times each part is opened to be read
         folder = tmp_path / str(operations)
         shutil.copytree(tmp_path / "before", folder)
         parts = opened(folder)
@@ -218,3 +218,20 @@ def test_nothing_is_merged_beside_a_part_that_cannot_be_read(
     before = sorted(tmp_path.iterdir())
     compact(parts)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("letter", [b"_cost_usd", b"_key", b"_source"])
+def test_a_changed_footer_is_not_passed_on(tmp_path: Path, letter: bytes) -> None:
+    """A part whose footer no longer matches its checksum stays as it is, for whoever sets it aside."""
+    parts = opened(tmp_path)
+    for number in range(MANY):
+        parts.write(table([number + 1], 0))
+    victim = tmp_path / "part-0000006.parquet"
+    content = bytearray(victim.read_bytes())
+    content[content.rindex(letter)] ^= 2  # after the pages, the last one stands in the footer
+    victim.write_bytes(content)
+    parts = opened(tmp_path)
+    compact(parts)
+    assert victim.read_bytes() == content
+    parts.index()
+    assert parts.set_aside == [victim.name]
