@@ -242,6 +242,8 @@ def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
     def write(outcomes: list[Outcome]) -> None:
         if halt.reason is not None:  # which was wrong, not these rows
             outcomes = [one for one in outcomes if not _suspect(one, halt.reason)]
+        if work.turn is not None:  # new rows belong to the round, too, or it would never end
+            outcomes = [replace(one, round=work.turn) for one in outcomes]
         if outcomes:
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()

@@ -234,6 +234,16 @@ def test_failed_rows_are_asked_again_on_request(project: Project, emulator: Emul
     assert project.table()["_prompt_tokens"][1] > 1.5 * project.table()["_prompt_tokens"][0]
 
 
+def test_new_rows_that_fail_do_not_keep_a_round_open(project: Project, emulator: Emulator) -> None:
+    """Each `--retry-failed` asks for all failed rows, also where new ones came and failed in the last one."""
+    project.rows(["good", "<finish-safety> first"])
+    project.run(emulator.address)
+    project.rows(["good", "<finish-safety> first", "<finish-safety> new"])
+    asked = [project.run(emulator.address, retry_failed=True).requests for _ in range(3)]
+    assert asked == [2, 2, 2]
+    assert project.table()["_attempts"].to_list() == [1, 4, 3]
+
+
 def test_a_limit_takes_the_first_rows(project: Project, emulator: Emulator) -> None:
     """The table has the first rows; without the limit the rest is asked and the first are not."""
     project.rows(["one", "two", "three"])
