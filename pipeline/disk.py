@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 TEMPORARY = ".tmp"
@@ -21,10 +22,9 @@ def whole_file(target: Path) -> Iterator[Path]:
 
     When the block fails, the temporary file is removed and `target` is as it was. Raises OSError.
     """
-    draft = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
-    handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o666)  # opened first, it hears of all failed writes
+    draft, handle = _begun(target)  # opened first, it hears of all failed writes
     try:
-        _claim(handle)
+        os.ftruncate(handle, 0)
         yield draft
         os.fsync(handle)
         draft.rename(target)
@@ -81,14 +81,26 @@ def clear_drafts(folder: Path, stem: str = "") -> None:
             draft.unlink(missing_ok=True)
 
 
-def _claim(handle: int) -> None:
-    """Show that the draft is being written, where the file system has locks."""
+def _begun(target: Path) -> tuple[Path, int]:
+    """Open a draft that nobody else writes: two processes in containers may have one number."""
+    for number in count(os.getpid()):
+        draft = target.with_name(f"{target.name}.{number}{TEMPORARY}")
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT, 0o666)
+        if _claim(handle):
+            return draft, handle
+        os.close(handle)
+    raise AssertionError
+
+
+def _claim(handle: int) -> bool:
+    """Show that the draft is being written, where the file system has locks; tell whether it is ours."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        return False
     except OSError:
-        return
+        return True
+    return os.fstat(handle).st_nlink > 0  # it may just have been cleared
 
 
 def _is_alive(draft: Path) -> bool:

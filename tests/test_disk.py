@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_what_is_being_written_is_no_left_over(tmp_path: Path) -> None:
         clear_drafts(tmp_path)
         assert draft.exists()
     assert foreign.exists()
+
+
+def test_two_writers_of_one_number_do_not_meet(tmp_path: Path) -> None:
+    """A draft that another process with our number writes stays its own; each file gets its own content."""
+    target = tmp_path / "table"
+    with whole_file(target) as first:
+        first.write_text("first")
+        with whole_file(target) as second:
+            second.write_text("second")
+        assert target.read_text() == "second"
+    assert target.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_nothing_of_a_left_over_gets_into_a_file(tmp_path: Path) -> None:
+    """A draft that a killed process of the same number has left is empty when it is written anew."""
+    (tmp_path / f"table.{os.getpid()}.tmp").write_text("a long left-over")
+    with whole_file(tmp_path / "table") as draft, draft.open("r+") as file:
+        file.write("new")
+    assert (tmp_path / "table").read_text() == "new"
 
 
 def test_folders_are_made_with_those_above(tmp_path: Path) -> None:
