@@ -2,7 +2,7 @@
 
     <runs-dir>/<job name>/<fingerprint>/
         identity.json   what changes the answers; for people and for telling what was changed
-        lock            held with flock by the process that runs; says which one
+        lock            says which process runs; what that holds with flock is the folder itself
         replies.sqlite  the journal (`journal`)
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
@@ -13,6 +13,7 @@ Nothing in it is ever changed by a run with another identity, so an old answer c
 a new one.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 
 IDENTITY = "identity.json"
+SIGN = "lock"  # names the owner; what is locked is the folder itself, so that deleting this frees nothing
 ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
 SHORT = 12  # letters of the fingerprint in a folder's name
@@ -93,7 +95,7 @@ def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) 
         )
     try:
         make_folder(folder.parts)
-        lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(folder.path, os.O_RDONLY)
     except OSError as exc:
         raise StoreError(f"the run folder `{folder.path}` cannot be made: {exc.strerror}", CONTINUE) from exc
     try:
@@ -111,7 +113,7 @@ def claimed(folder: Folder) -> Iterator[None]:
     Raises StoreError when another process owns it or when it cannot be locked.
     """
     try:
-        lock = os.open(folder.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(folder.path, os.O_RDONLY)
     except OSError as exc:
         raise StoreError(
             f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", CONTINUE
@@ -126,13 +128,13 @@ def claimed(folder: Folder) -> Iterator[None]:
 def owner(folder: Folder) -> str | None:
     """Say who runs in the folder now, or None."""
     try:
-        lock = os.open(folder.path / "lock", os.O_RDWR)
+        lock = os.open(folder.path, os.O_RDONLY)
     except OSError:
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(lock)
+        return _read(folder)
     except OSError:  # no locks there, so no run either
         return None
     finally:
@@ -150,24 +152,25 @@ def _lock(lock: int, folder: Folder) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise StoreError(
-            f"this job is already running: {_read(lock)}",
+            f"this job is already running: {_read(folder)}",
             "wait until it ends or stop it (it keeps what it has); a job with another name or prompt can "
             "run at the same time",
         ) from exc
     except OSError as exc:
         raise StoreError(f"the run folder `{folder.path}` cannot be locked: {exc.strerror}", LOCAL) from exc
     try:
-        _sign(lock)
+        if not os.path.samestat(os.fstat(lock), os.stat(folder.path)):
+            raise FileNotFoundError(errno.ENOENT, "it was removed just now")
+        _sign(folder)
     except OSError as exc:
         raise StoreError(
             f"the run folder `{folder.path}` cannot be written: {exc.strerror}", CONTINUE
         ) from exc
 
 
-def _sign(lock: int) -> None:
+def _sign(folder: Folder) -> None:
     me = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%F %T} UTC"}
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps(me).encode(), 0)
+    (folder.path / SIGN).write_text(json.dumps(me))
 
 
 def begin_round(folder: Folder, rounds: int) -> int:
@@ -198,11 +201,11 @@ def end_round(folder: Folder) -> None:
         raise StoreError(f"`{path}` cannot be removed: {exc.strerror}", CONTINUE) from exc
 
 
-def _read(lock: int) -> str:
+def _read(folder: Folder) -> str:
     try:
-        who = json.loads(os.pread(lock, 1000, 0))
+        who = json.loads((folder.path / SIGN).read_text())
         return f"process {who['pid']} on {who['host']}, started {who['since']}"
-    except (ValueError, KeyError, TypeError):  # it has just begun, or its disk was full
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or its disk was full
         return "another process"
 
 

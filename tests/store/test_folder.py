@@ -53,6 +53,17 @@ def test_a_killed_owner_does_not_block(tmp_path: Path) -> None:
     assert owner(folder) is None
 
 
+def test_a_deleted_lock_file_lets_nobody_in(tmp_path: Path) -> None:
+    """Who takes the lock file for a left-over and deletes it has still only one run at a time."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    with holder(tmp_path) as process:
+        (folder.path / "lock").unlink()
+        with pytest.raises(StoreError, match="already running"), owned(folder, {}):
+            pass
+        assert owner(folder) == "another process"
+        process.communicate("")
+
+
 def test_what_changed_is_named(tmp_path: Path) -> None:
     """A new identity of the same job tells what differs from the last run; a known one tells nothing."""
     first = run_folder(tmp_path, "job", "a" * 32)
