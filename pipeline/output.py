@@ -21,6 +21,7 @@ from pipeline.heads import heads
 from pipeline.input.source import Chunk, Source
 from pipeline.store.parts import Parts, column_heads
 from pipeline.store.standing import Standing
+from pipeline.store.window import Window
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
@@ -73,6 +74,7 @@ def write_output(
     was read.
     """
     written = Written()
+    window = Window(parts, standing)
     start = 0
     try:
         make_folder(target.parent)
@@ -82,7 +84,7 @@ def write_output(
             _opener(target, escape=escape_formulas)(draft, _schema(source, layout)) as append,
         ):
             for chunk in source.tables():
-                rows = _answers(chunk, parts, standing, start)
+                rows = _answers(chunk, window, standing, start)
                 start += len(rows)
                 written.count(rows)
                 append(layout.finish(_arrow(chunk.frame), rows))
@@ -156,12 +158,12 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _answers(chunk: Chunk, parts: Parts, standing: Standing, start: int) -> pa.Table:
+def _answers(chunk: Chunk, window: Window, standing: Standing, start: int) -> pa.Table:
     """Return the part rows of a chunk; what an answer took stands only where it is used first."""
     rows = standing.rows.read(start, start + len(chunk.keys))
     if len(rows) < len(chunk.keys) or (rows["place"] < 0).any():
         raise _changed()
-    found = parts.take(standing.index, rows["place"])
+    found = window.take(start, len(rows))
     for name, now in (("_key", chunk.keys), ("_digest", chunk.digests)):
         if not np.array_equal(column_heads(found[name]), heads(now)):
             raise _changed()
