@@ -497,3 +497,15 @@ def test_a_run_that_runs_is_neither_verified_nor_removed(shell: Shell, project: 
     assert (verified.code, named.code, passed.code) == (4, 4, 0)
     assert all(f"process {first.pid}" in said for said in (verified.err, named.err, run["running"]))
     assert "(running)" in passed.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_under_the_messages_stops_no_run(project: Project, emulator: Emulator) -> None:
+    """Where what is said cannot be written, the run goes on in silence and ends with its own code."""
+    project.rows(["good"])
+    command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--base-url", emulator.address]
+    env = os.environ | {"GEMINI_API_KEY": KEY, "ROWMILL_STATE_DIR": str(project.folder / "state")}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, cwd=ROOT, env=env, stderr=full, stdout=full)
+    assert done.returncode == 0
+    assert project.table()["_status"].to_list() == ["ok"]

@@ -1,10 +1,19 @@
 """What the commands say to people, on standard error."""
 
+from typing import Any
+
 from rich.console import Console
 
 
 class Talk(Console):
-    """Standard error; when nobody reads it any more, the run goes on in silence."""
+    """Standard error; when nobody reads it any more, or its disk is full, the run goes on in silence."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Say something, as far as it can be said."""
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            self.quiet = True
 
     def on_broken_pipe(self) -> None:
         """Say nothing more."""
