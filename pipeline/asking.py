@@ -1,6 +1,7 @@
 """Asking: what a run opens for it, wired together, and closed whatever happens."""
 
 import resource
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
 from pipeline.plan import Plan
 from pipeline.progress import Watched
 from pipeline.retry import LONGEST_OUTAGE
+from pipeline.store.answers import FILE
+from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
 from pipeline.store.journal import Journal
 from pipeline.store.parts import Parts
@@ -58,7 +61,8 @@ class Service:
     """Who answers: the endpoint, what was sent there lately, and whether tokens are free.
 
     `wait` waits for the reset of the daily quota instead of stopping there; `longest_outage` is how many
-    seconds without any answer are waited out.
+    seconds without any answer are waited out; `use` says how the cache of all jobs is used, where the job has
+    not turned it off.
     """
 
     endpoint: Endpoint
@@ -66,6 +70,7 @@ class Service:
     free: bool
     wait: bool = False
     longest_outage: float = LONGEST_OUTAGE
+    use: Use = Use.FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     costing = _costing(work)
     gate = Gate(limiter, day, halt, crew, costing=costing)
     packing = checked.loaded.job.packing
-    with closing(Journal(plan.folder.journal)) as journal, closing(limiter):
+    with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
 
@@ -136,14 +141,14 @@ async def _ask(work: Work, watch: Watch) -> Halt:
                 )
 
             flights = Flights(halt, crew)
-            alone = Asker(_question(work), await courier(_generation(plan)), journal, flights)
+            alone = Asker(_question(work), await courier(_generation(plan)), journal, flights, cache=cached)
             asker: Asks = alone
             if packing.rows > 1:
                 asker = PackAsker(_packing(work), alone, await courier(_packed(plan)), costing)
-            sink = _sink(work, journal, halt)
+            sink = _sink(work, journal, cached, halt)
             await execute(_batches(work), asker, sink, group=packing.rows, halt=halt, crew=crew)
             beside.cancel_scope.cancel()
-        work.notes.extend([*journal.notes, *service.ledger.notes])
+        work.notes.extend([*journal.notes, *cached.notes, *service.ledger.notes])
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
     return halt
@@ -214,7 +219,7 @@ def _question(work: Work) -> Question:
     return Question(
         template=checked.template,
         answer=checked.loaded.schema,
-        fingerprint=work.plan.fingerprint,
+        fingerprint=work.plan.question,
         max_output_tokens=checked.settings.max_output_tokens,
         output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
         price=_price(work),
@@ -236,8 +241,14 @@ def _price(work: Work) -> Callable[[Reply], float]:
     return price
 
 
-def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
-    layout = work.plan.checked.layout
+def _cache(work: Work) -> Cache:
+    job, runs = work.plan.checked.loaded.job, work.plan.folder.path.parent.parent
+    use = work.service.use if job.cache.enabled else Use.NONE
+    return Cache(runs / FILE, use, most_bytes=job.cache.max_mb * 10**6, most_rows=job.packing.rows)
+
+
+def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:
+    layout, replies = work.plan.checked.layout, work.plan.folder.journal
 
     def write(outcomes: list[Outcome]) -> None:
         if halt.reason is not None:  # which was wrong, not these rows
@@ -245,6 +256,7 @@ def _sink(work: Work, journal: Journal, halt: Halt) -> Sink:
         if work.turn is not None:  # new rows belong to the round, too, or it would never end
             outcomes = [replace(one, round=work.turn) for one in outcomes]
         if outcomes:
+            cached.write(replies, time.time())  # first: what is in a part is not read again after a kill
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()
             compact(work.parts, REACH)

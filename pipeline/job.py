@@ -131,6 +131,13 @@ class PackingSection(Section):
     output_tokens: Count = 8_000
 
 
+class CacheSection(Section):
+    """`[cache]`: whether answers are shared by all jobs of the project, and how many MB they may take."""
+
+    enabled: bool = True
+    max_mb: Count = 1_024
+
+
 class OutputSection(Section):
     """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns.
 
@@ -152,6 +159,7 @@ class Job(Section):
     model: ModelSection
     limits: LimitsSection = LimitsSection()
     packing: PackingSection = PackingSection()
+    cache: CacheSection = CacheSection()
     output: OutputSection
 
 
@@ -205,6 +213,16 @@ def identity(loaded: LoadedJob, json_schema: Mapping[str, object], endpoint: str
         "safety": model.safety.model_dump(exclude_none=True),
         "endpoint": endpoint,
     }
+
+
+def asked(identity: Mapping[str, object], settings: models.Settings) -> dict[str, object]:
+    """Return everything that changes the answer to a text, as JSON values: what all requests of a job share.
+
+    That is the identity without the row's template, since a rendered text says all of it, and with the
+    settings as they are sent, since a later version may spell a thinking level in another way.
+    """
+    sent = {"thinking_level": settings.thinking_level, "thinking_budget": settings.thinking_budget}
+    return {name: value for name, value in identity.items() if name != "row"} | sent
 
 
 def job_model(section: ModelSection, today: date) -> models.Model:

@@ -12,7 +12,7 @@ from pipeline.arrow import Layout
 from pipeline.errors import InputError, OutputError
 from pipeline.input.recode import Decoding
 from pipeline.input.source import Source, open_source
-from pipeline.job import LoadedJob, identity, job_limits, job_model, model_settings, resolve
+from pipeline.job import LoadedJob, asked, identity, job_limits, job_model, model_settings, resolve
 from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
@@ -38,13 +38,18 @@ class CheckedJob:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked job, its rows and where everything goes. Nothing was written to make it."""
+    """A checked job, its rows and where everything goes. Nothing was written to make it.
+
+    `fingerprint` names the job's identity, `question` what its requests share: equal texts of two jobs that
+    have the same one are the same request.
+    """
 
     checked: CheckedJob
     source: Source
     output: Path
     identity: dict[str, object]
     fingerprint: str
+    question: str
     folder: Folder
     limited: bool  # only the first rows of the input are taken
 
@@ -88,7 +93,8 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     who = identity(checked.loaded, checked.json_schema, endpoint)
     print_ = fingerprint(who)
     folder = run_folder(runs or project / RUNS, job.name, print_)
-    return Plan(checked, source, output, who, print_, folder, limited=limit is not None)
+    question = fingerprint(asked(who, checked.settings))
+    return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None)
 
 
 def _columns(source: Source) -> pa.Schema:

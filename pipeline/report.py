@@ -8,6 +8,7 @@ from pipeline.errors import Exit
 from pipeline.flow import FailureKind, Usage
 from pipeline.output import Written
 from pipeline.progress import many, span
+from pipeline.usage import Saved
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
 SHOWN_USD = 5e-5  # what a cost shown with four places may hide
@@ -46,13 +47,15 @@ class RunReport:
     seconds: float
     failures: Mapping[FailureKind, int]
     free: bool = False
+    saved: Saved = field(default_factory=Saved)
+    offline: bool = False  # the emulator of the command was asked
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
 
     @property
     def emulated(self) -> bool:
         """Whether answers in the table come from the emulator and not from a model."""
-        return "emulator" in self.table.sources
+        return "emulator" in self.table.sources or self.saved.emulated or self.offline
 
     @property
     def exit_code(self) -> Exit:
@@ -80,6 +83,11 @@ class RunReport:
                 "tokens": asdict(self.usage),
                 "cost_usd": round(self.cost_usd, 12),
                 "seconds": round(self.seconds, 3),
+                "saved": {
+                    "shared_rows": self.saved.shared,
+                    "cached_rows": self.saved.cached,
+                    "cost_usd": round(self.saved.cost_usd, 12),
+                },
                 "failures": {str(kind): number for kind, number in self.failures.items()},
             },
             "table": {
@@ -97,6 +105,8 @@ class RunReport:
         pending = f", {self.pending:,} pending" if self.pending else ""
         lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
         lines.append(self._this_run())
+        if self.saved.shared or self.saved.cached:
+            lines.append(self._saved())
         if self.requests and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
             lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
         if self.failures:
@@ -117,9 +127,17 @@ class RunReport:
     def _cost(self) -> str:
         return "$0 (free tier)" if self.free else f"${self.cost_usd:,.4f}"
 
+    def _saved(self) -> str:
+        """Say what was not asked, and why: `1,000 rows shared a request, 204 came from the cache`."""
+        shared, cached = self.saved.shared, self.saved.cached
+        rows = many(shared or cached, "row")
+        words = f"{rows} shared a request" if shared else f"{rows} came from the cache"
+        words += f", {cached:,} came from the cache" if shared and cached else ""
+        return f"  saved: {words}" + ("" if self.free else f", about ${self.saved.cost_usd:,.4f}")
+
     def _this_run(self) -> str:
         if not self.requests:
-            known = not (self.pending or self.failures)
+            known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
         return (

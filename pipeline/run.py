@@ -74,6 +74,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         seconds=time.monotonic() - tally.started,
         failures=tally.failures,
         free=service.free,
+        saved=tally.saved,
+        offline=plan.identity["endpoint"] == "emulator",
         notes=notes,
         stop=ended.stop if ended.left else None,
     )

@@ -57,6 +57,19 @@ class _Mark(NamedTuple):
 
 
 @dataclass(slots=True)
+class Saved:
+    """What a run did not have to ask: rows that shared a request of the job, and those out of the cache.
+
+    `cost_usd` is what their replies would have cost; `emulated` is set where one came from the emulator.
+    """
+
+    shared: int = 0
+    cached: int = 0
+    cost_usd: float = 0.0
+    emulated: bool = False
+
+
+@dataclass(slots=True)
 class Tally:
     """Live counters of one run, changed by one event loop only.
 
@@ -79,6 +92,7 @@ class Tally:
     trouble: Failure | None = None  # what the last call met, if it was not answered
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
+    saved: Saved = field(default_factory=Saved)
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
 

@@ -21,7 +21,10 @@ from pipeline.removal import Choice, age, remove_run, sweep
 from pipeline.runs import Run, find_runs, select, size
 
 WIDE = 200  # letters of a table that no terminal shows
-PAID_AGAIN = "Written tables stay. The answers in these folders will be paid for again when they are needed."
+PAID_AGAIN = (
+    "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
+    "those that the cache still holds."
+)
 
 
 @rowmill.command(name="runs", short_help="List the run folders. Asks nothing.")
@@ -30,7 +33,7 @@ PAID_AGAIN = "Written tables stay. The answers in these folders will be paid for
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
     """List the run folders of JOB, or of all jobs of the project in the working folder."""
-    where, name = _place(job, runs_dir)
+    where, name = place(job, runs_dir)
     found = find_runs(where, name)
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
@@ -66,7 +69,7 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     _print_runs(going, sys.stderr)
     total = size(sum(run.size for run in going))
     console.print(PAID_AGAIN, soft_wrap=True)
-    if not (yes or _agrees(f"remove {many(len(going), 'run')}, {total}?")):
+    if not (yes or agrees(f"remove {many(len(going), 'run')}, {total}?")):
         return
     for one in chosen:
         if one.run in going:
@@ -80,7 +83,7 @@ def _print_runs(found: Sequence[Run], stream: TextIO) -> None:
     Console(file=stream, highlight=False, width=width).print(table)
 
 
-def _place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
+def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
     """Return where run folders are, and the name of the job if one is given."""
     if job is None:
         return runs_dir or project_of(Path("x").absolute()) / RUNS, None
@@ -93,7 +96,7 @@ def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
     chosen: dict[Path, Choice] = {}
     for name in names or (None,):
         job = Path(name) if name and name.endswith(".toml") else None
-        where, only = _place(job, runs_dir)
+        where, only = place(job, runs_dir)
         sweep(where)
         found = find_runs(where, only)
         named = name is not None and job is None
@@ -102,7 +105,8 @@ def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
     return list(chosen.values())
 
 
-def _agrees(question: str) -> bool:
+def agrees(question: str) -> bool:
+    """Ask, and say whether the answer was yes. Raises UsageError where nobody is there to ask."""
     try:
         return click.confirm(question, err=True)
     except click.Abort as abort:

@@ -3,13 +3,22 @@
 import json
 import sys
 import time
+from dataclasses import replace
 
 import click
 import polars as pl
 from rich.console import Console
 
 from pipeline.cli.app import rowmill
-from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today, service
+from pipeline.cli.options import (
+    cache_use,
+    checked_job,
+    endpoint_of,
+    job_options,
+    plan_of,
+    sent_today,
+    service,
+)
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, InputError
 from pipeline.output import first_rows
@@ -25,17 +34,20 @@ from pipeline.verify import verify_job
 @job_options
 @click.option("--wait", is_flag=True, help="When the day's quota is used up, wait for its reset and go on.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
+@click.option("--no-cache", is_flag=True, help="Leave the cache of all jobs alone.")
+@click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else there.")
 @click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
 def run(*, wait: bool, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options: object) -> Exit:
     """Run JOB: ask for every row that has no answer yet, and write the table."""
+    use = cache_use(options)
     checked = checked_job(options)
     found = endpoint_of(options)
     plan = plan_of(checked, options)
     with service(checked, found, wait=wait) as who:
         watch = Progress(console, quiet=quiet or as_json).watch
-        report = run_job(plan, who, watch=watch, retry_failed=retry_failed)
+        report = run_job(plan, replace(who, use=use), watch=watch, retry_failed=retry_failed)
     _print_report(report, quiet=quiet, as_json=as_json)
     if not as_json:
         _show(report, checked, show)

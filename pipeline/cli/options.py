@@ -18,6 +18,7 @@ from pipeline.ledger import Ledger, sent_on
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.quota import pacific_day
+from pipeline.store.cache import Use
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -61,6 +62,13 @@ def checked_job(options: Mapping[str, object]) -> CheckedJob:
     assert isinstance(job, Path)  # noqa: S101 - click made it one
     vertex = is_vertex(os.environ) and not options["offline"]
     return check_job(load_job(job, overrides), datetime.now(UTC).date(), vertex=vertex)
+
+
+def cache_use(options: Mapping[str, object]) -> Use:
+    """Return how the cache is used; raises UsageError where the flags contradict each other."""
+    if options["no_cache"] and options["refresh"]:
+        raise UsageError("`--no-cache` and `--refresh` contradict each other", "leave one of them out")
+    return Use.NONE if options["no_cache"] else Use.REFRESH if options["refresh"] else Use.FULL
 
 
 def _absolute(path: object) -> str | None:

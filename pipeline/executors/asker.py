@@ -6,7 +6,7 @@ walked again over the journal, without a request, to the point where the last ru
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import BaseModel
@@ -18,6 +18,7 @@ from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
 from pipeline.retry import Act, is_final, larger_cap, next_step
 from pipeline.schema import validate
+from pipeline.store.cache import Cache, Learned
 from pipeline.store.journal import Journal
 from pipeline.template import Template
 
@@ -45,6 +46,7 @@ class Attempt:
     prompt: str
     text: str
     cap: int | None
+    question: bytes = b""  # the id of its first request in its first round, which the cache knows it by
     spent: Spent = field(default_factory=Spent)
     replies: int = 0
     thoughts: int = 0
@@ -57,6 +59,11 @@ class Attempt:
         """Whether it is asked as it was at first, so that it may stand in a pack."""
         return self.text is self.prompt and not self.enlarged
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing is known of it yet."""
+        return not (self.replies or self.turn)
+
     def leaves(self) -> None:
         """Say that a request with this row is on its way."""
         self.sent = True
@@ -66,8 +73,11 @@ class Attempt:
 class Asker:
     """Asks for one row at a time; many workers share one."""
 
-    def __init__(self, question: Question, courier: Courier, journal: Journal, flights: Flights) -> None:
+    def __init__(
+        self, question: Question, courier: Courier, journal: Journal, flights: Flights, *, cache: Cache
+    ) -> None:
         self.flights = flights
+        self._cache = cache
         self._question = question
         self._courier = courier
         self._journal = journal
@@ -90,14 +100,43 @@ class Asker:
         return done
 
     def begin(self, row: Row, turn: int) -> Attempt | Outcome:
-        """Render a row and walk over what the journal has of it; return how it ended, if that is the end."""
+        """Do what `begin_all` does for one row."""
+        return self.begin_all([(row, turn)])[0]
+
+    def begin_all(self, rows: Sequence[tuple[Row, int]]) -> list[Attempt | Outcome]:
+        """Render rows and walk over what journal and cache have of them; return those that have ended so."""
+        begun = [self._begin(row, turn) for row, turn in rows]
+        ids = [one.question for one in begun if isinstance(one, Attempt) and one.fresh]
+        known = self._cache.find(ids)
+        if not known:
+            return begun
+        return [self._served(one, known) or one if isinstance(one, Attempt) else one for one in begun]
+
+    def _begin(self, row: Row, turn: int) -> Attempt | Outcome:
         text = self._question.template.render(row.values)
         if isinstance(text, str) and not text.strip():
             text = Failure(FailureKind.TEMPLATE, "the prompt of this row is empty")
         if isinstance(text, Failure):
             return self._ended(Attempt(row, turn, "", "", None), text)
-        attempt = Attempt(row, turn, text, text, self._question.max_output_tokens)
+        cap = self._question.max_output_tokens
+        id_ = request_id(self._question.fingerprint, text, cap, 0)
+        attempt = Attempt(row, turn, text, text, cap, id_)
         return self.replay(attempt) or attempt
+
+    def _served(self, attempt: Attempt, known: Mapping[bytes, Reply]) -> Outcome | None:
+        """Return how a row ended if the cache has an answer that is good for it."""
+        reply = known.get(attempt.question) if attempt.fresh else None
+        if reply is None or failure_of_reply(reply):
+            return None
+        answer = validate(self._question.answer, reply.text)
+        if isinstance(answer, Failure):  # the class is stricter than the schema that is sent
+            return None
+        self._cache.use(attempt.question)
+        saved = self._courier.tally.saved
+        saved.cached += 1
+        saved.emulated |= reply.source == "emulator"
+        self._charge(attempt, reply, paid=False)
+        return self._ended(attempt, answer)
 
     def replay(self, attempt: Attempt) -> Outcome | None:
         """Take in what the journal has for a row; return how it ended, if that is the end."""
@@ -139,9 +178,11 @@ class Asker:
         """
         if isinstance(answer, Failure):
             return self._ended(attempt, answer)
+        id_ = self.id_of(attempt)
         self._charge(attempt, answer, paid=paid)
         found = failure_of_reply(answer) or validate(self._question.answer, answer.text)
         if not isinstance(found, Failure):
+            self._good(attempt, id_, answer, paid=paid)
             return self._ended(attempt, found)
         attempt.seen[found.kind] += 1
         step = next_step(found, attempt.seen[found.kind], random.random())  # noqa: S311 - it spreads waits
@@ -156,6 +197,14 @@ class Asker:
             case _:
                 return self._ended(attempt, found)
         return None
+
+    def _good(self, attempt: Attempt, id_: bytes, reply: Reply, *, paid: bool) -> None:
+        """Tell the cache of a good answer, or count what sharing it has saved."""
+        if paid:
+            learned = Learned(attempt.question, id_, attempt.row.key, reply.rows, asked=attempt.sent)
+            self._cache.learn(learned)
+        else:
+            self._courier.tally.saved.shared += 1
 
     def keep(self, attempts: list[Attempt], pieces: list[Reply], reply: Reply) -> None:
         """Write down what each row got out of one reply, before anything is done with it."""
@@ -173,6 +222,8 @@ class Asker:
 
     def id_of(self, attempt: Attempt) -> bytes:
         """Return the id of the request that a row needs next."""
+        if attempt.fresh and attempt.plain:
+            return attempt.question
         print_ = self._question.fingerprint
         return request_id(print_, attempt.text, attempt.cap, attempt.turn, attempt.replies)
 
@@ -181,12 +232,14 @@ class Asker:
         return Outcome(attempt.row.key, attempt.row.digest, answer, attempt.spent, attempt.turn)
 
     def _charge(self, attempt: Attempt, reply: Reply, *, paid: bool) -> None:
-        spent = attempt.spent
+        spent, cost = attempt.spent, self._question.price(reply)
         attempt.replies += 1
         attempt.thoughts = reply.usage.thoughts
+        if not paid:
+            self._courier.tally.saved.cost_usd += cost
         attempt.spent = Spent(
             usage=spent.usage + reply.usage if paid else spent.usage,
-            cost_usd=spent.cost_usd + self._question.price(reply) if paid else spent.cost_usd,
+            cost_usd=spent.cost_usd + cost if paid else spent.cost_usd,
             model=reply.model,
             attempts=spent.attempts,
             latency_ms=round(reply.seconds * 1000) if paid else spent.latency_ms,

@@ -45,8 +45,7 @@ class PackAsker:
         """
         done: list[Outcome] = []
         attempts: list[Attempt] = []
-        for row, turn in rows:
-            begun = self._asker.begin(row, turn)
+        for begun in self._asker.begin_all(rows):
             if isinstance(begun, Outcome):
                 done.append(begun)
             else:

@@ -1,0 +1,78 @@
+"""The commands about the response cache: cache stats, cache prune."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from pipeline.cli.app import rowmill
+from pipeline.cli.folders import agrees, place
+from pipeline.cli.talk import console
+from pipeline.errors import UsageError
+from pipeline.progress import many
+from pipeline.removal import age
+from pipeline.runs import size
+from pipeline.store.answers import ALWAYS, FILE, Stock, disk_size, stock, surplus
+from pipeline.store.answers import prune as prune_answers
+
+PAID_AGAIN = "Run folders and tables stay. What no run folder holds will be paid for again when it is needed."
+
+where = click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+
+
+@rowmill.group(short_help="Show or prune the answers that all jobs share.")
+def cache() -> None:
+    """Show or prune the answers that all jobs of a project share."""
+
+
+@cache.command(short_help="Say what is in it.")
+@where
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def stats(runs_dir: Path | None, *, as_json: bool) -> None:
+    """Say how many answers the cache holds, of which models, how old they are and what room they take."""
+    path = place(None, runs_dir)[0] / FILE
+    found = stock(path)
+    if as_json:
+        click.echo(json.dumps({"cache": str(path), **found.as_json()}, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(_sentences(path, found)))
+
+
+@cache.command(short_help="Remove answers from it, after asking.")
+@where
+@click.option("--max-mb", type=click.IntRange(min=1), metavar="N", help="Until they take no more than this.")
+@click.option("--older-than", metavar="AGE", help="What was not used for so long: `30d`, `12h`, `2w`.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(
+    runs_dir: Path | None, *, max_mb: int | None, older_than: str | None, everything: bool, yes: bool
+) -> None:
+    """Remove answers from the cache: those first that have not been used for longest."""
+    if max_mb is None and older_than is None and not everything:
+        raise UsageError("nothing says what is to go", "give `--max-mb N`, `--older-than 30d` or `--all`")
+    before = None if older_than is None else int((datetime.now(UTC) - age(older_than)).timestamp())
+    path = place(None, runs_dir)[0] / FILE
+    most = None if max_mb is None else max_mb * 10**6
+    number = surplus(path, most, ALWAYS if everything else before)
+    if not number:
+        console.print("nothing to remove", soft_wrap=True)
+        return
+    answers = many(number, "answer")
+    console.print(PAID_AGAIN, soft_wrap=True)
+    if yes or agrees(f"remove {answers} of the cache {path}?"):
+        prune_answers(path, number)
+        console.print(f"removed {answers}, {size(disk_size(path))} left", markup=False, soft_wrap=True)
+
+
+def _sentences(path: Path, found: Stock) -> list[str]:
+    if not found.entries:
+        return [f"no answers in {path}"]
+    lines = [f"{path}: {many(found.entries, 'answer')}, {size(found.size)}"]
+    if found.oldest and found.newest and found.used:
+        oldest, newest, used = (
+            f"{one.astimezone():%F %H:%M}" for one in (found.oldest, found.newest, found.used)
+        )
+        lines.append(f"  from {oldest} to {newest}, last used {used}")
+    lines += [f"  {model}: {many(number, 'answer')}" for model, number in found.models.most_common()]
+    return lines + ([f"  damaged, never served: {found.damaged:,}"] if found.damaged else [])
