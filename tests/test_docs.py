@@ -33,12 +33,17 @@ def job_keys() -> list[str]:
 
 
 def flags() -> list[str]:
-    """Return every flag of every command."""
-    commands = rowmill.commands.values()
+    """Return every flag of every command, those in groups included."""
+    commands = [one for command in rowmill.commands.values() for one in (command, *inner(command))]
     options = [
         option for command in commands for option in command.params if isinstance(option, click.Option)
     ]
     return sorted({name for option in options for name in option.opts if name.startswith("--")})
+
+
+def inner(command: click.Command) -> list[click.Command]:
+    """Return the commands of a group, none of another command."""
+    return [*command.commands.values()] if isinstance(command, click.Group) else []
 
 
 @pytest.mark.parametrize("flag", flags())

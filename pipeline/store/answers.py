@@ -147,7 +147,7 @@ def remove(db: sqlite3.Connection, number: int) -> None:
     """Remove the entries that have not been used for longest, and give their room back to the disk."""
     while number > 0:
         db.execute(OLDEST, (min(number, AT_ONCE),))
-        db.execute("PRAGMA incremental_vacuum").fetchall()
+        db.executescript("PRAGMA incremental_vacuum")  # `execute` would give back a single page
         number -= AT_ONCE
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # less where others read
 
