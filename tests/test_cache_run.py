@@ -212,7 +212,6 @@ class Asked:
     seed: int
     texts: Sequence[str]
     refresh: bool
-    packed: bool
 
 
 SYSTEMS = ["You label reviews.", "You label reviews of a shop that sells coats."]
@@ -228,7 +227,6 @@ RUNS = st.builds(
     seed=st.integers(0, 1),
     texts=st.lists(st.sampled_from(TEXTS), min_size=1, max_size=5),
     refresh=st.booleans(),
-    packed=st.just(False),
 )
 
 
@@ -272,11 +270,7 @@ def test_any_sequence_of_runs_gets_the_answers_of_fresh_ones(
         assert report.requests <= len(known if asked.refresh else known - paid)
         paid |= known
         table = project.table()
-        assert (
-            table["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
-            or not report.requests
-            or (table["_cost_usd"].sum() > report.cost_usd)
-        )
+        assert table["_cost_usd"].sum() >= report.cost_usd - 1e-12  # more where the job was run before
         columns = [name for name in table.columns if not name.startswith("_")]
         wanted = fresh(folder / str(number), emulator, replace(asked, refresh=False))
         assert table.select(*columns, "_model").equals(wanted.select(*columns, "_model"))

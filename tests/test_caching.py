@@ -1,0 +1,98 @@
+"""The commands and flags about the response cache."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.store.answers import FILE, stock
+from tests.conftest import Emulator, Project, emulating
+from tests.test_cli import KEY, Shell, shell
+
+__all__ = ["shell"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator without quotas."""
+    with emulating() as running:
+        yield running
+
+
+@pytest.fixture
+def rowmill(shell: Shell, project: Project, emulator: Emulator) -> Shell:
+    """Return the command in a project that was run once."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell.monkeypatch.chdir(project.folder)
+    project.rows(["good", "bad", "fine"])
+    assert asked(shell, project, emulator) == 3
+    project.change('name = "labels"', 'name = "others"')
+    return shell
+
+
+def asked(command: Shell, project: Project, emulator: Emulator, *flags: str) -> int:
+    """Run the job and return how many requests it has sent."""
+    said = command("run", project.job, "--base-url", emulator.address, "--json", *flags)
+    requests: int = json.loads(said.out)["this_run"]["requests"]
+    return requests
+
+
+@pytest.mark.parametrize(("flags", "requests"), [((), 0), (("--no-cache",), 3), (("--refresh",), 3)])
+def test_flags_of_a_run(
+    rowmill: Shell, project: Project, emulator: Emulator, flags: tuple[str, ...], requests: int
+) -> None:
+    """Another job takes the answers, unless it is told to ask."""
+    assert asked(rowmill, project, emulator, *flags) == requests
+
+
+def test_contradicting_flags(rowmill: Shell, project: Project) -> None:
+    """Leaving the cache alone and replacing what it has is not possible at once."""
+    said = rowmill("run", project.job, "--offline", "--no-cache", "--refresh")
+    assert (said.code, "contradict" in said.err) == (2, True)
+
+
+def test_stats(rowmill: Shell, project: Project) -> None:
+    """It says how many answers there are and whose, for people and as JSON."""
+    said = rowmill("cache", "stats")
+    assert said.code == 0
+    assert "3 answers" in said.out
+    assert "gemini-3.1-flash-lite (emulator): 3 answers" in said.out
+    told = json.loads(rowmill("cache", "stats", "--json").out)
+    assert (told["entries"], told["damaged"], told["cache"]) == (
+        3,
+        0,
+        str(project.folder / ".rowmill" / FILE),
+    )
+
+
+def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
+    """Nothing goes where nobody is there to ask; with `--yes` it does."""
+    path = project.folder / ".rowmill" / FILE
+    rowmill.monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert (rowmill("cache", "prune", "--all").code, stock(path).entries) == (2, 3)
+    assert "nothing to remove" in rowmill("cache", "prune", "--older-than", "1h", "--yes").err
+    assert "nothing to remove" in rowmill("cache", "prune", "--max-mb", "5", "--yes").err
+    assert "removed 3 answers" in rowmill("cache", "prune", "--all", "--yes").err
+    assert stock(path).entries == 0
+
+
+def test_prune_needs_to_know_what(rowmill: Shell) -> None:
+    """Without a word on what is to go, nothing goes."""
+    said = rowmill("cache", "prune")
+    assert (said.code, "--older-than" in said.err) == (2, True)
+
+
+def test_where_there_is_no_cache(shell: Shell, project: Project) -> None:
+    """Both commands say so and change nothing."""
+    shell.monkeypatch.chdir(project.folder)
+    assert "no answers in" in shell("cache", "stats").out
+    assert "nothing to remove" in shell("cache", "prune", "--all").err
+    assert not (project.folder / ".rowmill").exists()
+
+
+def test_a_damaged_cache_is_an_error_of_the_store(rowmill: Shell, project: Project) -> None:
+    """The commands say what to do, and end with 4."""
+    (project.folder / ".rowmill" / FILE).write_bytes(b"rubbish" * 1_000)
+    said = rowmill("cache", "stats")
+    assert (said.code, "delete it" in said.err) == (4, True)
