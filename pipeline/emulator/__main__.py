@@ -20,8 +20,16 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--latency", type=float, default=0.0, help="seconds until an answer")
     options.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
     options.add_argument("--model", action="append", help="a model id besides the live ones; repeatable")
-    options.add_argument("--fault", action="append", help="KIND@N, KIND%%SHARE or KIND~WORD; repeatable")
+    options.add_argument("--fault", action="append", help="[PLACE/]KIND@N, %%SHARE or ~WORD; repeatable")
     options.add_argument("--log", metavar="FILE", help="a line of CSV for each request; written anew")
+    options.add_argument("--batch-wait", type=float, default=0.0, help="seconds until a batch runs")
+    options.add_argument("--batch-work", type=float, default=0.0, help="seconds that it runs at least")
+    options.add_argument("--batch-expiry", type=float, default=48 * 3600.0, help="seconds until it expires")
+    options.add_argument("--batch-jobs", type=int, default=100, help="unfinished jobs at a time")
+    options.add_argument("--batch-tokens", type=int, help="their input tokens, for each model")
+    options.add_argument("--storage", type=int, default=20 * 2**30, help="bytes of all files")
+    options.add_argument("--implicit-cache", type=int, metavar="TOKENS", help="cache starts of prompts from")
+    options.add_argument("--cancel-loses", action="store_true", help="cancelled jobs have no results")
     options.add_argument("--exit-with-parent", action="store_true", help="stop when the parent process ends")
     return options
 
@@ -42,6 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jitter=said.jitter,
             faults=tuple(said.fault or ()),
             log=said.log,
+            batch_wait=said.batch_wait,
+            batch_work=said.batch_work,
+            batch_expiry=said.batch_expiry,
+            batch_jobs=said.batch_jobs,
+            batch_tokens=said.batch_tokens,
+            storage=said.storage,
+            implicit_cache=said.implicit_cache,
+            cancel_keeps=not said.cancel_loses,
         )
     except ValueError as wrong:
         options.error(str(wrong))

@@ -74,15 +74,20 @@ SPEND_CAP = (
 SPEND_LIMIT = (
     "You exceeded the spend limit that your usage tier has for any ten minutes. Please try again later."
 )
+CACHE_AND_SYSTEM = (
+    "CachedContent can not be used with GenerateContent request setting system_instruction, tools or"
+    " tool_config.\n\nProposed fix: move those values to CachedContent from GenerateContent request."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete HTTP answer: status, body and its content type."""
+    """A complete HTTP answer: status, body, its content type, and headers besides."""
 
     status: int
     body: bytes
     content_type: bytes = JSON_TYPE
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def error(status: int, name: str, message: str, *details: dict[str, Any]) -> Answer:
@@ -185,6 +190,56 @@ def no_quota(model: str, wait: float, tier: Tier) -> Answer:
 def exhausted(message: str) -> Answer:
     """Build a 429 without any detail."""
     return error(429, "RESOURCE_EXHAUSTED", message)
+
+
+def exhausted_with_help() -> Answer:
+    """Build the 429 of batches and storage: a sentence that names no quota, and a link."""
+    return error(429, "RESOURCE_EXHAUSTED", _QUOTA_PROSE, _HELP)
+
+
+def no_file(name: str) -> Answer:
+    """Build the 403 of a file that is not there; the API does not say if it is anybody's."""
+    message = (
+        f"You do not have permission to access the File {name.removeprefix('files/')} or it may not exist."
+    )
+    return error(403, "PERMISSION_DENIED", message)
+
+
+def not_there() -> Answer:
+    """Build the 404 of a resource that does not exist."""
+    return error(404, "NOT_FOUND", "Requested entity was not found.")
+
+
+def no_cache() -> Answer:
+    """Build the 403 of a context cache that is not there or has expired."""
+    return error(403, "PERMISSION_DENIED", "CachedContent not found (or permission denied)")
+
+
+def no_cache_on_free_tier(model: str, tokens: int) -> Answer:
+    """Build the 429 for any context cache on the free tier."""
+    message = (
+        f"TotalCachedContentStorageTokensPerModelFreeTier limit exceeded for model {model}: limit=0,"
+        f" requested={tokens}"
+    )
+    return error(429, "RESOURCE_EXHAUSTED", message)
+
+
+def cache_too_small(tokens: int, least: int) -> Answer:
+    """Build the 400 for a context cache below its minimum."""
+    return invalid(f"Cached content is too small. total_token_count={tokens}, min_total_token_count={least}")
+
+
+def other_model(asked: str, kept: str) -> str:
+    """Return what is said where a context cache belongs to another model."""
+    return (
+        f"Model used by GenerateContent request (models/{asked}) and CachedContent (models/{kept}) has to be"
+        " the same."
+    )
+
+
+def too_large(limit: int) -> Answer:
+    """Build the 400 for a body or a file above so many bytes."""
+    return invalid(f"Request payload size exceeds the limit: {limit} bytes.")
 
 
 def model_not_found(path: str, version: str, method: str) -> Answer:

@@ -1,13 +1,15 @@
 """Scripted faults: which request goes wrong, and how.
 
-A spec is `KIND[:PARAMETER]SELECTOR`. Selectors: `@3` the third generateContent request, `@3-5`,
+A spec is `[PLACE/]KIND[:PARAMETER]SELECTOR`. Selectors: `@3` the third request of the place, `@3-5`,
 `@3+` from the third on, `%0.05` that share of prompts, `~word` requests whose prompt contains the
-word, `~word#2` only the first two of them. The parameter is in seconds.
+word, `~word#2` only the first two of them. The parameter is in seconds. Without a place it is about
+generateContent; `line/` is about the lines of batches, `batch/` about whole jobs, and an operation such
+as `batch-create/` about requests for it, whose "prompt" is the display name or the resource.
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 QUOTA_KINDS = frozenset(
@@ -40,8 +42,12 @@ REFUSAL_KINDS = QUOTA_KINDS | {
     "502-html",
     "503",
     "504",
+    "shed",
 }
 """Answers with another status than 200."""
+
+TIER_KINDS = {"shed": "flex", "downgrade": "priority"}
+"""Kinds that happen only to requests of one service tier: a 503, and an answer as `standard`."""
 
 CONNECTION_KINDS = frozenset({"hang", "cut", "reset"})
 """The client gets no whole answer."""
@@ -68,9 +74,30 @@ ODD_KINDS = frozenset(
 )
 """Status 200, but late or not what was asked for; so is every `finish-REASON`."""
 
+JOB_KINDS = frozenset({"fail", "stuck"})
+"""A batch that ends FAILED, or that runs until it expires; neither answers a line."""
+
+DONE_KINDS = frozenset({"done-hang", "done-reset"})
+"""The operation is done, and the client never hears of it."""
+
+OPERATIONS = frozenset(
+    [
+        *("upload-start", "upload-bytes", "file-get", "file-list", "file-download", "file-delete"),
+        *("batch-create", "batch-get", "batch-list", "batch-cancel", "batch-delete"),
+        *("cache-create", "cache-get", "cache-list", "cache-update", "cache-delete"),
+    ]
+)
+"""Places of requests other than generateContent."""
+
 _TIMED = frozenset({"slow", "trickle", "429-minute", "429-tokens", "429-day", "429-limit0"})
+_PACES = frozenset({"slow", "trickle"})
+_KINDS: dict[str, frozenset[str]] = {
+    "": frozenset(TIER_KINDS) | REFUSAL_KINDS | CONNECTION_KINDS | ODD_KINDS,
+    "line": REFUSAL_KINDS | ODD_KINDS - _PACES - {"html200", "garbage200"},
+    "batch": JOB_KINDS,
+} | dict.fromkeys(OPERATIONS, REFUSAL_KINDS | CONNECTION_KINDS | DONE_KINDS | {"slow"})
 _SPEC = re.compile(
-    r"(?P<kind>[a-z0-9_-]+)(?::(?P<parameter>[^@%~]*))?(?:@(?P<at>.*)|%(?P<share>.*)|~(?P<word>.*))",
+    r"(?:(?P<place>[a-z-]+)/)?(?P<kind>[a-z0-9_-]+)(?::(?P<parameter>[^@%~]*))?(?:@(?P<at>.*)|%(?P<share>.*)|~(?P<word>.*))",
     re.DOTALL,
 )
 _SPAN = re.compile(r"(?P<first>[1-9]\d*)(?:(?P<open>\+)|-(?P<last>[1-9]\d*))?")
@@ -88,15 +115,24 @@ class Fault:
     share: float | None = None
     word: str | None = None
     times: int | None = None
+    place: str = ""
 
 
 def parse_fault(spec: str) -> Fault:
     """Read one spec; ValueError says what is wrong with it."""
+    fault = _parsed(spec)
+    place, slash, _ = spec.partition("/")
+    return replace(fault, place=place) if slash and place in _KINDS else fault
+
+
+def _parsed(spec: str) -> Fault:
     match = _SPEC.fullmatch(spec)
     if match is None:
         raise ValueError(f"fault `{spec}` is not KIND@N, KIND@N-M, KIND@N+, KIND%SHARE or KIND~WORD")
-    kind = match["kind"]
-    if kind not in REFUSAL_KINDS | CONNECTION_KINDS | ODD_KINDS and not _FINISH.fullmatch(kind):
+    kind, place = match["kind"], match["place"] or ""
+    if place not in _KINDS:
+        raise ValueError(f"fault `{spec}` is for the unknown place `{place}`")
+    if kind not in _KINDS[place] and not (place in ("", "line") and _FINISH.fullmatch(kind)):
         raise ValueError(f"fault `{spec}` has the unknown kind `{kind}`")
     seconds = _seconds(spec, kind, match["parameter"])
     if match["at"] is not None:
@@ -147,10 +183,11 @@ def _by_word(spec: str, kind: str, seconds: float | None, text: str) -> Fault:
 
 
 class Script:
-    """The faults of one emulator and how far they have come."""
+    """The faults of one place and how far they have come."""
 
-    def __init__(self, specs: tuple[str, ...]) -> None:
-        self._faults = tuple(parse_fault(spec) for spec in specs)
+    def __init__(self, specs: tuple[str, ...], place: str = "") -> None:
+        faults = (parse_fault(spec) for spec in specs)
+        self._faults = tuple(fault for fault in faults if fault.place == place)
         self._counts_attempts = any(fault.share is not None for fault in self._faults)
         self.restart()
 
@@ -163,15 +200,20 @@ class Script:
         """Tell if there is any fault to ask for."""
         return bool(self._faults)
 
-    def pick(self, ordinal: int, text: str) -> Fault | None:
-        """Return the first fault that applies to the `ordinal`-th request, whose prompt is `text`."""
+    def pick(self, ordinal: int, text: str, tier: str = "standard") -> Fault | None:
+        """Return the first fault that applies to the `ordinal`-th request, whose prompt is `text`.
+
+        `tier` is the service tier that the request wants.
+        """
         attempt, digest = 0, b""
         if self._counts_attempts:
             digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             attempt = self._seen[digest]
             self._seen[digest] += 1
         for place, fault in enumerate(self._faults):
-            if self._applies(place, fault, ordinal, text, (digest, attempt)):
+            if TIER_KINDS.get(fault.kind, tier) == tier and self._applies(
+                place, fault, ordinal, text, (digest, attempt)
+            ):
                 return fault
         return None
 

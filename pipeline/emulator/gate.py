@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from pipeline.emulator import bodies
 from pipeline.emulator.faults import QUOTA_KINDS, REFUSAL_KINDS, Fault, Script
@@ -11,29 +10,34 @@ from pipeline.emulator.log import Log
 from pipeline.emulator.quota import Ledger
 from pipeline.emulator.refusals import refusal
 from pipeline.emulator.settings import Settings
-from pipeline.emulator.wire import Call, Refused, Route, read_call
+from pipeline.emulator.wire import MOST_INPUT, Call, Refused, Route, digest, read_call
 
 Clock = Callable[[], float]
 Headers = Iterable[tuple[bytes, bytes]]
 
-_MOST_INPUT = 1_048_576
-
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may be answered. Equal requests have equal digests; `fault` is no refusal."""
+    """A request that may be answered. Equal requests have equal digests; `fault` is no refusal.
+
+    `tier` is the service tier that answers and is paid.
+    """
 
     call: Call
     generation: Generation
     digest: bytes
     fault: Fault | None
+    tier: str
 
 
 class Gate:
     """Quotas and script of one emulator. Every refusal is raised as Refused."""
 
-    def __init__(self, settings: Settings, clock: Clock, wall: Clock, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, wall: Clock, log: Log, recall: Callable[[Call, Route], Call]
+    ) -> None:
         self._settings, self._clock, self._wall, self._log = settings, clock, wall, log
+        self._recall = recall
         self._script = Script(settings.faults)
         self._in_flight = 0
         self.restart()
@@ -55,7 +59,7 @@ class Gate:
 
     def count(self, where: Route, headers: Headers, content: bytes) -> int:
         """Return the tokens of a countTokens request."""
-        self._key(where, headers)
+        self.key(headers, where)
         return read_call(content, counting=True).tokens
 
     def admit(self, where: Route, headers: Headers, content: bytes) -> Admitted:
@@ -65,8 +69,8 @@ class Gate:
         """
         now, tokens = self._clock(), 0
         try:
-            key = self._key(where, headers)
-            call = read_call(content)
+            key = self.key(headers, where)
+            call = self._recall(read_call(content), where)
             tokens = call.tokens
             admitted = self._judge(now, where, key, call)
         except Refused as refused:
@@ -91,14 +95,16 @@ class Gate:
             self._charge(now, where, call)
         if fault is not None and fault.kind in REFUSAL_KINDS:
             raise Refused(refusal(fault, where, key, self._settings))
-        if call.tokens > _MOST_INPUT:
+        if call.tokens > MOST_INPUT:
             raise Refused(bodies.invalid(bodies.TOO_LONG))
-        return Admitted(call, generation, _digest(where.model, call.prompt, config), fault)
+        tier = "standard" if fault is not None and fault.kind == "downgrade" else call.tier
+        return Admitted(call, generation, digest(where.model, call.prompt, config), fault, tier)
 
-    def _key(self, where: Route, headers: Headers) -> str:
-        """Return the caller's key or token; also see that the model exists."""
-        key = _credential(headers, b"authorization" if where.cloud else b"x-goog-api-key")
-        if where.cloud:
+    def key(self, headers: Headers, where: Route | None) -> str:
+        """Return the caller's key or token; where a model is asked, also see that it exists."""
+        cloud = where is not None and where.cloud
+        key = _credential(headers, b"authorization" if cloud else b"x-goog-api-key")
+        if cloud:
             scheme, _, key = (key or "").partition(" ")
             if scheme.lower() != "bearer" or not key or key.startswith("bad"):
                 raise Refused(bodies.no_bearer())
@@ -106,13 +112,13 @@ class Gate:
             raise Refused(bodies.error(403, "PERMISSION_DENIED", bodies.UNREGISTERED))
         elif not key or key.startswith("bad"):
             raise Refused(bodies.bad_key())
-        if where.model not in self._ledgers:
+        if where is not None and where.model not in self._ledgers:
             raise Refused(_not_found(where))
         return key
 
     def _fault(self, call: Call) -> Fault | None:
         self._ordinal += 1
-        return self._script.pick(self._ordinal, call.prompt) if self._script else None
+        return self._script.pick(self._ordinal, call.prompt, call.tier) if self._script else None
 
     def _charge(self, now: float, where: Route, call: Call) -> None:
         if self._settings.capacity is not None and self._in_flight >= self._settings.capacity:
@@ -135,8 +141,3 @@ def _not_found(where: Route) -> bodies.Answer:
     if where.cloud:
         return bodies.publisher_model_not_found(where.name)
     return bodies.model_not_found(where.name, where.version, where.method)
-
-
-def _digest(model: str, prompt: str, config: bytes) -> bytes:
-    content = f"{model}\n{prompt}\n".encode("utf-8", "surrogatepass") + config
-    return blake2b(content, digest_size=16).digest()

@@ -3,7 +3,8 @@
 A CSV file: `seconds` of the monotonic clock that also drives the quota windows, the `status` (200 where
 the gate let it pass, whatever a fault then did to the answer), and its input `tokens` as the emulator
 counts them (0 where it was refused unread). The requests that used up quota are those that have another
-status than 429 or 402, and were read.
+status than 429 or 402, and were read. A line of a batch that was answered has the status `batch`: it uses up
+no quota of requests.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ FLUSH_S = 0.5
 class Log(Protocol):
     """Where the gate writes each request down."""
 
-    def write(self, now: float, status: int, tokens: int) -> None:
+    def write(self, now: float, status: int | str, tokens: int) -> None:
         """Add a line; it need not reach the disk at once."""
 
     def flush(self) -> None:
@@ -30,7 +31,7 @@ class Log(Protocol):
 class NoLog:
     """Keeps nothing."""
 
-    def write(self, now: float, status: int, tokens: int) -> None:
+    def write(self, now: float, status: int | str, tokens: int) -> None:
         """Forget it."""
 
     def flush(self) -> None:
@@ -48,7 +49,7 @@ class FileLog:
         self._file.write(HEAD)
         self._file.flush()
 
-    def write(self, now: float, status: int, tokens: int) -> None:
+    def write(self, now: float, status: int | str, tokens: int) -> None:
         """Add a line to the buffer."""
         self._file.write(f"{now:.6f},{status},{tokens}\n")
 

@@ -27,6 +27,7 @@ class Said:
     details: list[dict[str, Any]]
     thoughts: int = 0
     blocked: str | None = None
+    cached: int = 0
 
 
 def say(call: Call, generation: Generation) -> Said:
@@ -34,7 +35,9 @@ def say(call: Call, generation: Generation) -> Said:
     subject = Subject(call.last, generation.seed)
     fill = generation.fill
     text = told(subject) if fill is None else to_json(fill(subject, True)).decode()
-    made = Said(text, "STOP", call.tokens, count_tokens(text), call.details, generation.thoughts)
+    made = Said(
+        text, "STOP", call.tokens, count_tokens(text), call.details, generation.thoughts, cached=call.cached
+    )
     return made if generation.limit is None else _capped(made, text, generation.limit)
 
 
@@ -48,30 +51,38 @@ def _capped(made: Said, text: str, limit: int) -> Said:
     return replace(made, text=kept or None, finish="MAX_TOKENS", output=room, thoughts=thoughts)
 
 
-def body(made: Said, where: Route, name: str) -> bytes:
+def body(made: Said, where: Route, name: str, tier: str = "standard") -> bytes:
     """Write the body of a 200; `name` is the response's id."""
-    reply: dict[str, Any] = {}
+    return to_json(reply(made, where, name, tier))
+
+
+def reply(made: Said, where: Route, name: str, tier: str) -> dict[str, Any]:
+    """Return the body of a 200; `tier` is how the usage names the served one."""
+    told: dict[str, Any] = {}
     if made.finish is not None:
         content: dict[str, Any] = {"role": "model"}
         if made.text is not None:
             content = {"parts": [{"text": made.text}], "role": "model"}
-        reply["candidates"] = [{"content": content, "finishReason": made.finish, "index": 0}]
+        told["candidates"] = [{"content": content, "finishReason": made.finish, "index": 0}]
     if made.blocked is not None:
-        reply["promptFeedback"] = {"blockReason": made.blocked}
-    reply["usageMetadata"] = usage(made, where)
-    reply["modelVersion"] = where.model
-    reply["responseId"] = name
-    return to_json(reply)
+        told["promptFeedback"] = {"blockReason": made.blocked}
+    told["usageMetadata"] = usage(made, where, tier)
+    told["modelVersion"] = where.model
+    told["responseId"] = name
+    return told
 
 
-def usage(made: Said, where: Route) -> dict[str, Any]:
+def usage(made: Said, where: Route, tier: str) -> dict[str, Any]:
     """Write the token counts as the API does: a count of zero is left out."""
     counts: dict[str, Any] = {
         "promptTokenCount": made.prompt,
+        "cachedContentTokenCount": made.cached,
         "candidatesTokenCount": made.output,
         "totalTokenCount": made.prompt + made.output + made.thoughts,
         "thoughtsTokenCount": made.thoughts,
     }
     counts = {field: count for field, count in counts.items() if count}
     counts["promptTokensDetails"] = made.details
-    return counts | ({"trafficType": "ON_DEMAND"} if where.cloud else {"serviceTier": "standard"})
+    if made.cached:
+        counts["cacheTokensDetails"] = [{"modality": "TEXT", "tokenCount": made.cached}]
+    return counts | ({"trafficType": "ON_DEMAND"} if where.cloud else {"serviceTier": tier})

@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from pipeline.emulator.app import CONNECTION, create_app
+from pipeline.emulator.app import create_app
+from pipeline.emulator.asgi import CONNECTION
 from pipeline.emulator.settings import Settings
 
 _HOST = "127.0.0.1"

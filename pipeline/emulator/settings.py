@@ -11,9 +11,10 @@ Tier = Literal["free", "paid"]
 LIVE_MODELS = ("gemini-3.1-flash-lite", "gemini-3.5-flash-lite", "gemini-2.5-flash-lite")
 """Flash-Lite ids that the API served in November 2026."""
 
-_LIMITS = ("rpm", "tpm", "rpd", "capacity")
-_PACE = ("latency", "jitter")
-CHANGEABLE = (*_PACE, "faults", *_LIMITS)
+_LIMITS = ("rpm", "tpm", "rpd", "capacity", "batch_jobs", "batch_tokens", "storage", "implicit_cache")
+_PACE = ("latency", "jitter", "batch_wait", "batch_work", "batch_expiry")
+_SWITCHES = ("cancel_keeps",)
+CHANGEABLE = (*_PACE, "faults", *_LIMITS, *_SWITCHES)
 """What `changed` takes."""
 
 
@@ -24,7 +25,13 @@ class Settings:
     A quota of None is no limit; `capacity` bounds how many requests may be in flight. `tier` chooses the
     names that quotas have in 429 bodies. `latency` is in seconds; `jitter` adds up to that many seconds
     more, the same for the same prompt. `faults` are specs as `pipeline.emulator.faults` reads them; the
-    first that applies to a request wins. `log` names a file that `pipeline.emulator.log` describes.
+    first that applies to a request wins.
+
+    A batch is pending for `batch_wait` seconds and runs for at least `batch_work`; where it is not done after
+    `batch_expiry` it has expired. `batch_jobs` bounds the unfinished jobs, `batch_tokens` their input tokens
+    for each model; `storage` is in bytes of files. A cancelled job keeps what was answered where
+    `cancel_keeps`. From `implicit_cache` tokens on, the start of a prompt that another one had counts as
+    cached. `log` names a file that `pipeline.emulator.log` describes.
     """
 
     models: tuple[str, ...] = LIVE_MODELS
@@ -37,6 +44,14 @@ class Settings:
     jitter: float = 0.0
     faults: tuple[str, ...] = ()
     log: str | None = None
+    batch_wait: float = 0.0
+    batch_work: float = 0.0
+    batch_expiry: float = 48 * 3600.0
+    batch_jobs: int | None = 100
+    batch_tokens: int | None = None
+    storage: int | None = 20 * 2**30
+    implicit_cache: int | None = None
+    cancel_keeps: bool = True
 
     def __post_init__(self) -> None:
         for name in (*_LIMITS, *_PACE):
@@ -47,6 +62,9 @@ class Settings:
             raise ValueError(f"`tier` is `{self.tier}`, not `free` or `paid`")
         for spec in self.faults:
             parse_fault(spec)
+
+
+_WANTED = {"faults": "a list of texts"} | dict.fromkeys(_SWITCHES, "true or false")
 
 
 def changed(settings: Settings, changes: object) -> Settings:
@@ -68,5 +86,7 @@ def _checked(name: str, value: object) -> Any:
             return value
         case int() | float() if name in _PACE and not isinstance(value, bool):
             return value
-    wanted = "a list of texts" if name == "faults" else "an integer" if name in _LIMITS else "a number"
+        case bool() if name in _SWITCHES:
+            return value
+    wanted = _WANTED.get(name, "an integer" if name in _LIMITS else "a number")
     raise ValueError(f"`{name}` is {value!r}, not {wanted}")

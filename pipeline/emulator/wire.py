@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 from pydantic_core import from_json
@@ -28,6 +29,11 @@ def known(names: str) -> dict[str, str]:
         spellings[re.sub(r"(?<=.)([A-Z])", lambda m: "_" + m[1].lower(), name)] = name
     return spellings
 
+
+MOST_INPUT = 1_048_576
+"""Tokens of one request."""
+
+TIERS = ("flex", "standard", "priority")
 
 _REQUEST = known(
     "contents systemInstruction generationConfig safetySettings tools toolConfig cachedContent model"
@@ -62,7 +68,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request's contents: all its text, the text of the last user turn, and its settings as sent."""
+    """A request's contents: all its text, the text of the last user turn, and its settings as sent.
+
+    `cache` names the context cache that it builds on, `cached` counts the tokens that come from one, `fixed`
+    says that it brings instructions or tools of its own. `tier` is the service tier that it wants.
+    """
 
     prompt: str
     last: str
@@ -70,6 +80,10 @@ class Call:
     tokens: int
     ends_with_model: bool
     config: object
+    tier: str = "standard"
+    cache: str = ""
+    cached: int = 0
+    fixed: bool = False
 
     @property
     def details(self) -> list[dict[str, Any]]:
@@ -104,6 +118,11 @@ def read_call(body: bytes, *, counting: bool = False) -> Call:
         loaded = from_json(body)
     except ValueError as broken:
         raise Refused(invalid(f"Invalid JSON payload received. {broken}")) from None
+    return read_request(loaded, counting=counting)
+
+
+def read_request(loaded: object, *, counting: bool = False) -> Call:
+    """Read a body that is JSON already."""
     request = fields(loaded, _COUNT if counting else _REQUEST, "")
     if counting and "generateContentRequest" in request:
         request = fields(request["generateContentRequest"], _REQUEST, "generate_content_request")
@@ -128,7 +147,37 @@ def _call(request: dict[str, Any]) -> Call:
     config = request.get("generationConfig")
     tokens = sum(map(count_tokens, texts)) + media * MEDIA_TOKENS
     prompt = texts[0] if len(texts) == 1 else "\n".join(texts)
-    return Call(prompt, last, media, tokens, role == "model", {} if config is None else config)
+    fixed = any(request.get(name) for name in ("systemInstruction", "tools", "toolConfig"))
+    return Call(
+        prompt,
+        last,
+        media,
+        tokens,
+        role == "model",
+        {} if config is None else config,
+        tier=_tier(request.get("serviceTier")),
+        cache=str(request.get("cachedContent") or ""),
+        fixed=fixed,
+    )
+
+
+def _tier(value: object) -> str:
+    """Return the service tier that a request asks for."""
+    if value is None:
+        return "standard"
+    tier = str(value).lower().removeprefix("service_tier_")
+    if tier == "unspecified":
+        return "standard"
+    if tier not in TIERS:
+        kind = "type.googleapis.com/google.ai.generativelanguage.v1beta.ServiceTier"
+        raise Refused(invalid(f"Invalid value at 'service_tier' ({kind}), \"{value}\""))
+    return tier
+
+
+def digest(model: str, prompt: str, config: bytes) -> bytes:
+    """Return what is equal for requests that must get the same answer."""
+    content = f"{model}\n{prompt}\n".encode("utf-8", "surrogatepass") + config
+    return blake2b(content, digest_size=16).digest()
 
 
 def _listed(value: object) -> Iterable[object]:
