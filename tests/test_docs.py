@@ -92,7 +92,18 @@ def test_every_command_is_documented(command: str) -> None:
     assert f"### `rowmill {command}" in REFERENCE
 
 
-@pytest.mark.parametrize("kind", sorted(faults.REFUSAL_KINDS | faults.CONNECTION_KINDS | faults.ODD_KINDS))
+@pytest.mark.parametrize(
+    "kind",
+    sorted(
+        faults.REFUSAL_KINDS
+        | faults.CONNECTION_KINDS
+        | faults.ODD_KINDS
+        | faults.TIER_KINDS.keys()
+        | faults.JOB_KINDS
+        | faults.DONE_KINDS
+        | faults.OPERATIONS
+    ),
+)
 def test_every_fault_is_documented(kind: str) -> None:
     """No fault of the emulator without a word in the reference."""
     assert f"`{kind}" in REFERENCE

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
-from typing import Any
 
 from pydantic_core import from_json, to_json
 
 from pipeline.emulator.bodies import HTML_TYPE, Answer
+from pipeline.emulator.damage import DAMAGE
 from pipeline.emulator.replies import Said
 
 _THOUGHTS = 1024  # tokens spent on thoughts where the request sets no cap
@@ -26,6 +25,9 @@ def bend(kind: str, made: Said, limit: int | None) -> Said:
     if kind.startswith("finish-"):
         return _finished(kind.removeprefix("finish-").upper(), made)
     match kind:
+        case "pack-short":
+            text, output = (made.text or "")[: len(made.text or "") * 2 // 3], made.output * 2 // 3
+            made = replace(made, text=text or None, output=output, finish="MAX_TOKENS")
         case "pack-loop":
             made = _looped(made, limit)
         case "thinking":
@@ -73,46 +75,8 @@ def _mistyped(text: str) -> str:
     return to_json({"value": value}).decode()
 
 
-def _elements(text: str) -> list[Any]:
-    """Return the elements of an answer to several rows; none of any other answer."""
-    value = from_json(text)
-    return value if isinstance(value, list) and all(isinstance(one, dict) for one in value) else []
-
-
-def _missing(text: str) -> str:
-    """Leave out every third row."""
-    elements = _elements(text)
-    return to_json([one for n, one in enumerate(elements) if n % 3]).decode() if elements else text
-
-
-def _doubled(text: str) -> str:
-    """Answer some rows once more, with the words of their neighbours."""
-    elements = _elements(text)
-    again = [{**after, **_id_of(before)} for before, after in pairwise(elements[::4])]
-    return to_json(elements + again).decode() if elements else text
-
-
-def _foreign(text: str) -> str:
-    """Give some rows ids that nobody asked about."""
-    elements = _elements(text)
-    wrong = [
-        one if n % 4 else {**one, **dict.fromkeys(_id_of(one), "zzzz")} for n, one in enumerate(elements)
-    ]
-    return to_json(wrong).decode() if elements else text
-
-
-def _id_of(element: dict[str, Any]) -> dict[str, Any]:
-    """Return the first field, which is the id."""
-    name = next(iter(element))
-    return {name: element[name]}
-
-
 _TEXTS: dict[str, Callable[[str], str]] = {
     "badjson": _broken,
     "wrongtype": _mistyped,
     "fenced": lambda text: f"```json\n{text}\n```",
-    "pack-missing": _missing,
-    "pack-doubled": _doubled,
-    "pack-foreign": _foreign,
-    "pack-cut": lambda text: text[: len(text) * 2 // 3],
-}
+} | DAMAGE

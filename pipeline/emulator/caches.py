@@ -156,12 +156,12 @@ class Caches:
 
     def _forget(self) -> None:
         now = self._wall()
-        for cache in [cache for cache in self._caches.values() if cache.expires <= now]:
+        for cache in [cache for cache in list(self._caches.values()) if cache.expires <= now]:
             self._drop(cache, cache.expires)
 
     def _drop(self, cache: Cache, end: float) -> None:
-        self._stored += _paid(cache, end)
-        del self._caches[cache.name]
+        if self._caches.pop(cache.name, None) is not None:
+            self._stored += _paid(cache, end)
 
 
 def _paid(cache: Cache, now: float) -> float:

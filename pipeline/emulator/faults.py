@@ -42,11 +42,11 @@ REFUSAL_KINDS = QUOTA_KINDS | {
     "502-html",
     "503",
     "504",
-    "shed",
+    "503-shed",
 }
 """Answers with another status than 200."""
 
-TIER_KINDS = {"shed": "flex", "downgrade": "priority"}
+TIER_KINDS = {"503-shed": "flex", "downgrade": "priority"}
 """Kinds that happen only to requests of one service tier: a 503, and an answer as `standard`."""
 
 CONNECTION_KINDS = frozenset({"hang", "cut", "reset"})
@@ -68,7 +68,14 @@ ODD_KINDS = frozenset(
         "pack-missing",
         "pack-doubled",
         "pack-foreign",
+        "pack-twice",
+        "pack-swapped",
+        "pack-shuffled",
+        "pack-empty",
+        "pack-text",
+        "pack-badjson",
         "pack-cut",
+        "pack-short",
         "pack-loop",
     }
 )

@@ -47,7 +47,8 @@ class Reader:
     def size(self, line: bytes) -> int:
         """Return the input tokens of a line; 0 where it cannot be read."""
         try:
-            return self._call(_split(line)[1]).tokens
+            call = read_request(_split(line)[1])
+            return (self.recall(call, self.where) if call.cache else call).tokens
         except Refused:
             return 0
 

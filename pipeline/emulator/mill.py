@@ -7,6 +7,7 @@ the input; those of inline requests keep theirs, for many of them have no key.
 import random
 from array import array
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -69,8 +70,8 @@ class Mill:
         elif fault == "stuck":
             await self._wait(job, settings, lambda: float("inf"))
         if job.state in OPEN and not job.cancelling:
-            await self._answer(job, reader, settings, first)
-            await self._wait(job, settings, lambda: began + settings().batch_work)
+            await self._answer(job, reader, settings, (first, began))
+            await self._wait(job, settings, partial(_due, settings, began, 1.0))
         await self._finish(job, keeps=settings().cancel_keeps)
 
     async def _wait(self, job: Batch, settings: Callable[[], Settings], until: Callable[[], float]) -> None:
@@ -87,13 +88,18 @@ class Mill:
             self._batches.end(job, "EXPIRED")
         return job.cancelling or job.state not in OPEN
 
-    async def _answer(self, job: Batch, reader: Reader, settings: Callable[[], Settings], first: int) -> None:
-        """Answer the lines, slice by slice."""
+    async def _answer(
+        self, job: Batch, reader: Reader, settings: Callable[[], Settings], start: tuple[int, float]
+    ) -> None:
+        """Answer the lines slice by slice, spread over the time that the job takes."""
+        first, began = start
         order = _order(len(job.input.starts), shuffled=bool(job.input.file))
-        for begin in range(0, len(order), _SLICE):
+        size = max(1, min(_SLICE, len(order) // 20)) if settings().batch_work else _SLICE
+        for begin in range(0, len(order), size):
+            await self._wait(job, settings, partial(_due, settings, began, begin / len(order)))
             if self._over(job, settings()):
                 return
-            turn = order[begin : begin + _SLICE]
+            turn = order[begin : begin + size]
             answered = await to_thread.run_sync(
                 _answered, job.input, reader, turn, first, self._path(job), limiter=self._turn
             )
@@ -129,6 +135,11 @@ class Mill:
 
     def _path(self, job: Batch) -> Path:
         return self._files.path(f"output-{job.id}")
+
+
+def _due(settings: Callable[[], Settings], began: float, share: float) -> float:
+    """Return when so much of a job may be done that began to run at a time."""
+    return began + settings().batch_work * share
 
 
 def _read(path: Path, file: str, size: Callable[[bytes], int] | None) -> Input:

@@ -59,7 +59,7 @@ _PLAIN: dict[str, Callable[[], Answer]] = {
     "500": lambda: error(500, "INTERNAL", _INTERNAL),
     "502-html": lambda: page(502, "Error 502 (Server Error)"),
     "503": lambda: error(503, "UNAVAILABLE", _OVERLOADED),
-    "shed": lambda: error(503, "UNAVAILABLE", _OVERLOADED),
+    "503-shed": lambda: error(503, "UNAVAILABLE", _OVERLOADED),
     "504": lambda: error(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
 }
 

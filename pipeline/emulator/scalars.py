@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from pipeline.emulator.finders import finder, is_money, name_words, number
 from pipeline.emulator.nodes import MISSING, Fill, Scope, plain_words
 from pipeline.emulator.subject import Subject
+
+ECHO = "row_hash"
+"""The field that tells by a hash which row's text an answer was made of."""
 
 _SCORES = frozenset({"confidence", "score", "probability", "certainty", "likelihood"})
 _FEELINGS = frozenset({"polarity", "sentiment"})
@@ -84,8 +88,18 @@ def _leaning(subject: Subject, sides: dict[str, Any]) -> Any:
     return sides["positive" if feeling.polarity > 0 else "negative"]
 
 
+def row_hash(text: str) -> str:
+    """Return the first 16 digits of the SHA-256 of a text without the space around it."""
+    return sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def fill_string(node: dict[str, Any], scope: Scope) -> Fill:
-    """Compile a string: what the text says for the field, else the text's first words."""
+    """Compile a string: what the text says for the field, else the text's first words.
+
+    A field named `row_hash` gets the hash of the row that the answer is for, alone or in a pack.
+    """
+    if scope.name == ECHO:
+        return lambda subject, _must: row_hash(subject.text)
     form = str(node.get("format") or "")
     find = finder(scope.name, form, str(node.get("description") or ""))
     spare = _SPARE.get(form) or ("0.00" if is_money(scope.name) else None)
