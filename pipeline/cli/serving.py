@@ -22,14 +22,20 @@ from pipeline.errors import UsageError
 @click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Up to so many seconds more.")
 @click.option("--log", metavar="FILE", help="Write time, status and tokens of each request.")
 @click.option("--batch-wait", type=click.FloatRange(min=0), default=0.0, help="Seconds until a batch runs.")
-@click.option("--batch-work", type=click.FloatRange(min=0), default=0.0, help="Seconds that it runs at least.")
+@click.option(
+    "--batch-work", type=click.FloatRange(min=0), default=0.0, help="Seconds that it runs at least."
+)
 @click.option(
     "--batch-expiry", type=click.FloatRange(min=0), default=48 * 3600.0, help="Seconds until a batch expires."
 )
 @click.option("--batch-jobs", type=click.IntRange(min=0), default=100, help="Unfinished batches at a time.")
 @click.option("--batch-tokens", type=click.IntRange(min=0), help="Their input tokens, for each model.")
-@click.option("--storage", type=click.IntRange(min=0), default=20 * 2**30, help="Bytes of all uploaded files.")
-@click.option("--implicit-cache", type=click.IntRange(min=0), help="Tokens from which starts count as cached.")
+@click.option(
+    "--storage", type=click.IntRange(min=0), default=20 * 2**30, help="Bytes of all uploaded files."
+)
+@click.option(
+    "--implicit-cache", type=click.IntRange(min=0), help="Tokens from which starts count as cached."
+)
 @click.option("--cancel-loses", "loses", is_flag=True, help="Cancelled batches have no results.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
 @click.option("--tier", type=click.Choice(["free", "paid"]), default="paid", help="How its quotas are named.")
