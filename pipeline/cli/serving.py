@@ -38,6 +38,7 @@ from pipeline.errors import UsageError
 )
 @click.option("--cancel-loses", "loses", is_flag=True, help="Cancelled batches have no results.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
+@click.option("--seed", type=int, default=0, help="Draws which prompts a share of faults meets.")
 @click.option("--tier", type=click.Choice(["free", "paid"]), default="paid", help="How its quotas are named.")
 def emulate(port: int, faults: tuple[str, ...], *, loses: bool, **quotas: Any) -> None:
     """Serve the Gemini API emulator on the loopback until it is stopped."""

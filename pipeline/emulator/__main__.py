@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
     options.add_argument("--model", action="append", help="a model id besides the live ones; repeatable")
     options.add_argument("--fault", action="append", help="[PLACE/]KIND@N, %%SHARE or ~WORD; repeatable")
+    options.add_argument("--seed", type=int, default=0, help="draws the shares of faults")
     options.add_argument("--log", metavar="FILE", help="a line of CSV for each request; written anew")
     options.add_argument("--batch-wait", type=float, default=0.0, help="seconds until a batch runs")
     options.add_argument("--batch-work", type=float, default=0.0, help="seconds that it runs at least")
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             latency=said.latency,
             jitter=said.jitter,
             faults=tuple(said.fault or ()),
+            seed=said.seed,
             log=said.log,
             batch_wait=said.batch_wait,
             batch_work=said.batch_work,

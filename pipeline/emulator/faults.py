@@ -1,10 +1,10 @@
 """Scripted faults: which request goes wrong, and how.
 
 A spec is `[PLACE/]KIND[:PARAMETER]SELECTOR`. Selectors: `@3` the third request of the place, `@3-5`,
-`@3+` from the third on, `%0.05` that share of prompts, `~word` requests whose prompt contains the
-word, `~word#2` only the first two of them. The parameter is in seconds. Without a place it is about
-generateContent; `line/` is about the lines of batches, `batch/` about whole jobs, and an operation such
-as `batch-create/` about requests for it, whose "prompt" is the display name or the resource.
+`@3+` from the third on, `%0.05` that share of prompts as the seed draws it, `~word` requests whose prompt
+contains the word, `~word#2` only the first two of them. The parameter is in seconds. Without a place it is
+about generateContent; `line/` is about the lines of batches, `batch/` about whole jobs, and an operation
+such as `batch-create/` about requests for it, whose "prompt" is the display name or the resource.
 """
 
 import re
@@ -192,7 +192,8 @@ def _by_word(spec: str, kind: str, seconds: float | None, text: str) -> Fault:
 class Script:
     """The faults of one place and how far they have come."""
 
-    def __init__(self, specs: tuple[str, ...], place: str = "") -> None:
+    def __init__(self, specs: tuple[str, ...], place: str = "", seed: int = 0) -> None:
+        self._seed = seed
         faults = (parse_fault(spec) for spec in specs)
         self._faults = tuple(fault for fault in faults if fault.place == place)
         self._counts_attempts = any(fault.share is not None for fault in self._faults)
@@ -228,7 +229,7 @@ class Script:
         if fault.first is not None:
             return fault.first <= ordinal and (fault.last is None or ordinal <= fault.last)
         if fault.share is not None:
-            return _lot(fault.kind, *attempt) < fault.share
+            return _lot(f"{self._seed or ''}{fault.kind}", *attempt) < fault.share
         if fault.word is None or fault.word not in text:
             return False
         self._used[place] += 1
@@ -236,6 +237,6 @@ class Script:
 
 
 def _lot(kind: str, digest: bytes, attempt: int) -> float:
-    """Draw a number in [0, 1) that is the same for the same kind, prompt and attempt in every run."""
+    """Draw a number in [0, 1) that is the same for the same seed and kind, prompt and attempt."""
     lot = blake2b(digest + attempt.to_bytes(8, "big"), digest_size=8, key=kind.encode()[:64])
     return int.from_bytes(lot.digest(), "big") / 2**64

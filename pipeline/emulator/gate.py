@@ -38,7 +38,7 @@ class Gate:
     ) -> None:
         self._settings, self._clock, self._wall, self._log = settings, clock, wall, log
         self._recall = recall
-        self._script = Script(settings.faults)
+        self._script = Script(settings.faults, seed=settings.seed)
         self._in_flight = 0
         self.restart()
 
@@ -47,7 +47,7 @@ class Gate:
         for ledger in self._ledgers.values():
             ledger.limit(settings.rpm, settings.tpm, settings.rpd)
         if settings.faults != self._settings.faults:
-            self._script = Script(settings.faults)
+            self._script = Script(settings.faults, seed=settings.seed)
         self._settings = settings
 
     def restart(self) -> None:

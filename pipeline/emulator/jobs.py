@@ -35,14 +35,12 @@ class Jobs:
 
     def script(self, settings: Settings) -> None:
         """Take the faults of lines and of whole jobs."""
-        self._lines = Script(settings.faults, "line")
-        self._jobs = Script(settings.faults, "batch")
+        self._lines = Script(settings.faults, "line", settings.seed)
+        self._jobs = Script(settings.faults, "batch", settings.seed)
 
     def restart(self) -> None:
         """Count jobs and lines from 1 again; jobs stay."""
         self._created = 0
-        self._lines.restart()
-        self._jobs.restart()
         self._mill.restart()
 
     async def answer(self, operation: Operation, content: bytes, settings: Callable[[], Settings]) -> Answer:
@@ -58,7 +56,9 @@ class Jobs:
                 self._batches.cancel(operation.name)
                 return _EMPTY
             case "batch-delete":
-                self._batches.delete(operation.name)
+                gone = self._batches.delete(operation.name)
+                if gone.inlined is not None:
+                    gone.inlined.unlink()
                 return _EMPTY
         return Answer(200, to_json(self._batches.get(operation.name).as_json()))
 

@@ -44,6 +44,7 @@ class Services:
         self._mill = Mill(self._files, self._batches, *told, clocks)
         self._shelf = Shelf(self._files)
         self._jobs = jobs.Jobs(self._files, self._batches, self._mill, caches.recall)
+        self._ordinals = dict.fromkeys(OPERATIONS, 0)
         self._script()
 
     def open(self, group: TaskGroup) -> None:
@@ -64,6 +65,7 @@ class Services:
     def restart(self) -> None:
         """Count from zero; files, jobs and caches stay."""
         self._jobs.restart()
+        self._ordinals = dict.fromkeys(OPERATIONS, 0)
         self._script()
 
     def as_json(self) -> dict[str, Any]:
@@ -183,8 +185,8 @@ class Services:
 
     def _script(self) -> None:
         self._jobs.script(self._settings)
-        self._scripts = {place: Script(self._settings.faults, place) for place in OPERATIONS}
-        self._ordinals = dict.fromkeys(OPERATIONS, 0)
+        told = self._settings
+        self._scripts = {place: Script(told.faults, place, told.seed) for place in OPERATIONS}
 
 
 def _route(operation: Operation) -> Route:

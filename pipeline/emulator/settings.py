@@ -25,7 +25,7 @@ class Settings:
     A quota of None is no limit; `capacity` bounds how many requests may be in flight. `tier` chooses the
     names that quotas have in 429 bodies. `latency` is in seconds; `jitter` adds up to that many seconds
     more, the same for the same prompt. `faults` are specs as `pipeline.emulator.faults` reads them; the
-    first that applies to a request wins.
+    first that applies to a request wins, and `seed` draws which requests a share is.
 
     A batch is pending for `batch_wait` seconds and runs for at least `batch_work`; where it is not done after
     `batch_expiry` it has expired. `batch_jobs` bounds the unfinished jobs, `batch_tokens` their input tokens
@@ -43,6 +43,7 @@ class Settings:
     latency: float = 0.0
     jitter: float = 0.0
     faults: tuple[str, ...] = ()
+    seed: int = 0
     log: str | None = None
     batch_wait: float = 0.0
     batch_work: float = 0.0

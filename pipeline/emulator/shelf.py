@@ -105,6 +105,9 @@ class Shelf:
             if not offset.isdigit() or int(offset) > upload.received:
                 raise Refused(_misplaced(upload))
             await _written(upload, int(offset), content)
+            length = asked.headers.get("content-length", "")
+            if length.isdigit() and upload.received - int(offset) != int(length):  # the client left
+                raise Refused(_misplaced(upload))
         if "cancel" in asked.command:
             self._files.abandon(session)
             return Answer(200, b"", headers=((b"x-goog-upload-status", b"cancelled"),))

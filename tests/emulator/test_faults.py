@@ -18,6 +18,9 @@ from pipeline.emulator.faults import Fault, Script, parse_fault
         ("cut~kettle", Fault("cut", word="kettle")),
         ("cut~tea pot#2", Fault("cut", word="tea pot", times=2)),
         ("finish-safety@1", Fault("finish-safety", first=1, last=1)),
+        ("batch-create/done-reset@2", Fault("done-reset", first=2, last=2, place="batch-create")),
+        ("line/500~a/b", Fault("500", word="a/b", place="line")),
+        ("500~a/b", Fault("500", word="a/b")),
     ],
 )
 def test_a_spec_is_read(spec: str, fault: Fault) -> None:
@@ -31,6 +34,9 @@ def test_a_spec_is_read(spec: str, fault: Fault) -> None:
         ("503", "is not KIND@N"),
         ("506@1", "unknown kind `506`"),
         ("503@0", "is not N, N-M"),
+        ("batch-make/503@1", "unknown place `batch-make`"),
+        ("line/hang@1", "unknown kind `hang`"),
+        ("batch/503@1", "unknown kind `503`"),
         ("503@5-3", "3 comes before 5"),
         ("503:2@1", "takes no parameter"),
         ("slow:x@1", "is no number of seconds"),
@@ -79,3 +85,28 @@ def test_a_share_is_drawn_anew_for_each_attempt() -> None:
     """A prompt that met the fault once does not meet it forever."""
     script = Script(("500%0.5",))
     assert {script.pick(n, "the same") is None for n in range(20)} == {True, False}
+
+
+def test_each_place_has_faults_of_its_own() -> None:
+    """A script takes those of its place alone."""
+    specs = ("500@1", "line/400-argument@1", "batch/stuck@1")
+    kinds = [fault and fault.kind for fault in (Script(specs, place).pick(1, "") for place in ("", "batch"))]
+    assert kinds == ["500", "stuck"]
+    assert not Script(specs, "file-get")
+
+
+@pytest.mark.parametrize(("kind", "tier"), [("503-shed", "flex"), ("downgrade", "priority")])
+def test_some_faults_meet_one_service_tier(kind: str, tier: str) -> None:
+    """Others go on to the next fault."""
+    script = Script((f"{kind}%1", "500%1"))
+    kinds = [fault and fault.kind for fault in (script.pick(1, "a", tier), script.pick(1, "a"))]
+    assert kinds == [kind, "500"]
+
+
+def test_a_seed_draws_other_prompts() -> None:
+    """The same share of them, and the same ones for the same seed."""
+    drawn = [
+        {n for n in range(400) if Script(("500%0.5",), seed=seed).pick(1, str(n))} for seed in (0, 1, 1, 2)
+    ]
+    assert drawn[1] == drawn[2]
+    assert len({frozenset(one) for one in drawn}) == 3
