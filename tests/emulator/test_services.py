@@ -310,6 +310,24 @@ async def test_a_cancelled_job_stops(emulator: Emulator, tmp_path: Path, keeps: 
     assert told["metadata"]["batchStats"]["pendingRequestCount"] == str(40 - paid)
 
 
+async def test_a_job_that_expires_half_way_has_no_results(emulator: Emulator, tmp_path: Path) -> None:
+    """What it had answered is paid all the same."""
+    emulator.change(batch_work=600, batch_expiry=1)
+    told, lines = await ran(emulator, tmp_path, [f"text {n}" for n in range(40)])
+    assert (told["metadata"]["state"], lines) == ("BATCH_STATE_EXPIRED", [])
+    assert 0 < emulator.stats()["billed"]["batch"]["answered"] < 40
+
+
+async def test_lines_of_batches_stand_in_the_log(tmp_path: Path) -> None:
+    """With a status of their own, for they use up no quota."""
+    log = tmp_path / "log.csv"
+    with emulating("--tier", "paid", "--log", str(log)) as logging:
+        await ran(logging, tmp_path, ["good", "bad"])
+        while len(log.read_text().splitlines()) < 3:
+            pass
+    assert [line.split(",")[1] for line in log.read_text().splitlines()[1:]] == ["batch", "batch"]
+
+
 async def test_a_job_that_waits_is_cancelled_at_once_and_can_be_deleted(
     emulator: Emulator, tmp_path: Path
 ) -> None:
