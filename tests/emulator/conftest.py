@@ -1,7 +1,7 @@
 """What the emulator's tests share: an emulator in this process with clocks of our own, and requests."""
 
 import json
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.emulator import Settings, create_app
 from pipeline.emulator.app import App
+from tests.conftest import Emulator, emulating
 
 MODEL = "gemini-3.1-flash-lite"
 PATH = f"/v1beta/models/{MODEL}:generateContent"
@@ -20,6 +21,19 @@ LABELS: dict[str, Any] = {
     },
     "required": ["label", "reason"],
 }
+
+QUICK: dict[str, Any] = {
+    "faults": [],
+    "batch_wait": 0,
+    "batch_work": 0,
+    "batch_expiry": 172_800,
+    "batch_jobs": 100,
+    "batch_tokens": None,
+    "storage": 2**30,
+    "cancel_keeps": True,
+    "implicit_cache": None,
+}
+"""The settings with which a shared emulator begins each test."""
 
 
 def asking(text: str = "good", schema: dict[str, Any] | None = None, **config: object) -> dict[str, Any]:
@@ -122,3 +136,18 @@ async def live(app: App) -> None:
 def anyio_backend() -> str:
     """Run async tests on asyncio, as the server does."""
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Emulator]:
+    """Return an emulator for the whole module."""
+    with emulating("--tier", "paid") as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(shared: Emulator) -> Emulator:
+    """Return it with its first settings and counts."""
+    shared.change(**QUICK)
+    shared.reset()
+    return shared
