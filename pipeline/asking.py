@@ -31,7 +31,7 @@ from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
 from pipeline.output import TOKENS
-from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
+from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
 from pipeline.progress import Watched
 from pipeline.retry import LONGEST_OUTAGE
@@ -198,8 +198,7 @@ def _generation(plan: Plan) -> Generation:
 def _packed(plan: Plan) -> Generation:
     """Return what requests about several rows share."""
     alone, schema = _generation(plan), plan.checked.json_schema
-    told = INSTRUCTIONS.format(name=id_name(schema))
-    return replace(alone, system=f"{alone.system}\n\n{told}".strip(), json_schema=packed_schema(schema))
+    return replace(alone, system=packed_system(alone.system, schema), json_schema=packed_schema(schema))
 
 
 def _packing(work: Work) -> Packing:

@@ -103,6 +103,11 @@ def packed_schema(schema: Mapping[str, Any]) -> dict[str, object]:
     return {"type": "array", "items": item}
 
 
+def packed_system(system: str, schema: Mapping[str, Any]) -> str:
+    """Return the system instruction of a pack: the job's own, and what is to be done with several rows."""
+    return f"{system}\n\n{INSTRUCTIONS.format(name=id_name(schema))}".strip()
+
+
 def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
     """Return the answer of each row of a pack; of a text that is cut, all elements before the cut."""
     found: dict[str, str | None] = {}

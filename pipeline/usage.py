@@ -42,9 +42,38 @@ class Today:
     resets_in: float
 
 
-def _until(late: float, rpd: int, today: Today) -> float | None:
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What is still to be sent: requests, their input tokens, and their cost in USD; 0 is not known yet."""
+
+    requests: float
+    tokens: float = 0.0
+    usd: float = 0.0
+
+    def __mul__(self, share: float) -> "Need":
+        """Return a share of it."""
+        return Need(self.requests * share, self.tokens * share, self.usd * share)
+
+
+def seconds_by_limit(need: Need, limits: Limits, today: Today) -> dict[str, float]:
+    """Return for how many seconds each limit that matters holds a need up, by the limit's name in `Limits`.
+
+    What the rest of today has no room for waits for the reset, and a whole day for each one after it.
+    """
+    late = 0.0 if limits.rpd is None else need.requests - max(0, limits.rpd - today.sent)
+    spend = limits.spend_10min_usd
+    reasons = {
+        "rpm": need.requests / limits.rpm * _MINUTE if limits.rpm else 0.0,
+        "tpm": need.tokens / limits.tpm * _MINUTE if limits.tpm else 0.0,
+        "spend_10min_usd": need.usd / spend * _TEN_MINUTES if spend else 0.0,
+        "rpd": _until(late, limits.rpd, today) if limits.rpd else 0.0,
+    }
+    return {name: seconds for name, seconds in reasons.items() if seconds}
+
+
+def _until(late: float, rpd: int, today: Today) -> float:
     """Return the seconds until requests that today has no room for may have left."""
-    return today.resets_in + (math.ceil(late / rpd) - 1) * _DAY if late > 0 else None
+    return today.resets_in + (math.ceil(late / rpd) - 1) * _DAY if late > 0 else 0.0
 
 
 class _Mark(NamedTuple):
@@ -166,12 +195,17 @@ class Tally:
             return 0.0
         if not self.asked and (self.trouble is not None or now - self.started > _LEAST):
             return None  # something holds it up, and nothing tells for how long
-        reasons = (self._by_rate(now), *self._by_limits(limits, today))
+        reasons = (self._by_rate(now), *seconds_by_limit(self._need, limits, today).values())
         return max((seconds for seconds in reasons if seconds is not None), default=None)
 
-    def _by_spend(self, usd: float | None) -> float | None:
-        """Return the seconds that the rest takes under a spend limit of ten minutes."""
-        return self.left * self.cost_usd / self.asked / usd * _TEN_MINUTES if usd and self.asked else None
+    @property
+    def _need(self) -> Need:
+        """What the rows that are left will take, as those before them did."""
+        if not self.asked:
+            return Need(self.left)  # before the first row has ended, each is one request of unknown size
+        each = self.left / self.asked
+        requests = max(self.asked, self.requests)
+        return Need(requests * each, self.usage.prompt * each, self.cost_usd * each)
 
     @property
     def _since(self) -> _Mark:
@@ -185,14 +219,3 @@ class Tally:
     def _by_rate(self, now: float) -> float | None:
         rate = self.rows_per_second(now)
         return self.left / rate if rate else None
-
-    def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, ...]:
-        # Before the first row has ended, a row is taken to be one request of unknown size.
-        requests = self.left * (max(1.0, self.requests / self.asked) if self.asked else 1.0)
-        tokens = self.left * self.usage.prompt / self.asked if self.asked else 0.0
-        return (
-            requests / limits.rpm * _MINUTE if limits.rpm else None,
-            tokens / limits.tpm * _MINUTE if limits.tpm and tokens else None,
-            self._by_spend(limits.spend_10min_usd),
-            _until(requests - max(0, limits.rpd - today.sent), limits.rpd, today) if limits.rpd else None,
-        )

@@ -326,6 +326,29 @@ def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
         assert emulator.stats()["repeated"] == 0
 
 
+@pytest.mark.parametrize("pack", [1, 20])
+@pytest.mark.parametrize("flying", [1, 16])
+def test_no_more_than_what_is_in_flight_is_spent_beyond_the_limit(
+    project: Project, pack: int, flying: int
+) -> None:
+    """By the emulator's own bill: whatever is in flight at once, alone or packed, and the hint says what next."""
+    each = 1e-4 * pack  # USD that no request of this job reaches
+    project.rows([f"good {'and very ' * (n % 9)} {n}" for n in range(400 * pack)])
+    told = f"rpm = 600000\nmax_cost = {10 * each}\nconcurrency = {flying}\n"
+    project.change("rpm = 600000\n", told)
+    project.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    with emulating("--latency", "0.02") as emulator:
+        report = project.run(emulator.address)
+        bill = emulator.stats()
+    usd = (bill["prompt_tokens"] * 0.25 + bill["output_tokens"] * 1.5) / 1e6
+    assert (report.exit_code, usd) == (Exit.STOPPED, pytest.approx(report.cost_usd))
+    assert usd / bill["answered"] < each
+    assert 10 * each <= usd <= (10 + flying) * each
+    assert report.pending > 0
+    assert report.stop is not None
+    assert "--max-cost" in report.stop.hint
+
+
 def test_a_daily_429_stops_the_run(project: Project) -> None:
     """A 429 whose quota id names the day stops the run although its delay says seconds."""
     project.rows([f"good {n}" for n in range(20)])

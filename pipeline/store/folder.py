@@ -180,15 +180,22 @@ def begin_round(folder: Folder, rounds: int) -> int:
     """
     path = folder.path / ROUND
     try:
+        if (under_way := round_under_way(folder, rounds)) is not None:
+            return under_way
         if path.exists():
-            if path.read_bytes() in (b"%d" % rounds, b"%d" % (rounds + 1)):
-                return int(path.read_bytes())
             set_aside(path)
         with whole_file(path) as draft:
             draft.write_text(str(rounds + 1))
     except OSError as exc:
         raise StoreError(f"`{path}` cannot be used: {exc.strerror}", CONTINUE) from exc
     return rounds + 1
+
+
+def round_under_way(folder: Folder, rounds: int) -> int | None:
+    """Return the number of the round that was interrupted, if one was; raises OSError."""
+    path = folder.path / ROUND
+    said = path.read_bytes() if path.exists() else b""
+    return int(said) if said in (b"%d" % rounds, b"%d" % (rounds + 1)) else None
 
 
 def end_round(folder: Folder) -> None:

@@ -1,0 +1,183 @@
+"""An estimate in words: for people line by line, for programs as JSON, and which way of asking to take."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from pipeline.estimate import Span, Way
+from pipeline.forecast import Forecast
+from pipeline.progress import many, span
+
+HEAD = ("rows a request", "requests", "tokens in", "tokens out", "cost", "time")
+ROUGH = 0.1  # above this doubt the ends of a number are shown
+HELD = {
+    "rpm": "requests a minute",
+    "tpm": "input tokens a minute",
+    "rpd": "requests a day",
+    "spend_10min_usd": "the spend limit of ten minutes",
+    "batch_tokens": "tokens enqueued in the Batch API",
+    "concurrency": "requests in flight",
+}
+WORTH = 0.8  # of cost or time: below this another way is advised
+
+
+def as_json(found: Forecast) -> dict[str, object]:
+    """Return an estimate as JSON values; `docs/reference.md` names the keys."""
+    return {
+        "job": found.job,
+        "model": found.model,
+        "limited": found.limited,
+        **asdict(found.scope),
+        "sampled": found.sampled,
+        "counted": found.counted,
+        "not_counted": found.uncounted or None,
+        "output_tokens_basis": found.basis,
+        "ways": [_way_json(way) for way in found.ways],
+        "max_cost": found.max_cost,
+        "advice": list(advice(found)),
+    }
+
+
+def head(found: Forecast) -> list[str]:
+    """Return what is left to do and how it was measured, a line each."""
+    scope = found.scope
+    failed = f" ({scope.failed:,} of them failed)" if scope.failed else ""
+    kept = f", {scope.replied:,} with a reply in the journal" if scope.replied else ""
+    rows = f"the first {many(scope.rows, 'row')}" if found.limited else many(scope.rows, "row")
+    lines = [
+        f"{found.job}: {rows}, {scope.done:,} done{failed}, {scope.pending:,} to do{kept}",
+        f"  prompts to send: {scope.prompts:,} (equal ones share an answer), to {found.model}",
+    ]
+    if not scope.prompts:
+        return lines
+    whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"
+    if found.counted:
+        lines.append(f"  tokens in: from {whole}, {found.counted:,} counted by the API")
+    else:
+        lines.append(f"  tokens in: from {whole}, estimated from characters: {found.uncounted}")
+    return [*lines, f"  tokens out: {found.basis}"]
+
+
+def cells(way: Way) -> tuple[str, ...]:
+    """Return a line of the table, under HEAD; the job as it stands has a mark."""
+    return (
+        f"{'>' if way.current else ' '} {_name(way)}",
+        f"{way.requests:,}",
+        _short(way.tokens_in),
+        _short(way.tokens_out),
+        _usd(way),
+        _time(way),
+    )
+
+
+def foot(found: Forecast) -> list[str]:
+    """Return what explains the table, and the advice."""
+    if not found.scope.prompts:
+        return ["nothing is left to ask"]
+    lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
+    own = found.ways[0]
+    if own.held_by and own.seconds > 60:
+        lines.append(f"what holds it up: {HELD[own.held_by]}")
+    if found.unbatched:
+        lines.append(found.unbatched)
+    return [*lines, *advice(found)]
+
+
+def advice(found: Forecast) -> Iterator[str]:
+    """Yield what would be cheaper or faster, and what would make the estimate better."""
+    if not found.scope.prompts:
+        return
+    own, *others = found.ways
+    packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
+    if packed is not None and packed.requests < own.requests * WORTH:
+        yield f"{_instead(packed, own)}; `rowmill calibrate` measures whether the answers stay as good"
+    cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
+    if cheapest is not None and (own.service.price is None or _cost(cheapest) < _cost(own) * WORTH):
+        word = "cheapest that is paid" if own.service.price is None else "cheapest"
+        yield f"{word}: {_name(cheapest)}, {_usd(cheapest)}, {_time(cheapest)}"
+    fastest = min(found.ways, key=lambda way: way.seconds)
+    if fastest.seconds < own.seconds * WORTH and fastest is not cheapest and not _alike(fastest, own):
+        yield f"fastest: {_name(fastest)}, {_time(fastest)}, {_usd(fastest)}"
+    if found.max_cost is not None and own.usd.high > found.max_cost:
+        share = min(1.0, found.max_cost / own.usd.expected) if own.usd.expected else 1.0
+        yield (
+            f"`max_cost` is ${found.max_cost:,.2f}: the run would stop after about {share:.0%} of this, "
+            "and the same command goes on"
+        )
+    if found.guessed:
+        yield "how long answers are is a guess: run `--limit 50` first, then this counts with what they took"
+
+
+def _instead(way: Way, own: Way) -> str:
+    """Compare two ways that differ in the rows of a request."""
+    pairs = [
+        (many(way.requests, "request"), f"{own.requests:,}"),
+        (_usd(way), _usd(own)),
+        (_time(way), _time(own)),
+    ]
+    words = ", ".join(f"{new} instead of {old}" for new, old in pairs if new != old)
+    return f"`--pack {way.rows}` would take {words}"
+
+
+def _alike(way: Way, own: Way) -> bool:
+    return way.service == own.service
+
+
+def _cost(way: Way) -> float:
+    return way.usd.expected
+
+
+def _name(way: Way) -> str:
+    service = "" if way.service.name == "online" else f", {way.service.name}"
+    return f"{many(way.rows, 'row')}, {way.service.label}{service}"
+
+
+def _usd(way: Way) -> str:
+    if way.service.price is None:
+        return "$0"
+    digits = 4 if way.usd.expected < 1 else 2
+    if _rough(way.usd):
+        return f"${way.usd.low:,.{digits}f} to ${way.usd.high:,.{digits}f}"
+    return f"${way.usd.expected:,.{digits}f}"
+
+
+def _time(way: Way) -> str:
+    return f"{'up to ' if way.at_most else ''}{span(way.seconds).removesuffix(' 0 h')}"
+
+
+def _rough(value: Span) -> bool:
+    return value.high - value.low > 2 * ROUGH * value.expected
+
+
+def _short(value: Span) -> str:
+    """Return a number as exactly as it is known: both ends where they are far apart."""
+    if _rough(value):
+        return f"{_number(value.low)} to {_number(value.high)}"
+    return _number(value.expected)
+
+
+def _number(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            scaled = value / (1e3 if unit == "k" else size)
+            return f"{scaled:,.0f}{unit}" if scaled >= 100 else f"{scaled:.1f}{unit}"
+    return f"{value:,.0f}"
+
+
+def _way_json(way: Way) -> dict[str, object]:
+    return {
+        "current": way.current,
+        "rows_a_request": way.rows,
+        "tier": way.service.label,
+        "service": way.service.name,
+        "requests": way.requests,
+        "input_tokens": _span_json(way.tokens_in, 0),
+        "output_tokens": _span_json(way.tokens_out, 0),
+        "cost_usd": _span_json(way.usd, 6),
+        "seconds": round(way.seconds, 1),
+        "seconds_at_most": way.at_most,
+        "held_by": way.held_by or None,
+    }
+
+
+def _span_json(value: Span, digits: int) -> dict[str, float]:
+    return {name: round(number, digits) for name, number in asdict(value).items()}

@@ -1,0 +1,92 @@
+"""The command that tells beforehand what a job will take: estimate."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.advice import HEAD, as_json, cells, foot, head
+from pipeline.cli.app import rowmill
+from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
+from pipeline.errors import UsageError
+from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.gemini.counting import count_all
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.offline import emulator, offline_endpoint
+from pipeline.plan import CheckedJob
+from pipeline.sizing import Count
+
+WIDE = 120  # letters of a line where no terminal is
+
+
+@rowmill.command(name="estimate", short_help="Say what a run will take, before it. Asks no model.")
+@job_options
+@click.option("--retry-failed", is_flag=True, help="Count in rows that have failed.")
+@click.option("--json", "as_json_", is_flag=True, help="Print it as JSON.")
+def estimate(*, retry_failed: bool, as_json_: bool, **options: object) -> None:
+    """Say what JOB will take: rows, requests, tokens, cost and time, alone and packed, online and as a batch.
+
+    With a key the API counts the tokens of a sample, which is free; no model is asked and nothing is written.
+    """
+    checked = checked_job(options)
+    plan = plan_of(checked, options)
+    now = time.time()
+    with _counting(checked, options) as (count, vertex):
+        free = checked.loaded.job.limits.free and not vertex
+        asking = Asking(free, vertex, sent_today(checked, options, now) or 0, now)
+        found = forecast(plan, count, asking, retry_failed=retry_failed)
+    if as_json_:
+        click.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+
+
+@contextmanager
+def _counting(checked: CheckedJob, options: Mapping[str, object]) -> Iterator[tuple[Count | str, bool]]:
+    """Yield who counts tokens, or why nobody does, and whether that is Vertex AI."""
+    if options["offline"]:
+        endpoint_of(options)  # refuses two addresses at once
+        free = checked.loaded.job.limits.free
+        with emulator(checked.limits, model=checked.model.id, free=free) as address:
+            yield _counter(offline_endpoint(address), checked), False
+        return
+    try:
+        found = endpoint_of(options)
+    except UsageError as error:
+        yield error.message, False
+        return
+    assert found is not None  # noqa: S101 - only `--offline` has none
+    yield _counter(found, checked), found.vertex
+
+
+def _counter(endpoint: Endpoint, checked: CheckedJob) -> Count:
+    return partial(count_all, endpoint, checked.settings.model)
+
+
+def _print(found: Forecast) -> None:
+    terminal = sys.stdout.isatty()
+    out = Console(highlight=False, width=None if terminal else WIDE)
+    for line in head(found):
+        out.print(line, markup=False, soft_wrap=not terminal)
+    if found.scope.prompts:
+        out.print(_table(found, narrow=out.width < WIDE * 3 // 4))
+    for line in foot(found):
+        out.print(line, markup=False, soft_wrap=not terminal)
+
+
+def _table(found: Forecast, *, narrow: bool) -> Table:
+    """Return the ways as a table; a narrow one has a line more for each instead of long ones."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0) if narrow else (0, 1))
+    for name in HEAD:
+        table.add_column(name, justify="left" if name == HEAD[0] else "right", overflow="fold")
+    for way in found.ways:
+        table.add_row(*map(Text, cells(way)), style="bold" if way.current else "")
+    return table

@@ -1,0 +1,207 @@
+"""What a job will take before it runs: requests, tokens, money and time, for each way of asking.
+
+A way is how many rows share a request, the usage tier, and the service: online, flex or batch. Everything
+follows from a sample of prompts, from what answers took so far, and from prices and limits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.flow import Usage
+from pipeline.models import Limits, Price
+from pipeline.packing import Budget, packs
+from pipeline.usage import Need, Today, cost_usd, seconds_by_limit
+
+ECHO_ROOM = 12  # tokens that the id and the commas of an element may take, as a run reserves them
+BATCH_SECONDS = 86_400.0  # the target of the Batch API, which is often faster
+FLEX_SECONDS = 900.0  # the upper end of what the API aims at for a flex request
+CALL_SECONDS = 2.0  # of a request while none has been seen
+MOST_IN_FLIGHT = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A number that is not known for sure: what is expected, and between what it should lie."""
+
+    expected: float
+    low: float
+    high: float
+
+    def __mul__(self, factor: float) -> "Span":
+        """Scale it."""
+        return Span(self.expected * factor, self.low * factor, self.high * factor)
+
+    def __add__(self, other: "Span") -> "Span":
+        """Add both; their errors are taken to be of one kind."""
+        return Span(self.expected + other.expected, self.low + other.low, self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Input tokens: what is sent with each request about one row and about several, and what a row adds.
+
+    `tags` is what a row's prompt has more in a pack; `rows` are prompts of a sample in an order of chance.
+    `error` is the share by which their mean may be off, `doubt` that by which any number here may be.
+    """
+
+    fixed: float
+    fixed_packed: float
+    tags: float
+    rows: Sequence[float]
+    error: float
+    doubt: float
+
+    @property
+    def row(self) -> float:
+        """The mean of a prompt."""
+        return sum(self.rows) / len(self.rows) if self.rows else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Output tokens of an answer, alone and in a pack, and the seconds of a call where they are known."""
+
+    alone: Span
+    packed: Span
+    seconds: float = CALL_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who answers at what price: `name` is `online`, `flex` or `batch`; price None costs nothing.
+
+    `label` names the tier for people, `margin` is the share by which windows are counted longer.
+    """
+
+    name: str
+    label: str
+    price: Price | None
+    limits: Limits
+    today: Today
+    margin: float = 0.0
+    in_flight: int = MOST_IN_FLIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way of asking and what it takes; `rows` share a request at most.
+
+    `seconds` is an upper end for flex and batch; `held_by` is the limit that decides it, empty where none
+    does.
+    """
+
+    rows: int
+    service: Service
+    requests: int
+    tokens_in: Span
+    tokens_out: Span
+    usd: Span
+    seconds: float
+    held_by: str
+    current: bool = False
+
+    @property
+    def at_most(self) -> bool:
+        """Whether the time is an upper end, and not what is expected."""
+        return self.service.name != "online"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests of one pack size: those about several rows, those about one, and the rows in the former."""
+
+    packs: float
+    packed_rows: float
+    alone: float
+
+    @property
+    def requests(self) -> float:
+        """All of them."""
+        return self.packs + self.alone
+
+
+def load(groups: Mapping[int, int], sizes: Sequence[float], each: float, budget: Budget) -> Load:
+    """Return the requests that groups of rows become under the budgets of a pack.
+
+    `groups` counts groups by the prompts in them, `sizes` are tokens of prompts in an order of chance, and
+    `each` is what is reserved for an answer.
+    """
+    total = Load(0.0, 0.0, 0.0)
+    for size, count in groups.items():
+        one = _split(size, sizes, each, budget)
+        total = Load(
+            total.packs + one.packs * count,
+            total.packed_rows + one.packed_rows * count,
+            total.alone + one.alone * count,
+        )
+    return total
+
+
+def way(rows: int, service: Service, load_: Load, sizes: Sizes, answers: Answers) -> Way:
+    """Return what a way of asking takes."""
+    fixed = load_.packs * sizes.fixed_packed + load_.alone * sizes.fixed
+    texts = (load_.packed_rows + load_.alone) * sizes.row + load_.packed_rows * sizes.tags
+    tokens_in = _around(fixed, sizes.doubt) + _around(texts, sizes.error + sizes.doubt)
+    tokens_out = answers.packed * load_.packed_rows + answers.alone * load_.alone
+    usd = Span(
+        _usd(tokens_in.expected, tokens_out.expected, service.price),
+        _usd(tokens_in.low, tokens_out.low, service.price),
+        _usd(tokens_in.high, tokens_out.high, service.price),
+    )
+    need = Need(load_.requests, tokens_in.expected, usd.expected)
+    seconds, held_by = _seconds(need, service, answers.seconds)
+    return Way(rows, service, round(load_.requests), tokens_in, tokens_out, usd, seconds, held_by)
+
+
+def seconds_until_done(need: Need, limits: Limits, today: Today, margin: float = 0.0) -> tuple[float, str]:
+    """Return for how long limits hold a need up, and which decides; the last day is not a whole one."""
+    reasons = seconds_by_limit(need, limits, today)
+    days = reasons.pop("rpd", 0.0)
+    held_by = max(reasons, key=lambda name: reasons[name], default="")
+    longest = reasons.get(held_by, 0.0) * (1 + margin)
+    if not days or limits.rpd is None:
+        return longest, held_by
+    late = need.requests - max(0, limits.rpd - today.sent)
+    last = need * ((late % limits.rpd or limits.rpd) / need.requests)
+    bare = replace(limits, rpd=None)
+    rest, _ = seconds_until_done(last, bare, today, margin)
+    steady, _ = seconds_until_done(need * (late / need.requests), bare, today, margin)
+    if days + rest >= today.resets_in + steady:
+        return days + rest, "rpd"
+    return today.resets_in + steady, held_by  # a day is shorter than what its requests take
+
+
+def _seconds(need: Need, service: Service, call: float) -> tuple[float, str]:
+    if not need.requests:
+        return 0.0, ""
+    if service.name == "batch":
+        enqueued = service.limits.batch_tokens
+        turns = -(-need.tokens // enqueued) if enqueued else 1
+        return max(1.0, turns) * BATCH_SECONDS, "batch_tokens" if turns > 1 else ""
+    call = max(call, FLEX_SECONDS) if service.name == "flex" else call
+    seconds, held_by = seconds_until_done(need, service.limits, service.today, service.margin)
+    flying = need.requests * call / service.in_flight
+    return max(seconds, flying) + call, held_by if seconds >= flying else "concurrency"
+
+
+def _split(size: int, sizes: Sequence[float], each: float, budget: Budget) -> Load:
+    """Return what a group of `size` prompts becomes on average, by trying it with the sample."""
+    if not sizes:
+        return Load(0.0, 0.0, float(size))
+    tried = [round(tokens) for tokens in sizes]
+    runs = [tried[start : start + size] for start in range(0, len(tried), size)]
+    whole = [run for run in runs if len(run) == size] or [(tried * size)[:size]]
+    lengths = [len(pack) for run in whole for pack in packs(run, round(each) + ECHO_ROOM, budget)]
+    alone = sum(length == 1 for length in lengths)
+    share = 1 / len(whole)
+    return Load((len(lengths) - alone) * share, (sum(lengths) - alone) * share, alone * share)
+
+
+def _around(expected: float, error: float) -> Span:
+    return Span(expected, expected * max(0.0, 1 - error), expected * (1 + error))
+
+
+def _usd(tokens_in: float, tokens_out: float, price: Price | None) -> float:
+    if price is None:
+        return 0.0
+    return cost_usd(Usage(prompt=round(tokens_in), output=round(tokens_out)), price, free=False)

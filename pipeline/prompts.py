@@ -1,0 +1,90 @@
+"""Which prompts of an input will be sent: of rows with the same prompt the first, and a sample of them.
+
+Works on any number of rows: what is kept of each is a byte, the rest lies in temporary files.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.heads import BUCKETS, Heads, bucket_of
+from pipeline.input.source import ROWS, Source, Survey
+from pipeline.scratch import SLICE, Buckets
+from pipeline.store.standing import Standing
+from pipeline.template import Template
+
+SEED = 20_261_128  # of the sample, so that the same state gives the same estimate
+_PLACED = np.dtype([("digest", "<u8"), ("row", "<i8")])
+
+Mask = NDArray[np.bool_]
+
+
+def asked_rows(survey: Survey, standing: Standing, pending: Mask, known: Heads, *, again: bool) -> Mask:
+    """Return which rows will be sent: of pending ones with equal prompts the first, unless it is answered.
+
+    `known` are the heads of digests that have a reply already. A row that has an answer in the parts lends it
+    to its equals, unless rows are asked `again` in a round of `--retry-failed`.
+    """
+    open_, done = Buckets(_PLACED, BUCKETS), Buckets(np.dtype([("digest", "<u8")]), BUCKETS)
+    for start, names in survey.names.slices():
+        wanted = pending[start : start + len(names)]
+        rows = np.empty(int(wanted.sum()), _PLACED)
+        rows["digest"], rows["row"] = names["digest"][wanted], start + np.flatnonzero(wanted)
+        open_.add(rows, bucket_of(rows["digest"]))
+        if not again:
+            stand = standing.rows.read(start, start + len(names))
+            lent = names[["digest"]][(stand["place"] >= 0) & stand["ok"] & ~wanted].astype(done.kind)
+            done.add(lent, bucket_of(lent["digest"]))
+    asked = np.zeros(len(pending), np.bool_)
+    for number in range(BUCKETS):
+        rows = open_.read(number)
+        digests, first = np.unique(rows["digest"], return_index=True)
+        lent = done.read(number)["digest"]
+        asked[rows["row"][first[~(np.isin(digests, lent) | np.isin(digests, known))]]] = True
+    return asked
+
+
+def group_sizes(pending: Mask, asked: Mask, group: int) -> Counter[int]:
+    """Count the groups of `group` pending rows that share a request, by how many prompts each has to ask.
+
+    Groups are made of the rows that are read at a time, as a run makes them.
+    """
+    sizes: Counter[int] = Counter()
+    start = int(pending.argmax()) if len(pending) else 0
+    for block in range(start, len(pending), ROWS):
+        sent = asked[block : block + ROWS][pending[block : block + ROWS]]
+        sums = np.add.reduceat(sent, np.arange(0, len(sent), group), dtype=np.int64) if len(sent) else sent
+        sizes.update(size for size in sums.tolist() if size)
+    return sizes
+
+
+def sampled(mask: Mask, size: int, seed: int = SEED) -> Mask:
+    """Return `size` of the rows in a mask, drawn at random, or all where there are no more."""
+    count = int(mask.sum())
+    if count <= size:
+        return mask
+    drawn = np.sort(np.random.default_rng(seed).choice(count, size, replace=False, shuffle=False))
+    chosen, passed = np.zeros(len(mask), np.bool_), 0
+    for start in range(0, len(mask), SLICE):
+        here = np.flatnonzero(mask[start : start + SLICE])
+        low, high = np.searchsorted(drawn, [passed, passed + len(here)])
+        chosen[start + here[drawn[low:high] - passed]] = True
+        passed += len(here)
+    return chosen
+
+
+def texts_of(source: Source, template: Template, chosen: Mask) -> list[str]:
+    """Render the chosen rows, in an order of chance; rows that cannot be rendered are left out."""
+    texts = [text for text in _rendered(source, template, chosen) if text.strip()]
+    order: Sequence[int] = np.random.default_rng(SEED).permutation(len(texts)).tolist()
+    return [texts[place] for place in order]
+
+
+def _rendered(source: Source, template: Template, chosen: Mask) -> Iterator[str]:
+    for rows in source.rows(chosen):
+        for row in rows:
+            text = template.render(row.values)
+            if isinstance(text, str):
+                yield text

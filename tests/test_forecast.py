@@ -1,0 +1,180 @@
+"""`rowmill estimate` against the bill: what it says beforehand is what the run then takes."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.gemini.counting import count_all
+from pipeline.models import find_model
+from pipeline.offline import offline_endpoint
+from pipeline.sizing import Count
+from tests.conftest import TODAY, Emulator, Project, emulating
+from tests.test_cli import KEY, Shell, shell
+
+__all__ = ["shell"]
+
+NOW = 1_795_900_000.0
+WORDS = [
+    "good",
+    "terrible",
+    "coat",
+    "arrived late",
+    "전체관람가는",
+    "아닌것",
+    "42",
+    "seam: broke",
+    "für später",
+]
+PRICE = find_model("gemini-3.1-flash-lite", TODAY).price(TODAY, "standard")
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator without quotas."""
+    with emulating() as running:
+        yield running
+
+
+def texts(rows: int, distinct: int) -> list[str]:
+    """Return rows of very different lengths, some of them equal."""
+    dice = random.Random(3)
+    made = [" ".join(dice.choices(WORDS, k=dice.choice([2, 8, 30]))) + f" {n}" for n in range(distinct)]
+    return [*made, *dice.choices(made, k=rows - distinct)]
+
+
+def estimated(project: Project, count: Count | str, *, free: bool = False, again: bool = False) -> Forecast:
+    """Estimate the project's job."""
+    asking = Asking(free=free, vertex=False, sent_today=0, now=NOW)
+    return forecast(project.plan(), count, asking, retry_failed=again)
+
+
+def counting(emulator: Emulator) -> Count:
+    """Return the emulator's countTokens, through the SDK."""
+    return lambda requests: count_all(offline_endpoint(emulator.address), "gemini-3.1-flash-lite", requests)
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_an_estimate_is_what_the_run_is_billed(project: Project, emulator: Emulator, rows: int) -> None:
+    """Requests exactly, input tokens within 3 %, and the true bill within the ends that were named."""
+    project.change("[output]", f"[packing]\nrows = {rows}\n\n[output]")
+    project.rows(texts(3_000, 2_700))
+    found = estimated(project, counting(emulator))
+    emulator.reset()
+    project.run(emulator.address)
+    bill, own = emulator.stats(), found.ways[0]
+    assert PRICE is not None
+    usd = (bill["prompt_tokens"] * PRICE.input + bill["output_tokens"] * PRICE.output) / 1e6
+    assert (found.counted, found.scope.prompts) == (100, 2_700)
+    assert own.requests == bill["requests"]
+    assert own.tokens_in.expected == pytest.approx(bill["prompt_tokens"], rel=0.03)
+    assert own.tokens_in.low <= bill["prompt_tokens"] <= own.tokens_in.high
+    assert own.usd.low <= usd <= own.usd.high
+
+
+def test_answers_of_the_job_make_it_exact(project: Project, emulator: Emulator) -> None:
+    """After some rows output tokens are no guess: within a tenth, and the rest only is estimated."""
+    project.rows(texts(900, 900))
+    project.run(emulator.address, limit=200)
+    found = estimated(project, counting(emulator))
+    emulator.reset()
+    project.run(emulator.address)
+    own, bill = found.ways[0], emulator.stats()
+    assert not found.guessed
+    assert "200 answers to this job" in found.basis
+    assert (found.scope.done, found.scope.pending, own.requests) == (200, 700, 700)
+    assert own.tokens_out.expected == pytest.approx(bill["output_tokens"], rel=0.1)
+
+
+def test_answers_to_another_prompt_are_better_than_none(project: Project, emulator: Emulator) -> None:
+    """A changed prompt asks every row anew, and the old answers tell how long the new ones will be."""
+    project.rows(texts(60, 60))
+    project.run(emulator.address)
+    project.change("You label reviews.", "You label reviews of a shop.")
+    found = estimated(project, counting(emulator))
+    assert found.scope.pending == 60
+    assert "60 answers to this job with other settings" in found.basis
+
+
+def test_a_failure_to_count_falls_back_and_says_why(project: Project, emulator: Emulator) -> None:
+    """Whatever the API says, there is an estimate, with its reason and a wide range."""
+    project.rows(texts(50, 50))
+    found = estimated(
+        project, lambda requests: count_all(offline_endpoint(emulator.address), "no-model", requests)
+    )
+    own = found.ways[0]
+    assert found.counted == 0
+    assert "404" in found.uncounted
+    assert own.tokens_in.high > own.tokens_in.low * 1.5
+
+
+def test_the_free_tier_is_compared_with_a_paid_one(project: Project) -> None:
+    """It costs nothing and takes days; the paid ways stand beside it, and a batch is of theirs only."""
+    project.change('tier = "1"\nrpm = 600000\ntpm = 600000000\n', 'tier = "free"\n')
+    project.rows(texts(1_600, 1_600))
+    found = estimated(project, "no key", free=True)
+    own, packed, *paid = found.ways
+    assert (own.usd.high, own.held_by) == (0.0, "rpd")
+    assert own.seconds > 2 * 86_400 > packed.seconds
+    assert {way.service.name for way in paid} == {"online", "flex", "batch"}
+    assert all(way.usd.low > 0 for way in paid)
+    assert "free tier offers no batch" in found.unbatched
+
+
+def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
+    """They are done, unless `--retry-failed` is given."""
+    project.rows(["good one", "<finish-safety> one", "good two"])
+    with emulating("--fault", "finish-safety~<finish-safety>") as strict:
+        project.run(strict.address)
+    assert estimated(project, "no key").scope.failed == 1
+    assert estimated(project, "no key").ways[0].requests == 0
+    assert estimated(project, "no key", again=True).ways[0].requests == 1
+
+
+def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """The command asks for counts only, and leaves no run folder and no state behind."""
+    project.rows(texts(300, 300))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    emulator.reset()
+    said = shell("estimate", project.job, "--base-url", emulator.address)
+    assert (said.code, said.err) == (0, "")
+    assert "100 counted by the API" in said.out
+    assert "`--pack 20` would take 15 requests instead of 300" in said.out
+    assert emulator.stats()["requests"] == 0
+    assert not (project.folder / ".rowmill").exists()
+    assert not list((project.folder / "state").glob("*"))
+
+
+def test_without_a_key_it_says_so(shell: Shell, project: Project) -> None:
+    """An estimate needs no key; `--json` has the same numbers for programs."""
+    project.rows(texts(40, 40))
+    found = json.loads(shell("estimate", project.job, "--json").out)
+    assert (found["prompts"], found["counted"]) == (40, 0)
+    assert "no API key" in found["not_counted"]
+    assert found["ways"][0]["current"]
+    assert found["ways"][0]["input_tokens"]["low"] < found["ways"][0]["input_tokens"]["high"]
+
+
+@pytest.mark.parametrize(("job", "repeated"), [("sentiment", 0.01), ("invoices", 0.15)])
+def test_sample_jobs_cost_what_was_estimated(job: str, repeated: float, shell: Shell, tmp_path: Path) -> None:
+    """The jobs that come with it, within 1 %; that some invoices are asked again nobody knows."""
+    words = (f"jobs/{job}.toml", "--offline", "--tier", "1", "--runs-dir", tmp_path / "runs", "--json")
+    own = json.loads(shell("estimate", *words).out)["ways"][0]
+    took = json.loads(shell("run", *words, "--output", tmp_path / "out.parquet").out)["this_run"]
+    assert own["requests"] == pytest.approx(took["requests"], rel=repeated)
+    assert own["input_tokens"]["expected"] == pytest.approx(took["tokens"]["prompt"], rel=repeated)
+    assert own["cost_usd"]["low"] <= took["cost_usd"] <= own["cost_usd"]["high"]
+
+
+def test_a_finished_job_has_nothing_left(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """No table, no advice: one line says so."""
+    project.rows(["good", "bad"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = ("--base-url", emulator.address)
+    shell("run", project.job, *at)
+    said = shell("estimate", project.job, *at)
+    assert "2 rows, 2 done, 0 to do" in said.out
+    assert said.out.endswith("nothing is left to ask\n")
