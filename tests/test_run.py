@@ -331,7 +331,7 @@ def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
 def test_no_more_than_what_is_in_flight_is_spent_beyond_the_limit(
     project: Project, pack: int, flying: int
 ) -> None:
-    """By the emulator's own bill: whatever is in flight at once, alone or packed, and the hint says what next."""
+    """By the emulator's own bill, alone or packed, and the hint says what to do next."""
     each = 1e-4 * pack  # USD that no request of this job reaches
     project.rows([f"good {'and very ' * (n % 9)} {n}" for n in range(400 * pack)])
     told = f"rpm = 600000\nmax_cost = {10 * each}\nconcurrency = {flying}\n"
