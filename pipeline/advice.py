@@ -8,6 +8,7 @@ from pipeline.forecast import Forecast
 from pipeline.progress import many, span
 
 HEAD = ("rows a request", "requests", "tokens in", "tokens out", "cost", "time")
+NARROW = (0, 1, 4, 5)  # of these, where there is no room: tokens stand above the table, too
 ROUGH = 0.1  # above this doubt the ends of a number are shown
 HELD = {
     "rpm": "requests a minute",
@@ -51,10 +52,13 @@ def head(found: Forecast) -> list[str]:
         return lines
     whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"
     if found.counted:
-        lines.append(f"  tokens in: from {whole}, {found.counted:,} counted by the API")
+        who = "emulator" if found.emulated else "API"
+        how = f"{found.counted:,} counted by the {who} (countTokens)"
     else:
-        lines.append(f"  tokens in: from {whole}, estimated from characters: {found.uncounted}")
-    return [*lines, f"  tokens out: {found.basis}"]
+        how = f"estimated from characters: {found.uncounted}"
+    own = found.ways[0]
+    lines.append(f"  tokens in: {_short(own.tokens_in)}, from {whole}, {how}")
+    return [*lines, f"  tokens out: {_short(own.tokens_out)}, {found.basis}"]
 
 
 def cells(way: Way) -> tuple[str, ...]:
@@ -100,7 +104,7 @@ def advice(found: Forecast) -> Iterator[str]:
     if found.max_cost is not None and own.usd.high > found.max_cost:
         share = min(1.0, found.max_cost / own.usd.expected) if own.usd.expected else 1.0
         yield (
-            f"`max_cost` is ${found.max_cost:,.2f}: the run would stop after about {share:.0%} of this, "
+            f"`max_cost` is ${found.max_cost:,.4f}: the run would stop after about {share:.0%} of this, "
             "and the same command goes on"
         )
     if found.guessed:

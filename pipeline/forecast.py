@@ -79,6 +79,7 @@ class Forecast:
     uncounted: str
     basis: str
     guessed: bool  # nothing was answered yet
+    emulated: bool  # the emulator of this command is asked
     unbatched: str
     max_cost: float | None
     ways: tuple[Way, ...]
@@ -114,6 +115,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         uncounted=sizes.why,
         basis=_basis(plan, before),
         guessed=before is None,
+        emulated=plan.identity["endpoint"] == "emulator",
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         ways=tuple(_ways(plan, services, _loads(plan, pending, asked, sizes, answers), sizes, answers)),

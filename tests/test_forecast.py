@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,11 +142,29 @@ def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, e
     emulator.reset()
     said = shell("estimate", project.job, "--base-url", emulator.address)
     assert (said.code, said.err) == (0, "")
-    assert "100 counted by the API" in said.out
+    assert "100 counted by the API (countTokens)" in said.out
     assert "`--pack 20` would take 15 requests instead of 300" in said.out
     assert emulator.stats()["requests"] == 0
     assert not (project.folder / ".rowmill").exists()
     assert not list((project.folder / "state").glob("*"))
+
+
+def test_a_limit_of_cost_that_will_be_reached_is_told(shell: Shell, project: Project) -> None:
+    """A run that would stop early says so beforehand, and how far it would come."""
+    project.rows(texts(400, 400))
+    said = shell("estimate", project.job, "--max-cost", "0.001")
+    assert "`max_cost` is $0.0010: the run would stop after about " in said.out
+    assert "max_cost" not in shell("estimate", project.job, "--max-cost", "100").out
+
+
+def test_days_and_hours_are_said_in_words(shell: Shell, project: Project) -> None:
+    """What everybody asks: how many days on the free tier, and how long in packs."""
+    project.change('tier = "1"\nrpm = 600000\ntpm = 600000000\n', 'tier = "free"\n')
+    project.rows(texts(2_000, 2_000))
+    said = shell("estimate", project.job).out
+    words = r"`--pack 20` would take 100 requests instead of 2,000, 7 min instead of [23] days"  # it is now
+    assert re.search(words, said)
+    assert "what holds it up: requests a day" in said
 
 
 def test_without_a_key_it_says_so(shell: Shell, project: Project) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.advice import HEAD, as_json, cells, foot, head
+from pipeline.advice import HEAD, NARROW, as_json, cells, foot, head
 from pipeline.cli.app import rowmill
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
 from pipeline.errors import UsageError
@@ -25,6 +25,7 @@ from pipeline.plan import CheckedJob
 from pipeline.sizing import Count
 
 WIDE = 120  # letters of a line where no terminal is
+ROOMY = 110  # that all columns need
 
 
 @rowmill.command(name="estimate", short_help="Say what a run will take, before it. Asks no model.")
@@ -77,16 +78,17 @@ def _print(found: Forecast) -> None:
     for line in head(found):
         out.print(line, markup=False, soft_wrap=not terminal)
     if found.scope.prompts:
-        out.print(_table(found, narrow=out.width < WIDE * 3 // 4))
+        out.print(_table(found, NARROW if out.width < ROOMY else range(len(HEAD))))
     for line in foot(found):
         out.print(line, markup=False, soft_wrap=not terminal)
 
 
-def _table(found: Forecast, *, narrow: bool) -> Table:
-    """Return the ways as a table; a narrow one has a line more for each instead of long ones."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0) if narrow else (0, 1))
-    for name in HEAD:
-        table.add_column(name, justify="left" if name == HEAD[0] else "right", overflow="fold")
+def _table(found: Forecast, columns: Sequence[int]) -> Table:
+    """Return these columns of the ways as a table."""
+    table = Table(box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(HEAD[column], justify="right" if column else "left", overflow="fold")
     for way in found.ways:
-        table.add_row(*map(Text, cells(way)), style="bold" if way.current else "")
+        row = cells(way)
+        table.add_row(*(Text(row[column]) for column in columns), style="bold" if way.current else "")
     return table
