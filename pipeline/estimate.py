@@ -166,9 +166,8 @@ def seconds_until_done(need: Need, limits: Limits, today: Today, margin: float =
     bare = replace(limits, rpd=None)
     rest, _ = seconds_until_done(last, bare, today, margin)
     steady, _ = seconds_until_done(need * (late / need.requests), bare, today, margin)
-    if days + rest >= today.resets_in + steady:
-        return days + rest, "rpd"
-    return today.resets_in + steady, held_by  # a day is shorter than what its requests take
+    slowest = max(longest, today.resets_in + steady)  # where a day is shorter than what its requests take
+    return (days + rest, "rpd") if days + rest >= slowest else (slowest, held_by)
 
 
 def _seconds(need: Need, service: Service, call: float) -> tuple[float, str]:

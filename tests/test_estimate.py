@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import example as also
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,8 @@ def test_time_is_that_of_the_limit_that_is_reached_first(
 
 
 @given(st.integers(1, 10_000), st.integers(1, 100), st.integers(1, 2_000), st.integers(0, 2_000))
+@also(requests=62, rpm=1, rpd=62, sent=0)
+@also(requests=1_442, rpm=1, rpd=1_442, sent=1_442)
 def test_more_requests_never_take_less_time(requests: int, rpm: int, rpd: int, sent: int) -> None:
     """Time grows with the requests, whatever the limits and whatever was sent today."""
     limits, today = Limits(rpm=rpm, rpd=rpd), Today(sent, 3_600.0)
