@@ -146,7 +146,7 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
 
 def _stop(reason: Failure | None) -> Stop:
     if reason is None:
-        return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
+        return Stop("stopped before the end, by Ctrl-C, SIGTERM or SIGHUP", GOES_ON, Exit.STOPPED)
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}"

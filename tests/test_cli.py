@@ -41,12 +41,13 @@ class Shell:
     def __call__(self, *words: object) -> Said:
         """Run `rowmill` with these words."""
         self.monkeypatch.setattr(sys, "argv", ["rowmill", *map(str, words)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
                 cli.main()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         printed = self.capsys.readouterr()
         return Said(int(ended.value.code or 0), printed.out, printed.err)
 
@@ -300,14 +301,15 @@ def wait_for(condition: "object", seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_and_the_same_command_continues(project: Project, signum: int) -> None:
-    """Ctrl-C and SIGTERM let what is in flight end, exit with 3, and nothing is asked twice."""
+    """Ctrl-C, SIGTERM and a closed terminal let what is in flight end; nothing is asked twice."""
     project.rows([f"good {n}" for n in range(400)])
     with emulating("--latency", "0.2") as emulator:
         with started(project, emulator, "--concurrency", "8") as first:
             wait_for(lambda: emulator.stats()["answered"] >= 20)
-            first.send_signal(signum)
+            for _ in range(1 + (signum == signal.SIGHUP)):  # which comes twice with a closed terminal
+                first.send_signal(signum)
             _, err = first.communicate(timeout=30)
         assert first.returncode == 3
         assert "run the same command again" in err
@@ -317,6 +319,21 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
         assert emulator.stats()["repeated"] == 0
     assert project.table().height == 400
     assert set(project.table()["_status"]) == {"ok"}
+
+
+def test_an_ignored_hang_up_stops_nothing(project: Project) -> None:
+    """Under `nohup` a run goes on when its terminal is closed."""
+    project.rows([f"good {n}" for n in range(100)])
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
+    try:
+        with emulating("--latency", "0.2") as emulator:
+            with started(project, emulator, "--concurrency", "8") as process:
+                wait_for(lambda: emulator.stats()["answered"] >= 20)
+                process.send_signal(signal.SIGHUP)
+                process.communicate(timeout=60)
+            assert process.returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: Project) -> None:
