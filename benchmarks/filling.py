@@ -36,7 +36,7 @@ def write_parts(plan: Plan, answered: int, *, as_text: bool) -> None:
     layout = plan.checked.layout
     like = layout.table([Outcome(bytes(16), bytes(16), ANSWER, SPENT)] * PART_ROWS)
     with owned(plan.folder, plan.identity):
-        parts = Parts(plan.folder.parts, layout.part)
+        parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
         for start in range(0, answered, PART_ROWS):
             ids = range(start, min(start + PART_ROWS, answered))
             keys = digests([[str(one) for one in ids] if as_text else list(ids)])

@@ -19,7 +19,8 @@ from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import ChangedError, OutputError, StoreError
 from pipeline.heads import heads
 from pipeline.input.source import Chunk, Source
-from pipeline.store.parts import Parts, column_heads
+from pipeline.store.parts import Parts
+from pipeline.store.reading import column_heads
 from pipeline.store.standing import Standing
 from pipeline.store.window import Window
 

@@ -39,7 +39,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     notes = _notes(plan)
     with owned(plan.folder, plan.identity):
         keep(taken, plan.folder)
-        parts = Parts(plan.folder.parts, plan.checked.layout.part)
+        parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
         unmark(plan.folder)

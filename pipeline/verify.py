@@ -23,7 +23,8 @@ from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, SHORT, changes, owner
 from pipeline.store.inspection import Finding, check_journal, check_part, count_replies, few
-from pipeline.store.parts import PART_NAME, Parts
+from pipeline.store.parts import Parts
+from pipeline.store.reading import part_files
 from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
@@ -87,9 +88,10 @@ def verify_job(plan: Plan) -> Verdict:
     """
     _check_idle(plan)
     folder = plan.folder
-    parts = sorted(path for path in folder.parts.glob("part-*") if PART_NAME.fullmatch(path.name))
+    parts = part_files(folder.parts)
     findings = [*_folder(plan), *_leftovers(plan)]
-    damaged = [found for path in parts for found in check_part(path, plan.checked.layout.part)]
+    layout, print_ = plan.checked.layout, plan.fingerprint
+    damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
     findings += check_journal(folder.journal)
     survey = plan.source.survey()
@@ -163,7 +165,7 @@ def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
         yield Finding(plan.output, "the output is missing, and every row has an answer", AGAIN)
         return
     layout = plan.checked.layout
-    parts = Parts(plan.folder.parts, layout.part)
+    parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
     with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
         wanted = Path(name) / f"wanted{plan.output.suffix}"
         standing = stand(survey, parts.index())

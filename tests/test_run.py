@@ -508,6 +508,25 @@ def test_a_part_that_is_none_of_ours_is_set_aside(project: Project, emulator: Em
     assert part.with_suffix(".damaged").exists()
 
 
+def test_a_part_of_another_identity_is_no_answer(project: Project, emulator: Emulator) -> None:
+    """A part that was copied in from another prompt is set aside; one that does not say counts."""
+    project.rows(["good", "bad"])
+    other = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    project.change("Review:", "Opinion:")
+    part = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(other.read_bytes())
+    assert "written under another identity" in verify_job(project.plan()).findings[0].what
+    report = project.run(emulator.address)
+    assert "part-0000001.parquet" in report.notes[0]
+    new = part.with_name("part-0000002.parquet")
+    assert new.exists()
+    part.write_bytes(whole)
+    new.unlink()
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
+    assert project.run(emulator.address).notes == []
+
+
 def test_a_second_damaged_part_of_a_name_does_not_replace_the_first(
     project: Project, emulator: Emulator
 ) -> None:

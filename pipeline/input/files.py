@@ -199,6 +199,6 @@ def first_line(exc: BaseException) -> str:
 
 
 def stamps_of(paths: Sequence[Path]) -> list[tuple[int, ...]]:
-    """Return size, times of change and inode of each file; the second time is one that nobody can set back."""
+    """Return size, times of change and inode of each file; the second of these nobody can set back."""
     stats = [path.stat() for path in paths]
     return [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]

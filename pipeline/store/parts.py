@@ -4,13 +4,11 @@ The parts are the truth: a row is done when a part holds its key with the digest
 later part wins over an earlier one, so a row that is asked again simply stands in a newer part.
 """
 
-import errno
-import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,15 +21,23 @@ from pipeline.disk import clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import BUCKETS, Heads, bucket_of
 from pipeline.scratch import Buckets, Records
-from pipeline.store.seal import is_intact, seal
+from pipeline.store.reading import (
+    NAMES,
+    UNREADABLE,
+    column_heads,
+    is_refusal,
+    opened,
+    owned_by,
+    part_files,
+    read_part,
+    row_ids,
+)
+from pipeline.store.seal import seal
 
 Places: TypeAlias = NDArray[np.int64]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 ENTRY = np.dtype([("key", "<u8"), ("digest", "<u8"), ("place", "<i8"), ("round", "<i4"), ("ok", "?")])
-PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 INDEXED = ["_key", "_digest", "_status", "_round"]
-UNREADABLE = (OSError, pa.ArrowException, ValueError)  # ValueError: names in the footer that are no text
 OPEN_PARTS = 2  # tables kept in memory while the output is written
 
 
@@ -49,10 +55,14 @@ class Index:
 
 
 class Parts:
-    """The folder of parts. One task writes; reading needs no lock since parts never change."""
+    """The folder of parts. One task writes; reading needs no lock since parts never change.
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    `fingerprint` names the identity that parts are written under; those of another one count as damaged.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, fingerprint: str | None = None) -> None:
         self._folder = folder
+        self._fingerprint = fingerprint
         self._schema = self._like = schema  # a schema that can be cast to ours
         self._repeating = _leaves(schema, without={"_key", "_digest"})
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
@@ -60,7 +70,7 @@ class Parts:
         self._mine = False
         self._numbered = 0  # parts whose places in the list an index uses
         self._rows: dict[Path, int] = {}
-        self._paths = sorted(path for path in folder.glob("part-*") if PART_NAME.fullmatch(path.name))
+        self._paths = part_files(folder)
         used = [
             int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob("part-*.damaged")]
         ]
@@ -88,15 +98,13 @@ class Parts:
     def _indexed(self, path: Path) -> pa.Table | None:
         """Read what the index needs of a part; None where it is damaged or not of our schema."""
         try:
-            if not is_intact(path):
-                return None
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with opened(path, self._fingerprint) as file:
                 if not file.schema_arrow.equals(self._like):
                     file.schema_arrow.empty_table().cast(self._schema)
                     self._like = file.schema_arrow
                 rows = file.read(INDEXED, use_threads=False)
         except UNREADABLE as exc:
-            if _is_refusal(exc):
+            if is_refusal(exc):
                 raise self._unread(exc) from exc
             return None
         same = all(rows.schema.field(name).type == self._schema.field(name).type for name in INDEXED)
@@ -108,7 +116,11 @@ class Parts:
         try:
             with whole_file(path) as draft:
                 pq.write_table(
-                    table, draft, compression="zstd", use_dictionary=self._repeating, write_page_checksum=True
+                    owned_by(table, self._fingerprint),
+                    draft,
+                    compression="zstd",
+                    use_dictionary=self._repeating,
+                    write_page_checksum=True,
                 )
                 seal(draft)
         except (OSError, pa.ArrowException) as exc:
@@ -135,9 +147,11 @@ class Parts:
 
     def read(self, path: Path) -> pa.Table:
         """Return a whole part. Raises one of UNREADABLE where it is damaged or not of our schema."""
-        if not is_intact(path):
-            raise ValueError(f"the footer of `{path}` does not match its checksum")
-        return _columns(path, None, verified=True).cast(self._schema)
+        return read_part(path, None, self._fingerprint).cast(self._schema)
+
+    def ids(self, path: Path) -> Heads:
+        """Return a number for each row of a part, as `row_ids`. Raises one of UNREADABLE."""
+        return row_ids(read_part(path, NAMES, self._fingerprint))
 
     def replace(self, old: Sequence[Path], table: pa.Table) -> None:
         """Add a part for `old`, which are unnumbered, then remove them. Raises StoreError and OSError."""
@@ -202,11 +216,11 @@ class Parts:
         Raises DamagedError; the owner has set the part aside then, and every index is out of date.
         """
         try:
-            return _columns(path, names, verified=True).cast(
+            return read_part(path, names, self._fingerprint).cast(
                 self._schema if names is None else pa.schema([self._schema.field(name) for name in names])
             )
         except UNREADABLE as exc:
-            if _is_refusal(exc):
+            if is_refusal(exc):
                 raise self._unread(exc) from exc
             error = DamagedError(
                 f"the part `{path}` is damaged",
@@ -225,11 +239,6 @@ class Parts:
         return self._tables[number]
 
 
-def _columns(path: Path, names: Sequence[str] | None, *, verified: bool = False) -> pa.Table:
-    with pq.ParquetFile(path, page_checksum_verification=verified) as file:
-        return file.read(names if names is None else list(names), use_threads=False)
-
-
 def _leaves(schema: pa.Schema, without: Collection[str]) -> list[str]:
     """Return the paths of all columns as Parquet has them, those inside of others too."""
     sink = pa.BufferOutputStream()
@@ -246,20 +255,3 @@ def _entries(table: pa.Table, start: int) -> Records:
     entries["round"] = table["_round"].to_numpy()
     entries["ok"] = pc.equal(table["_status"], "ok").to_numpy()
     return entries
-
-
-def column_heads(column: pa.ChunkedArray) -> Heads:
-    """Return the first 8 bytes of a column of digests, without making Python objects of it."""
-    chunks = [
-        np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
-    ]
-    return _join(chunks, np.uint64)
-
-
-def _is_refusal(exc: Exception) -> bool:
-    """Tell whether the system would not read the file, so that nothing is known of what it holds."""
-    return isinstance(exc, OSError) and exc.errno not in (None, errno.EIO)
-
-
-def _join(arrays: Sequence[NDArray[Scalar]], kind: type[Scalar]) -> NDArray[Scalar]:
-    return np.concatenate(arrays).astype(kind) if arrays else np.empty(0, dtype=kind)
