@@ -168,7 +168,7 @@ def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
     parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
     with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
         wanted = Path(name) / f"wanted{plan.output.suffix}"
-        standing = stand(survey, parts.index())
+        standing = stand(survey, parts)
         escape = plan.checked.loaded.job.output.escape_formulas
         written = write_output(plan.source, parts, standing, layout, wanted, escape_formulas=escape)
         if not isclose(written.cost_usd, status.table.cost_usd, rel_tol=1e-9, abs_tol=1e-12):

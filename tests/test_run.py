@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
+from pipeline.store import census
 from pipeline.store.compaction import MANY
 from pipeline.store.parts import Parts
 from pipeline.verify import verify_job
@@ -525,6 +526,22 @@ def test_a_part_of_another_identity_is_no_answer(project: Project, emulator: Emu
     new.unlink()
     pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
     assert project.run(emulator.address).notes == []
+
+
+def test_a_resumed_run_reads_only_new_parts(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stop has left is added to what was known; the table is that of an unbroken run."""
+    monkeypatch.setattr(census, "WORTH", 1)
+    monkeypatch.setattr(census, "SETTLED", 0.0)
+    project.rows([f"good {n}" for n in range(12)])
+    project.change("rpm = 600000", "rpm = 600000\nrpd = 5")
+    folder = project.run(emulator.address).folder
+    assert (folder / "standing").exists()
+    project.change("rpd = 5", "rpd = 50")
+    report = project.run(emulator.address)
+    assert (report.requests, report.exit_code) == (7, Exit.OK)
+    assert verify_job(project.plan()).findings == []
 
 
 def test_a_second_damaged_part_of_a_name_does_not_replace_the_first(

@@ -4,6 +4,7 @@
         identity.json   what changes the answers; for people and for telling what was changed
         lock            says which process runs; what that holds with flock is the folder itself
         replies.sqlite  the journal (`journal`)
+        standing        how its rows stood with the parts then (`memo`)
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)

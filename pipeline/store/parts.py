@@ -38,6 +38,7 @@ Places: TypeAlias = NDArray[np.int64]
 
 ENTRY = np.dtype([("key", "<u8"), ("digest", "<u8"), ("place", "<i8"), ("round", "<i4"), ("ok", "?")])
 INDEXED = ["_key", "_digest", "_status", "_round"]
+MOST_NEW = 1 << 19  # rows of new parts that are added to an index; for more, all are read again
 OPEN_PARTS = 2  # tables kept in memory while the output is written
 
 
@@ -45,13 +46,16 @@ OPEN_PARTS = 2  # tables kept in memory while the output is written
 class Index:
     """All rows of the parts, numbered through: a row's place is its number in its part + `starts` of that.
 
-    `entries` are in buckets by key and in the order of their places; `starts` has one element more than there
-    are parts, which is the number of all rows; `last_round` is the highest round of `--retry-failed`.
+    `entries` are in buckets by key and in the order of their places, without those of the first `known`
+    parts; `starts` has one element more than there are parts, which is the number of all rows; `last_round`
+    is the highest round of `--retry-failed`.
     """
 
     entries: Buckets  # of ENTRY
     starts: Places
     last_round: int
+    files: tuple[Path, ...] = ()
+    known: int = 0
 
 
 class Parts:
@@ -135,6 +139,11 @@ class Parts:
         pa.default_memory_pool().release_unused()  # or the heap grows with the number of parts
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """All parts, oldest first."""
+        return tuple(self._paths)
+
+    @property
     def unnumbered(self) -> list[Path]:
         """The parts that no index numbers yet, oldest first: only these may be replaced."""
         return self._paths[self._numbered :]
@@ -161,10 +170,16 @@ class Parts:
         for path in old:
             path.unlink()
 
-    def index(self) -> Index:
-        """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside."""
-        entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
-        paths = list(self._paths)
+    def index(self, earlier: Index | None = None) -> Index:
+        """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside.
+
+        Where the first parts are those of an `earlier` index, and few rows have come since, only the parts
+        behind them are read.
+        """
+        entries, starts, last_round, known = Buckets(ENTRY, BUCKETS), [0], 0, 0
+        if earlier is not None and self._is_little(earlier):
+            starts, last_round, known = earlier.starts.tolist(), earlier.last_round, len(earlier.files)
+        paths = self._paths[known:]
         for path, rows in zip(paths, ahead(self._indexed, paths), strict=True):
             if rows is None:
                 self._damaged(path)
@@ -174,7 +189,17 @@ class Parts:
             starts.append(starts[-1] + len(found))
             last_round = max(last_round, int(found["round"].max(initial=0)))
         self._numbered = len(self._paths)
-        return Index(entries, np.array(starts, np.int64), last_round)
+        return Index(entries, np.array(starts, np.int64), last_round, tuple(self._paths), known)
+
+    def _is_little(self, earlier: Index) -> bool:
+        """Tell whether the parts only have some rows more than an earlier index."""
+        known = len(earlier.files)
+        if tuple(self._paths[:known]) != earlier.files:
+            return False
+        try:
+            return sum(map(self.rows, self._paths[known:])) <= MOST_NEW
+        except UNREADABLE:
+            return False
 
     def _damaged(self, path: Path) -> None:
         """Set a damaged part aside; who does not own the folder may not."""
