@@ -37,7 +37,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     taken = census(plan.source, plan.folder)
     survey = taken.survey
     notes = _notes(plan)
-    with owned(plan.folder, plan.identity):
+    with owned(plan.folder, plan.identity) as repaired:
+        notes += repaired
         keep(taken, plan.folder)
         parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.arrow import BOOKKEEPING
 from pipeline.comparison import UNREAD, Columns, differences
-from pipeline.disk import TEMPORARY
+from pipeline.disk import is_draft, is_set_aside
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.input.source import Survey
 from pipeline.keys import fingerprint
@@ -29,7 +29,8 @@ from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
 CLEARED = "nothing: a killed process has left it, and the next run removes it"
-KEPT = "look at it if you want to, then delete it: what it held is in other parts or was asked again"
+WRITTEN = "nothing: the next run sets it aside and writes it anew"
+KEPT = "nothing: what it held is in other parts or was asked again; `rowmill clean --damaged` removes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Verdict:
     folder: Path
     rows: int
     pending: int
+    replied: int  # of the pending ones, in the journal
     parts: int
     replies: int
     compared: bool
@@ -47,8 +49,13 @@ class Verdict:
 
     @property
     def exit_code(self) -> Exit:
-        """0 where all is well, 4 where it is not."""
-        return Exit.STORE if self.findings else Exit.OK
+        """0 where all is well, 4 where it is not; notices do not count."""
+        return Exit.STORE if self.faults else Exit.OK
+
+    @property
+    def faults(self) -> int:
+        """How many findings are inconsistencies."""
+        return sum(not finding.notice for finding in self.findings)
 
     def as_json(self) -> dict[str, object]:
         """Return the verdict as JSON values; `docs/reference.md` names the keys."""
@@ -58,6 +65,7 @@ class Verdict:
             "run_folder": str(self.folder),
             "rows": self.rows,
             "pending": self.pending,
+            "replied": self.replied,
             "parts": self.parts,
             "replies": self.replies,
             "output_compared": self.compared,
@@ -71,12 +79,13 @@ class Verdict:
         read += " were read"
         lines = [f"{read}, and the output was compared with them" if self.compared else read]
         if self.pending:
-            lines.append(
-                f"  {self.pending:,} rows are still to be asked, so there is no output to compare yet"
-            )
-        number = len(self.findings)
+            known = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
+            asked = "1 row is" if self.pending == 1 else f"{self.pending:,} rows are"
+            lines.append(f"  {asked} still to be asked{known}, so there is no output to compare yet")
+        number, notices = self.faults, len(self.findings) - self.faults
         found = "1 inconsistency" if number == 1 else f"{number:,} inconsistencies, a line each"
-        lines.append(f"  {found}" if number else "  all is well")
+        more = f"; {many(notices, 'notice')}" if notices else ""
+        lines.append(f"  {found if number else 'all is well'}{more}")
         return lines
 
 
@@ -113,6 +122,7 @@ def verify_job(plan: Plan) -> Verdict:
         folder=folder.path,
         rows=survey.rows,
         pending=0 if status is None else status.pending,
+        replied=0 if status is None else status.replied,
         parts=len(parts),
         replies=count_replies(folder.journal) or 0,
         compared=compared,
@@ -140,22 +150,22 @@ def _folder(plan: Plan) -> Iterator[Finding]:
     try:
         name = fingerprint(json.loads(path.read_text()))[:SHORT]
     except (OSError, ValueError, TypeError) as exc:
-        yield Finding(path, f"it cannot be read: {exc}", "delete it: the next run writes it anew")
+        yield Finding(path, f"it cannot be read: {exc}", WRITTEN)
         return
     if name != plan.folder.path.name:
-        yield Finding(path, "it is not the identity of this folder", "delete it: the next run writes it anew")
+        yield Finding(path, "it is not the identity of this folder", WRITTEN)
 
 
 def _leftovers(plan: Plan) -> Iterator[Finding]:
     """Find drafts of killed processes, and what was set aside."""
     for path in sorted(plan.folder.path.rglob("*")):
-        if path.name.endswith(TEMPORARY):
+        if is_draft(path):
             yield Finding(path, "half a file", CLEARED)
-        elif ".damaged" in path.name:
-            yield Finding(path, "it was set aside because it is damaged", KEPT)
+        elif is_set_aside(path):
+            yield Finding(path, "it was set aside because it is damaged", KEPT, notice=True)
     if plan.output.parent.is_dir():
         for path in sorted(plan.output.parent.iterdir()):
-            if path.name.startswith(f"{plan.output.name}.") and path.name.endswith(TEMPORARY):
+            if path.name.startswith(f"{plan.output.name}.") and is_draft(path):
                 yield Finding(path, "half a table", CLEARED)
 
 

@@ -25,15 +25,20 @@ ENTRIES = "SELECT rowid, id, key, digest, failed, body, crc FROM reply"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One inconsistency: in which file, what it is, and what to do."""
+    """One inconsistency: in which file, what it is, and what to do.
+
+    A `notice` is none: it is worth knowing, and nothing is wrong.
+    """
 
     place: Path
     what: str
     hint: str
+    notice: bool = False
 
     def as_json(self) -> dict[str, str]:
         """Return it as JSON values."""
-        return {"file": str(self.place), "what": self.what, "hint": self.hint}
+        severity = "notice" if self.notice else "fault"
+        return {"severity": severity, "file": str(self.place), "what": self.what, "hint": self.hint}
 
 
 def few(findings: Iterable[Finding]) -> list[Finding]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
-from pipeline.disk import clear_drafts, set_aside, whole_file
+from pipeline.disk import DAMAGED, clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import BUCKETS, Heads, bucket_of
 from pipeline.scratch import Buckets, Records
@@ -76,7 +76,7 @@ class Parts:
         self._rows: dict[Path, int] = {}
         self._paths = part_files(folder)
         used = [
-            int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob("part-*.damaged")]
+            int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob(f"part-*{DAMAGED}")]
         ]
         self._next = 1 + max(used, default=0)  # no name twice: what was set aside is never overwritten
 
