@@ -1,7 +1,6 @@
 """Every inconsistency of a job: its run folder, parts, journal and output, read again and compared."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isclose
@@ -15,9 +14,10 @@ from pipeline.disk import is_draft, is_set_aside
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.input.source import Survey
 from pipeline.keys import fingerprint
-from pipeline.output import write_output
+from pipeline.output import write_table
 from pipeline.plan import Plan
 from pipeline.progress import many
+from pipeline.scratch import failed, temporary_file
 from pipeline.status import JobStatus, job_status
 from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
@@ -176,11 +176,15 @@ def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
         return
     layout = plan.checked.layout
     parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
-    with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
-        wanted = Path(name) / f"wanted{plan.output.suffix}"
-        standing = stand(survey, parts)
-        escape = plan.checked.loaded.job.output.escape_formulas
-        written = write_output(plan.source, parts, standing, layout, wanted, escape_formulas=escape)
+    escape = plan.checked.loaded.job.output.escape_formulas
+    with temporary_file(f"wanted{plan.output.suffix}") as wanted:
+        standing, ending = stand(survey, parts), plan.output.suffix
+        try:
+            written = write_table(
+                plan.source, parts, standing, layout, wanted, ending=ending, escape_formulas=escape
+            )
+        except OSError as exc:
+            raise failed("written", exc) from exc
         if not isclose(written.cost_usd, status.table.cost_usd, rel_tol=1e-9, abs_tol=1e-12):
             what = f"the parts cost ${status.table.cost_usd:.6f}, a table of them ${written.cost_usd:.6f}"
             yield Finding(plan.folder.parts, what, "please report it")

@@ -498,6 +498,23 @@ def test_clean_keeps_what_it_was_not_told_of(shell: Shell, project: Project) -> 
     assert json.loads(shell("runs", "--json").out) == []
 
 
+def test_clean_removes_what_was_set_aside_alone(shell: Shell, project: Project) -> None:
+    """After asking, in finished runs too; the run stays and its answers with it."""
+    project.rows(["good", "bad"])
+    shell("run", project.job, "--offline", "--quiet")
+    (run,) = json.loads(shell("runs", project.job, "--json").out)
+    kept = Path(run["run_folder"]) / "parts" / "part-0000009.damaged"
+    kept.write_text("x")
+    assert "notice: " in shell("verify", project.job, "--offline").out
+    shell.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"n\n")))
+    assert str(kept) in shell("clean", project.job, "--damaged").err
+    assert kept.exists()
+    assert "removed 1 damaged file, 1 B" in shell("clean", project.job, "--damaged", "--yes").err
+    assert not kept.exists()
+    assert json.loads(shell("runs", project.job, "--json").out)[0]["answered"] == 2
+    assert "nothing to remove" in shell("clean", "--damaged", project.job).err
+
+
 def test_a_run_that_runs_is_neither_verified_nor_removed(shell: Shell, project: Project) -> None:
     """Both say which process it is; `runs` shows it."""
     project.rows(["good"] * 3)

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.store.folder import owned
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
 from tests.test_runs import contents
+from tests.test_scratch import files_of_at_most
 
 TEXTS = ["good", "<finish-safety>", "bad", "good", "so so", "fine"]
 ENDINGS = ["parquet", "csv", "ndjson"]
@@ -304,3 +306,16 @@ def test_not_a_number_equals_itself(tmp_path: Path) -> None:
         frame.write_parquet(tmp_path / f"{name}.parquet")
     columns = Columns(["x", "y"], [], "cost")
     assert list(differences(tmp_path / "one.parquet", tmp_path / "other.parquet", columns)) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_full_folder_for_temporary_files_is_named(
+    project: Project, emulator: Emulator, ending: str
+) -> None:
+    """The fault is that of TMPDIR, and nothing is said of the output."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    with files_of_at_most(200), pytest.raises(StoreError) as caught:
+        verify(project)
+    assert tempfile.gettempdir() in caught.value.message
+    assert "TMPDIR" in caught.value.hint
