@@ -21,9 +21,11 @@ ANSWER = Review(sentiment="positive", topic="product", reason="It is warm and wo
 SPENT = Spent(Usage(prompt=60, output=30, total=90), 0.000_02, "gemini-3.1-flash-lite", 1, 700)
 
 
-def write_input(path: Path, rows: int) -> None:
-    """Write numbered rows of short texts."""
+def write_input(path: Path, rows: int, *, shuffled: bool) -> None:
+    """Write numbered rows of short texts, in order or in none."""
     frame = pl.LazyFrame({"id": [0]}).select(pl.int_range(rows).alias("id"))
+    if shuffled:
+        frame = frame.select(pl.col("id").shuffle(seed=1))
     frame = frame.with_columns(text=pl.format(TEXT, pl.col("id")))
     if path.suffix == ".csv":
         frame.sink_csv(path)
@@ -36,7 +38,7 @@ def write_parts(plan: Plan, answered: int, *, as_text: bool) -> None:
     layout = plan.checked.layout
     like = layout.table([Outcome(bytes(16), bytes(16), ANSWER, SPENT)] * PART_ROWS)
     with owned(plan.folder, plan.identity):
-        parts = Parts(plan.folder.parts, layout.part)
+        parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
         for start in range(0, answered, PART_ROWS):
             ids = range(start, min(start + PART_ROWS, answered))
             keys = digests([[str(one) for one in ids] if as_text else list(ids)])
@@ -50,8 +52,8 @@ def write_parts(plan: Plan, answered: int, *, as_text: bool) -> None:
 
 def main() -> None:
     """Make what the command line names."""
-    job, path, rows, answered, address = sys.argv[1:]
-    write_input(Path(path), int(rows))
+    job, path, rows, answered, address, order = sys.argv[1:]
+    write_input(Path(path), int(rows), shuffled=order == "shuffled")
     checked = check_job(load_job(Path(job)), datetime.now(UTC).date())
     plan = make_plan(checked, endpoint=address, runs=None, limit=None)
     write_parts(plan, int(answered), as_text=path.endswith(".csv"))

@@ -1,12 +1,13 @@
 """Resumes a job of millions of rows of which all but a thousand are answered, then one of a tenth.
 
-    python benchmarks/large.py [--rows 10000000] [--format parquet csv]
+    python benchmarks/large.py [--rows 10000000] [--format parquet csv] [--shuffled]
 
 The input (about 100 bytes a row) and the parts (5,000 rows each) are made directly, without asking; then
 `rowmill run` is measured as users start it, against the emulator: once on an input that it has never seen,
 killed with SIGKILL at its first request, and again to the end. *First request* is the time from the start of
 the process until the emulator has one, *new* that of the run which was killed; *output* is that from the
-draft's appearance to the end of the process. `rowmill status` comes last. Beside them Polars alone reads the
+draft's appearance to the end of the process. With `--shuffled` the input has its rows in
+another order than the parts. `rowmill status` comes last. Beside them Polars alone reads the
 same file and writes it as Parquet, once streaming and once at a stroke.
 
 Exit code 1 where a promise is broken: a peak of 600 MB, a tenth more than that of the tenth, fewer than a
@@ -45,6 +46,7 @@ class Large:
     folder: Path
     rows: int
     kind: str
+    shuffled: bool = False
 
     @property
     def job(self) -> Path:
@@ -114,7 +116,7 @@ class Run:
         """Return the figures for the table."""
         tooks = (self.status, self.resumed, self.streamed, self.at_a_stroke)
         return [
-            f"{self.large.rows:,} {self.large.kind}",
+            f"{self.large.rows:,} {self.large.kind}{', shuffled' * self.large.shuffled}",
             f"{self.status.seconds:.1f}",
             f"{self.new.first_s:.1f}",
             f"{self.marks.first_s:.1f}",
@@ -138,7 +140,8 @@ def make(large: Large, address: str) -> None:
         (large.folder / part).mkdir()
     large.job.write_text(JOB.replace("rows.csv", large.input.name))
     (large.folder / "schemas" / "review.py").write_text((ROOT / "benchmarks" / "review.py").read_text())
-    given = [str(large.job), str(large.input), str(large.rows), str(large.rows - PENDING), address]
+    order = "shuffled" if large.shuffled else "ordered"
+    given = [str(large.job), str(large.input), str(large.rows), str(large.rows - PENDING), address, order]
     subprocess.run([sys.executable, "-m", "benchmarks.filling", *given], cwd=ROOT, check=True)
 
 
@@ -185,6 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="a large job, nearly done")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the larger input")
     parser.add_argument("--format", nargs="+", default=["parquet", "csv"], choices=["parquet", "csv"])
+    parser.add_argument("--shuffled", action="store_true", help="the input in another order than the parts")
     given = parser.parse_args()
     print(echo(), flush=True)
     faults, lines = [], []
@@ -192,7 +196,7 @@ def main() -> int:
         runs = []
         for rows in (given.rows // 10, given.rows):
             with tempfile.TemporaryDirectory(prefix="rowmill-") as folder:
-                runs.append(run(Large(Path(folder), rows, kind)))
+                runs.append(run(Large(Path(folder), rows, kind, given.shuffled)))
         small, large = runs
         growth = large.resumed.peak_mib / small.resumed.peak_mib
         lines += [small.line(), large.line()]

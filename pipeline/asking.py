@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -13,6 +13,7 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
 from pipeline.executors.courier import Courier
@@ -23,14 +24,13 @@ from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.online import Asks, Pending, Sink, execute
 from pipeline.executors.packed import PackAsker, Packing
-from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
+from pipeline.flow import Failure, FailureKind, Outcome, Reply
 from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits, Price
-from pipeline.output import TOKENS
 from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
 from pipeline.progress import Watched
@@ -270,30 +270,9 @@ def _suspect(outcome: Outcome, reason: Failure) -> bool:
 
 
 def _batches(work: Work) -> Iterator[list[Pending]]:
-    for rows in work.plan.source.rows(work.pending):
-        yield _with_earlier(rows, work)
-
-
-def _with_earlier(rows: list[Row], work: Work) -> list[Pending]:
-    """Add what earlier rounds took to rows that have failed before and are asked again."""
+    """Yield the pending rows; with those that have failed before goes what that took."""
+    rows = work.plan.source.rows(work.pending)
     if work.turn is None:
-        return [Pending(row) for row in rows]
-    start = rows[0].index
-    places = work.standing.rows.read(start, rows[-1].index + 1)["place"][[row.index - start for row in rows]]
-    known = np.flatnonzero(places >= 0).tolist()
-    found = work.parts.take(work.standing.index, places[known]).to_pylist()
-    earlier = {n: row for n, row in zip(known, found, strict=True) if row["_key"] == rows[n].key}
-    return [
-        Pending(row, work.turn, _spent(earlier[n])) if n in earlier else Pending(row)
-        for n, row in enumerate(rows)
-    ]
-
-
-def _spent(part_row: Mapping[str, object]) -> Spent:
-    """Read back what a failed row took."""
-    row = {name: value for name, value in part_row.items() if isinstance(value, int | float | str)}
-    return Spent(
-        usage=Usage(*(int(row.get(name, 0)) for name in TOKENS)),
-        cost_usd=float(row.get("_cost_usd", 0.0)),
-        attempts=int(row.get("_attempts", 0)),
-    )
+        return ([Pending(row) for row in some] for some in rows)
+    earlier = Earlier(work.parts, work.standing, work.pending)
+    return (earlier.add(some, work.turn) for some in rows)

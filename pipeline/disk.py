@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 TEMPORARY = ".tmp"
+DAMAGED = ".damaged"
 _DRAFT = re.compile(rf"(.+)\.\d+{re.escape(TEMPORARY)}", re.DOTALL)
 
 
@@ -55,10 +56,20 @@ def sync_folder(folder: Path) -> None:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file so that it is out of the way and kept; return its new name. Raises OSError."""
-    place = free_name(path.with_suffix(".damaged"))
+    place = free_name(path.with_suffix(DAMAGED))
     path.rename(place)
     sync_folder(path.parent)
     return place
+
+
+def is_draft(path: Path) -> bool:
+    """Tell whether a file has the name of one that is not whole yet."""
+    return path.name.endswith(TEMPORARY)
+
+
+def is_set_aside(path: Path) -> bool:
+    """Tell whether a file has a name as `set_aside` gives it, or was kept beside a database that has."""
+    return re.search(rf"{re.escape(DAMAGED)}(-\d+)?(-wal|-shm)?$", path.name) is not None
 
 
 def free_name(path: Path) -> Path:

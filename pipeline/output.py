@@ -19,7 +19,8 @@ from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import ChangedError, OutputError, StoreError
 from pipeline.heads import heads
 from pipeline.input.source import Chunk, Source
-from pipeline.store.parts import Parts, column_heads
+from pipeline.store.parts import Parts
+from pipeline.store.reading import column_heads
 from pipeline.store.standing import Standing
 from pipeline.store.window import Window
 
@@ -73,31 +74,47 @@ def write_output(
     stays until the new one is whole. Raises StoreError, and ChangedError when the input has changed since it
     was read.
     """
-    written = Written()
-    window = Window(parts, standing)
-    start = 0
     try:
         make_folder(target.parent)
         clear_drafts(target.parent, target.name)
-        with (
-            whole_file(target) as draft,
-            _opener(target, escape=escape_formulas)(draft, _schema(source, layout)) as append,
-        ):
-            for chunk in source.tables():
-                rows = _answers(chunk, window, standing, start)
-                start += len(rows)
-                written.count(rows)
-                append(layout.finish(_arrow(chunk.frame), rows))
-                pa.default_memory_pool().release_unused()
-            if start != len(standing.rows):
-                raise _changed()
-            source.check_unchanged()
+        with whole_file(target) as draft:
+            return write_table(
+                source, parts, standing, layout, draft, ending=target.suffix, escape_formulas=escape_formulas
+            )
     except OSError as exc:
         raise StoreError(
             f"the output `{target}` cannot be written: {exc.strerror or exc}",
             "free some space or choose another path with `--output`, then run the same command again: "
             "all answers are kept, nothing is asked twice",
         ) from exc
+
+
+def write_table(
+    source: Source,
+    parts: Parts,
+    standing: Standing,
+    layout: Layout,
+    draft: Path,
+    *,
+    ending: str,
+    escape_formulas: bool = False,
+) -> Written:
+    """Write the table to `draft`, as `write_output` does for a target of this `ending`.
+
+    Raises OSError where `draft` cannot be written, and what `write_output` does for all else.
+    """
+    written, start = Written(), 0
+    window = Window(parts, standing)
+    with _opener(ending, escape=escape_formulas)(draft, _schema(source, layout)) as append:
+        for chunk in source.tables():
+            rows = _answers(chunk, window, standing, start)
+            start += len(rows)
+            written.count(rows)
+            append(layout.finish(_arrow(chunk.frame), rows))
+            pa.default_memory_pool().release_unused()
+        if start != len(standing.rows):
+            raise _changed()
+        source.check_unchanged()
     return written
 
 
@@ -195,10 +212,8 @@ def _without_cost(rows: pa.Table, again: pa.Array) -> pa.Table:
     return rows
 
 
-def _opener(target: Path, *, escape: bool) -> Opener:
-    return {".parquet": _parquet, ".csv": _harmless_csv if escape else _csv}.get(
-        target.suffix.lower(), _ndjson
-    )
+def _opener(ending: str, *, escape: bool) -> Opener:
+    return {".parquet": _parquet, ".csv": _harmless_csv if escape else _csv}.get(ending.lower(), _ndjson)
 
 
 @contextmanager

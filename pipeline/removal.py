@@ -2,19 +2,29 @@
 
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pipeline.disk import sync_folder
+from pipeline.disk import is_set_aside, sync_folder
 from pipeline.errors import StoreError, UsageError
 from pipeline.runs import Run
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, ROUND, SHORT, claimed
 
 REMOVED = ".removed"  # behind the name of a folder that is being removed
-OURS = ("identity", "finished", ROUND, "lock", "replies", "parts", "survey")  # how names there begin
+OURS = (
+    "identity",
+    "finished",
+    ROUND,
+    "lock",
+    "replies",
+    "parts",
+    "standing",
+    "survey",
+)  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -71,6 +81,24 @@ def remove_run(run: Run, *, unfinished: bool) -> None:
                 f"`{doomed}` cannot be removed: {exc.strerror}",
                 "check its permissions; the next `rowmill clean` goes on",
             ) from exc
+
+
+def damaged(run: Run, before: datetime | None) -> list[Path]:
+    """Return what was set aside in a run folder, of that only what has not changed since `before`."""
+    found = sorted(path for path in run.folder.path.rglob("*") if is_set_aside(path) and path.is_file())
+    return [path for path in found if before is None or path.stat().st_mtime < before.timestamp()]
+
+
+def remove_damaged(run: Run, files: Sequence[Path]) -> None:
+    """Remove files that were set aside. Raises StoreError where the folder is in use or the disk fails."""
+    with claimed(run.folder):
+        for path in files:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as exc:
+                raise StoreError(
+                    f"`{path}` cannot be removed: {exc.strerror}", "check its permissions"
+                ) from exc
 
 
 def sweep(runs: Path) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
-from pipeline.input.source import Survey
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
@@ -14,10 +13,11 @@ from pipeline.progress import span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
-from pipeline.store.census import census, keep
+from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, owned
+from pipeline.store.memo import recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
@@ -37,21 +37,24 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     taken = census(plan.source, plan.folder)
     survey = taken.survey
     notes = _notes(plan)
-    with owned(plan.folder, plan.identity):
+    with owned(plan.folder, plan.identity) as repaired:
+        notes += repaired
         keep(taken, plan.folder)
-        parts = Parts(plan.folder.parts, plan.checked.layout.part)
+        parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
         unmark(plan.folder)
         compact(parts)
-        standing = stand(survey, parts.index())
+        standing = stand(survey, parts, recall(taken, parts, plan.folder))
+        if not standing.index.known:
+            remember(standing, taken, plan.folder)
         turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
         todo = int(pending_rows(standing, turn).sum())
         tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
         notes += [] if survey.rows else [EMPTY]
-        run = _Run(survey, parts, tally, turn, notes)
+        run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
-            standing = stand(survey, parts.index())  # each time a part fewer, of which there are only so many
+            standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
         if turn is not None and not ended.left:
             end_round(plan.folder)
@@ -85,7 +88,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
 class _Run:
     """What a run has open."""
 
-    survey: Survey
+    taken: Census
     parts: Parts
     tally: Tally
     turn: int | None  # of --retry-failed
@@ -104,7 +107,7 @@ class _Ended:
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
-    survey, parts = run.survey, run.parts
+    survey, parts = run.taken.survey, run.parts
     pending = pending_rows(standing, run.turn)
     stop = None
     try:
@@ -113,7 +116,9 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
             work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
             halt = ask_all(work, watch)
             stop = _stop(halt.reason) if halt.pulled.is_set() else None
-            standing = stand(survey, parts.index())
+            standing = stand(survey, parts, standing)
+            if stop is not None:
+                remember(standing, run.taken, plan.folder)
         unanswered = int(pending_rows(standing).sum())
         left = int(pending_rows(standing, run.turn).sum())
         return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
@@ -146,7 +151,7 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
 
 def _stop(reason: Failure | None) -> Stop:
     if reason is None:
-        return Stop("stopped before the end, by Ctrl-C or SIGTERM", GOES_ON, Exit.STOPPED)
+        return Stop("stopped before the end, by Ctrl-C, SIGTERM or SIGHUP", GOES_ON, Exit.STOPPED)
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}"

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.store.compaction import NAMES, UNREADABLE, row_ids
 from pipeline.store.completion import Completion, completion
 from pipeline.store.folder import IDENTITY, SHORT, Folder, owner
 from pipeline.store.inspection import count_replies
-from pipeline.store.parts import PART_NAME
+from pipeline.store.reading import NAMES, UNREADABLE, part_files, read_part, row_ids
 
 ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 
@@ -183,8 +181,8 @@ def _answers(folder: Folder) -> tuple[int | None, int | None]:
     """Count the rows that have an answer, and those whose last one is a failure."""
     ids, failed = [np.empty(0, np.uint64)], [np.empty(0, np.bool_)]
     try:
-        for path in sorted(path for path in folder.parts.glob("part-*") if PART_NAME.fullmatch(path.name)):
-            table = pq.read_table(path, columns=[*NAMES, "_status"], partitioning=None)
+        for path in part_files(folder.parts):
+            table = read_part(path, [*NAMES, "_status"])
             ids.append(row_ids(table))
             failed.append(pc.not_equal(table["_status"], "ok").to_numpy())
     except UNREADABLE:

@@ -4,9 +4,14 @@ They lie in the system's folder for temporary files (`TMPDIR`), under no name; f
 What is read is copied, never mapped: mapped files would count as memory of the process. One thread at a time.
 """
 
+import fcntl
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +19,7 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 
 SLICE = 1 << 18  # records that are in memory at a time
+FOLDER = "rowmill-verify-"  # begins the names of folders that a killed process may leave
 IN_MEMORY = 1 << 22  # bytes of a file that is not written to disk yet
 
 Records = npt.NDArray[np.void]
@@ -36,7 +42,7 @@ class _File:
             self._file.write(content)
             self._file.flush()
         except OSError as exc:
-            raise _failed("written", exc) from exc
+            raise failed("written", exc) from exc
         self.size += len(content)
 
     def read(self, start: int, size: int) -> bytes:
@@ -44,7 +50,7 @@ class _File:
             self._file.seek(start)
             return self._file.read(size)
         except OSError as exc:
-            raise _failed("read", exc) from exc
+            raise failed("read", exc) from exc
 
 
 class Column:
@@ -125,9 +131,53 @@ def _bytes(records: Records) -> memoryview:
     return records.view(np.uint8).data
 
 
-def _failed(verb: str, exc: OSError) -> StoreError:
+@contextmanager
+def temporary_file(name: str) -> Iterator[Path]:
+    """Yield a path in a folder of its own that goes with the block; what a killed process left goes, too.
+
+    Raises StoreError where there is no room.
+    """
+    try:
+        _clear(Path(tempfile.gettempdir()))
+        folder, lock = _locked()
+    except OSError as exc:
+        raise failed("written", exc) from exc
+    try:
+        yield folder / name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked() -> tuple[Path, int]:
+    """Make a folder that is locked for as long as this process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+        with suppress(FileNotFoundError):  # somebody cleared it before it was locked
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def _clear(parent: Path) -> None:
+    """Remove our folders that nobody holds; those of other users stay."""
+    for folder in parent.glob(f"{FOLDER}*"):
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_uid == os.getuid():
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
+def failed(verb: str, exc: OSError) -> StoreError:
+    """Return the error for a temporary file that cannot be `written` or `read`."""
     return StoreError(
         f"a temporary file in `{tempfile.gettempdir()}` cannot be {verb}: {exc.strerror or exc}",
-        "free some space there, about 150 bytes for each row, or set TMPDIR to another folder; then run the "
-        "same command again",
+        "free some space there, about 150 bytes for each row and for `rowmill verify` as much as the output "
+        "has, or set TMPDIR to another folder; then run the same command again",
     )

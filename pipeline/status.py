@@ -103,8 +103,8 @@ def job_status(plan: Plan, sent_today: int | None, now: float, survey: Survey | 
 
 
 def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> JobStatus:
-    parts = Parts(plan.folder.parts, plan.checked.layout.part)
-    standing = stand(survey, parts.index())
+    parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
+    standing = stand(survey, parts)
     pending = pending_rows(standing)
     return JobStatus(
         job=plan.checked.loaded.job.name,

@@ -1,7 +1,6 @@
 """Every inconsistency of a job: its run folder, parts, journal and output, read again and compared."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isclose
@@ -11,24 +10,27 @@ import polars as pl
 
 from pipeline.arrow import BOOKKEEPING
 from pipeline.comparison import UNREAD, Columns, differences
-from pipeline.disk import TEMPORARY
+from pipeline.disk import is_draft, is_set_aside
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.input.source import Survey
 from pipeline.keys import fingerprint
-from pipeline.output import write_output
+from pipeline.output import write_table
 from pipeline.plan import Plan
 from pipeline.progress import many
+from pipeline.scratch import failed, temporary_file
 from pipeline.status import JobStatus, job_status
 from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, SHORT, changes, owner
 from pipeline.store.inspection import Finding, check_journal, check_part, count_replies, few
-from pipeline.store.parts import PART_NAME, Parts
+from pipeline.store.parts import Parts
+from pipeline.store.reading import part_files
 from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
 CLEARED = "nothing: a killed process has left it, and the next run removes it"
-KEPT = "look at it if you want to, then delete it: what it held is in other parts or was asked again"
+WRITTEN = "nothing: the next run sets it aside and writes it anew"
+KEPT = "nothing: what it held is in other parts or was asked again; `rowmill clean --damaged` removes it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Verdict:
     folder: Path
     rows: int
     pending: int
+    replied: int  # of the pending ones, in the journal
     parts: int
     replies: int
     compared: bool
@@ -46,8 +49,13 @@ class Verdict:
 
     @property
     def exit_code(self) -> Exit:
-        """0 where all is well, 4 where it is not."""
-        return Exit.STORE if self.findings else Exit.OK
+        """0 where all is well, 4 where it is not; notices do not count."""
+        return Exit.STORE if self.faults else Exit.OK
+
+    @property
+    def faults(self) -> int:
+        """How many findings are inconsistencies."""
+        return sum(not finding.notice for finding in self.findings)
 
     def as_json(self) -> dict[str, object]:
         """Return the verdict as JSON values; `docs/reference.md` names the keys."""
@@ -57,6 +65,7 @@ class Verdict:
             "run_folder": str(self.folder),
             "rows": self.rows,
             "pending": self.pending,
+            "replied": self.replied,
             "parts": self.parts,
             "replies": self.replies,
             "output_compared": self.compared,
@@ -70,12 +79,13 @@ class Verdict:
         read += " were read"
         lines = [f"{read}, and the output was compared with them" if self.compared else read]
         if self.pending:
-            lines.append(
-                f"  {self.pending:,} rows are still to be asked, so there is no output to compare yet"
-            )
-        number = len(self.findings)
+            known = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
+            asked = "1 row is" if self.pending == 1 else f"{self.pending:,} rows are"
+            lines.append(f"  {asked} still to be asked{known}, so there is no output to compare yet")
+        number, notices = self.faults, len(self.findings) - self.faults
         found = "1 inconsistency" if number == 1 else f"{number:,} inconsistencies, a line each"
-        lines.append(f"  {found}" if number else "  all is well")
+        more = f"; {many(notices, 'notice')}" if notices else ""
+        lines.append(f"  {found if number else 'all is well'}{more}")
         return lines
 
 
@@ -87,9 +97,10 @@ def verify_job(plan: Plan) -> Verdict:
     """
     _check_idle(plan)
     folder = plan.folder
-    parts = sorted(path for path in folder.parts.glob("part-*") if PART_NAME.fullmatch(path.name))
+    parts = part_files(folder.parts)
     findings = [*_folder(plan), *_leftovers(plan)]
-    damaged = [found for path in parts for found in check_part(path, plan.checked.layout.part)]
+    layout, print_ = plan.checked.layout, plan.fingerprint
+    damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
     findings += check_journal(folder.journal)
     survey = plan.source.survey()
@@ -111,6 +122,7 @@ def verify_job(plan: Plan) -> Verdict:
         folder=folder.path,
         rows=survey.rows,
         pending=0 if status is None else status.pending,
+        replied=0 if status is None else status.replied,
         parts=len(parts),
         replies=count_replies(folder.journal) or 0,
         compared=compared,
@@ -138,22 +150,22 @@ def _folder(plan: Plan) -> Iterator[Finding]:
     try:
         name = fingerprint(json.loads(path.read_text()))[:SHORT]
     except (OSError, ValueError, TypeError) as exc:
-        yield Finding(path, f"it cannot be read: {exc}", "delete it: the next run writes it anew")
+        yield Finding(path, f"it cannot be read: {exc}", WRITTEN)
         return
     if name != plan.folder.path.name:
-        yield Finding(path, "it is not the identity of this folder", "delete it: the next run writes it anew")
+        yield Finding(path, "it is not the identity of this folder", WRITTEN)
 
 
 def _leftovers(plan: Plan) -> Iterator[Finding]:
     """Find drafts of killed processes, and what was set aside."""
     for path in sorted(plan.folder.path.rglob("*")):
-        if path.name.endswith(TEMPORARY):
+        if is_draft(path):
             yield Finding(path, "half a file", CLEARED)
-        elif ".damaged" in path.name:
-            yield Finding(path, "it was set aside because it is damaged", KEPT)
+        elif is_set_aside(path):
+            yield Finding(path, "it was set aside because it is damaged", KEPT, notice=True)
     if plan.output.parent.is_dir():
         for path in sorted(plan.output.parent.iterdir()):
-            if path.name.startswith(f"{plan.output.name}.") and path.name.endswith(TEMPORARY):
+            if path.name.startswith(f"{plan.output.name}.") and is_draft(path):
                 yield Finding(path, "half a table", CLEARED)
 
 
@@ -163,12 +175,16 @@ def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
         yield Finding(plan.output, "the output is missing, and every row has an answer", AGAIN)
         return
     layout = plan.checked.layout
-    parts = Parts(plan.folder.parts, layout.part)
-    with tempfile.TemporaryDirectory(prefix="rowmill-") as name:
-        wanted = Path(name) / f"wanted{plan.output.suffix}"
-        standing = stand(survey, parts.index())
-        escape = plan.checked.loaded.job.output.escape_formulas
-        written = write_output(plan.source, parts, standing, layout, wanted, escape_formulas=escape)
+    parts = Parts(plan.folder.parts, layout.part, plan.fingerprint)
+    escape = plan.checked.loaded.job.output.escape_formulas
+    with temporary_file(f"wanted{plan.output.suffix}") as wanted:
+        standing, ending = stand(survey, parts), plan.output.suffix
+        try:
+            written = write_table(
+                plan.source, parts, standing, layout, wanted, ending=ending, escape_formulas=escape
+            )
+        except OSError as exc:
+            raise failed("written", exc) from exc
         if not isclose(written.cost_usd, status.table.cost_usd, rel_tol=1e-9, abs_tol=1e-12):
             what = f"the parts cost ${status.table.cost_usd:.6f}, a table of them ${written.cost_usd:.6f}"
             yield Finding(plan.folder.parts, what, "please report it")

@@ -41,12 +41,13 @@ class Shell:
     def __call__(self, *words: object) -> Said:
         """Run `rowmill` with these words."""
         self.monkeypatch.setattr(sys, "argv", ["rowmill", *map(str, words)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         try:
             with pytest.raises(SystemExit) as ended:
                 cli.main()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         printed = self.capsys.readouterr()
         return Said(int(ended.value.code or 0), printed.out, printed.err)
 
@@ -300,14 +301,15 @@ def wait_for(condition: "object", seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_and_the_same_command_continues(project: Project, signum: int) -> None:
-    """Ctrl-C and SIGTERM let what is in flight end, exit with 3, and nothing is asked twice."""
+    """Ctrl-C, SIGTERM and a closed terminal let what is in flight end; nothing is asked twice."""
     project.rows([f"good {n}" for n in range(400)])
     with emulating("--latency", "0.2") as emulator:
         with started(project, emulator, "--concurrency", "8") as first:
             wait_for(lambda: emulator.stats()["answered"] >= 20)
-            first.send_signal(signum)
+            for _ in range(1 + (signum == signal.SIGHUP)):  # which comes twice with a closed terminal
+                first.send_signal(signum)
             _, err = first.communicate(timeout=30)
         assert first.returncode == 3
         assert "run the same command again" in err
@@ -317,6 +319,21 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
         assert emulator.stats()["repeated"] == 0
     assert project.table().height == 400
     assert set(project.table()["_status"]) == {"ok"}
+
+
+def test_an_ignored_hang_up_stops_nothing(project: Project) -> None:
+    """Under `nohup` a run goes on when its terminal is closed."""
+    project.rows([f"good {n}" for n in range(100)])
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
+    try:
+        with emulating("--latency", "0.2") as emulator:
+            with started(project, emulator, "--concurrency", "8") as process:
+                wait_for(lambda: emulator.stats()["answered"] >= 20)
+                process.send_signal(signal.SIGHUP)
+                process.communicate(timeout=60)
+            assert process.returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: Project) -> None:
@@ -479,6 +496,23 @@ def test_clean_keeps_what_it_was_not_told_of(shell: Shell, project: Project) -> 
     assert shell("clean", "--older-than", "soon").code == 2
     assert "removed 1 run" in shell("clean", run["run"], "--yes").err
     assert json.loads(shell("runs", "--json").out) == []
+
+
+def test_clean_removes_what_was_set_aside_alone(shell: Shell, project: Project) -> None:
+    """After asking, in finished runs too; the run stays and its answers with it."""
+    project.rows(["good", "bad"])
+    shell("run", project.job, "--offline", "--quiet")
+    (run,) = json.loads(shell("runs", project.job, "--json").out)
+    kept = Path(run["run_folder"]) / "parts" / "part-0000009.damaged"
+    kept.write_text("x")
+    assert "notice: " in shell("verify", project.job, "--offline").out
+    shell.monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"n\n")))
+    assert str(kept) in shell("clean", project.job, "--damaged").err
+    assert kept.exists()
+    assert "removed 1 damaged file, 1 B" in shell("clean", project.job, "--damaged", "--yes").err
+    assert not kept.exists()
+    assert json.loads(shell("runs", project.job, "--json").out)[0]["answered"] == 2
+    assert "nothing to remove" in shell("clean", "--damaged", project.job).err
 
 
 def test_a_run_that_runs_is_neither_verified_nor_removed(shell: Shell, project: Project) -> None:

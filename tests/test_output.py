@@ -46,7 +46,7 @@ def answered(source: Source, folder: Path, texts: int) -> tuple[Parts, Standing]
     for number in reversed(range(texts)):
         key = first.keys[number]
         parts.write(LAYOUT.table([Outcome(key, key, Answer(label=TEXTS[number].upper()), spent)]))
-    return parts, stand(survey, parts.index())
+    return parts, stand(survey, parts)
 
 
 def test_row_groups_are_larger_than_chunks(tmp_path: Path) -> None:

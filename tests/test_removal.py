@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError, UsageError
-from pipeline.removal import REMOVED, Choice, age, remove_run, sweep
+from pipeline.removal import REMOVED, Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs
 from pipeline.store.completion import mark, unmark
 from pipeline.store.folder import Folder, owned, run_folder
@@ -55,7 +55,7 @@ def test_a_run_that_is_owned_stays(tmp_path: Path) -> None:
     """The lock is taken before anything is removed."""
     folder = made(tmp_path)
     run = run_of(folder)
-    with owned(folder, {}), pytest.raises(StoreError, match="already running"):
+    with owned(folder, {"row": "a"}), pytest.raises(StoreError, match="already running"):
         remove_run(run, unfinished=True)
     assert folder.journal.exists()
 
@@ -69,6 +69,26 @@ def test_what_is_not_ours_is_never_removed(tmp_path: Path, strange: str) -> None
         remove_run(run_of(folder), unfinished=True)
     assert (folder.path / strange).read_text() == "mine"
     assert folder.journal.exists()
+
+
+def test_what_was_set_aside_can_be_removed_alone(tmp_path: Path) -> None:
+    """Damaged parts, journals and their logs go; all that counts stays, and a run that runs keeps all."""
+    folder = made(tmp_path)
+    before = set(folder.path.rglob("*"))
+    names = ["parts/part-0000002.damaged", "parts/part-0000002.damaged-2", "identity.damaged"]
+    names += [
+        f"replies.sqlite{end}" for end in (".damaged", ".damaged-wal", "-wal.damaged", ".damaged-2-shm")
+    ]
+    for name in names:
+        (folder.path / name).write_text("x")
+    run = run_of(folder)
+    found = damaged(run, None)
+    assert sorted(str(path.relative_to(folder.path)) for path in found) == sorted(names)
+    assert damaged(run, NOW - timedelta(hours=1)) == []
+    with owned(folder, {"row": "a"}), pytest.raises(StoreError, match="already running"):
+        remove_damaged(run, found)
+    remove_damaged(run, found)
+    assert set(folder.path.rglob("*")) == before
 
 
 def test_what_a_kill_has_left_is_removed_next_time(tmp_path: Path) -> None:
@@ -96,7 +116,7 @@ def test_which_runs_may_go(tmp_path: Path) -> None:
 def test_a_run_that_runs_may_not_go(tmp_path: Path) -> None:
     """It is passed over, and whoever names it is told."""
     folder = made(tmp_path)
-    with owned(folder, {}):
+    with owned(folder, {"row": "a"}):
         run = run_of(folder)
     assert not Choice(run, named=False).may_go(None, unfinished=True)
     with pytest.raises(StoreError, match="is running"):

@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
+from pipeline.store import census
 from pipeline.store.compaction import MANY
 from pipeline.store.parts import Parts
 from pipeline.verify import verify_job
@@ -530,6 +531,41 @@ def test_a_part_that_is_none_of_ours_is_set_aside(project: Project, emulator: Em
     assert (report.requests, report.exit_code) == (0, Exit.OK)
     assert "part-0000001.parquet" in report.notes[0]
     assert part.with_suffix(".damaged").exists()
+
+
+def test_a_part_of_another_identity_is_no_answer(project: Project, emulator: Emulator) -> None:
+    """A part that was copied in from another prompt is set aside; one that does not say counts."""
+    project.rows(["good", "bad"])
+    other = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    project.change("Review:", "Opinion:")
+    part = project.run(emulator.address).folder / "parts" / "part-0000001.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(other.read_bytes())
+    assert "written under another identity" in verify_job(project.plan()).findings[0].what
+    report = project.run(emulator.address)
+    assert "part-0000001.parquet" in report.notes[0]
+    new = part.with_name("part-0000002.parquet")
+    assert new.exists()
+    part.write_bytes(whole)
+    new.unlink()
+    pq.write_table(pq.read_table(part).replace_schema_metadata(None), part)
+    assert project.run(emulator.address).notes == []
+
+
+def test_a_resumed_run_reads_only_new_parts(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stop has left is added to what was known; the table is that of an unbroken run."""
+    monkeypatch.setattr(census, "WORTH", 1)
+    monkeypatch.setattr(census, "SETTLED", 0.0)
+    project.rows([f"good {n}" for n in range(12)])
+    project.change("rpm = 600000", "rpm = 600000\nrpd = 5")
+    folder = project.run(emulator.address).folder
+    assert (folder / "standing").exists()
+    project.change("rpd = 5", "rpd = 50")
+    report = project.run(emulator.address)
+    assert (report.requests, report.exit_code) == (7, Exit.OK)
+    assert verify_job(project.plan()).findings == []
 
 
 def test_a_second_damaged_part_of_a_name_does_not_replace_the_first(

@@ -5,6 +5,7 @@ import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import scratch
 from pipeline.errors import StoreError
-from pipeline.scratch import Buckets, Column
+from pipeline.scratch import Buckets, Column, temporary_file
 
 KIND = np.dtype([("a", "<u8"), ("b", "<i4")])
 NUMBERS = st.lists(st.lists(st.integers(0, 2**63), max_size=20), max_size=5)
@@ -81,3 +82,19 @@ def test_a_full_disk_is_a_store_error() -> None:
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.EFBIG
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_temporary_file_goes_with_its_block_and_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody holds any more goes with the next one; what another process holds stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"{scratch.FOLDER}left"
+    left.mkdir()
+    (left / "table").write_text("half")
+    (tmp_path / "other").mkdir()
+    with temporary_file("one") as one, temporary_file("two") as two:
+        assert not left.exists()
+        one.write_text("1")
+        two.write_text("2")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.store.folder import owned
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
 from tests.test_runs import contents
+from tests.test_scratch import files_of_at_most
 
 TEXTS = ["good", "<finish-safety>", "bad", "good", "so so", "fine"]
 ENDINGS = ["parquet", "csv", "ndjson"]
@@ -239,8 +241,30 @@ def test_what_a_kill_has_left_is_named(project: Project, emulator: Emulator) -> 
     assert said(project) == ["half a file", "half a table"]
     project.run(emulator.address)
     assert said(project) == []
+
+
+def test_what_was_set_aside_is_a_notice(project: Project, emulator: Emulator) -> None:
+    """It is named and no inconsistency: a nightly check is not red for damage that was mended."""
+    folder = ran(project, emulator).folder
     (folder / "parts" / "part-0000009.damaged").write_text("damaged")
-    assert said(project) == ["it was set aside because it is damaged"]
+    verdict = verify(project)
+    assert [finding.what for finding in verdict.findings] == ["it was set aside because it is damaged"]
+    assert (verdict.exit_code, verdict.faults) == (Exit.OK, 0)
+    assert verdict.findings[0].as_json()["severity"] == "notice"
+    assert verdict.sentences()[-1] == "  all is well; 1 notice"
+    (folder / "parts" / "part-0000009.parquet").write_text("damaged")
+    assert verify(project).exit_code is Exit.STORE
+
+
+def test_replies_of_an_unfinished_job_are_counted(project: Project, emulator: Emulator) -> None:
+    """Rows whose reply lies in the journal are not told as if they had to be paid for."""
+    folder = ran(project, emulator).folder
+    for part in (folder / "parts").glob("*.parquet"):
+        part.unlink()
+    (folder / "finished.json").unlink()
+    verdict = verify(project)
+    assert (verdict.replied, verdict.pending) == (5, 6)  # two rows are equal
+    assert f"({verdict.replied} of them have their reply already)" in verdict.sentences()[1]
 
 
 @pytest.mark.parametrize("text", ["{", '{"row": "other"}'])
@@ -249,6 +273,8 @@ def test_a_wrong_identity_is_found(project: Project, emulator: Emulator, text: s
     identity = ran(project, emulator).folder / "identity.json"
     identity.write_text(text)
     assert len(said(project)) == 1
+    assert any("`identity.damaged`" in note for note in project.run(emulator.address).notes)
+    assert verify(project).exit_code is Exit.OK
 
 
 def test_a_job_that_runs_or_never_ran_is_refused(project: Project, emulator: Emulator) -> None:
@@ -280,3 +306,16 @@ def test_not_a_number_equals_itself(tmp_path: Path) -> None:
         frame.write_parquet(tmp_path / f"{name}.parquet")
     columns = Columns(["x", "y"], [], "cost")
     assert list(differences(tmp_path / "one.parquet", tmp_path / "other.parquet", columns)) == []
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_full_folder_for_temporary_files_is_named(
+    project: Project, emulator: Emulator, ending: str
+) -> None:
+    """The fault is that of TMPDIR, and nothing is said of the output."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    with files_of_at_most(200), pytest.raises(StoreError) as caught:
+        verify(project)
+    assert tempfile.gettempdir() in caught.value.message
+    assert "TMPDIR" in caught.value.hint

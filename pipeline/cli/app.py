@@ -26,6 +26,8 @@ def rowmill() -> None:
 def main() -> None:
     """Run the command and exit with its code; the one place where errors become exit codes."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under `nohup`
+        signal.signal(signal.SIGHUP, _interrupt)
     _keep_memory_flat()
     try:
         code = rowmill.main(standalone_mode=False)
@@ -55,5 +57,7 @@ def _keep_memory_flat() -> None:
     atexit.register(gc.unfreeze)  # or libraries report it as leaked
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGHUP:  # which comes more than once when a terminal is closed
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise KeyboardInterrupt

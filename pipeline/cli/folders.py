@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
 from pipeline.progress import many, picture
-from pipeline.removal import Choice, age, remove_run, sweep
+from pipeline.removal import Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs, select, size
 
 WIDE = 200  # letters of a table that no terminal shows
@@ -50,6 +50,7 @@ def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
     "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `2w`."
 )
 @click.option("--all", "unfinished", is_flag=True, help="Unfinished runs as well.")
+@click.option("--damaged", "aside", is_flag=True, help="Only what was set aside as damaged, in any run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
     """Remove the folders of finished runs.
@@ -59,6 +60,9 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     """
     before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
     chosen = _chosen(names, runs_dir)
+    if rest["aside"]:
+        _clean_damaged([one.run for one in chosen if one.may_go(None, unfinished=True)], before, yes=yes)
+        return
     going = [one.run for one in chosen if one.may_go(before, unfinished=unfinished)]
     for one in chosen:
         if one.run not in going:
@@ -75,6 +79,22 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
         if one.run in going:
             remove_run(one.run, unfinished=unfinished or one.named)
     console.print(f"removed {many(len(going), 'run')}, {total}", soft_wrap=True)
+
+
+def _clean_damaged(runs: Sequence[Run], before: datetime | None, *, yes: bool) -> None:
+    """Remove what was set aside, after asking; no answer goes with it."""
+    going = [(run, files) for run in runs if (files := damaged(run, before))]
+    paths = [path for _, files in going for path in files]
+    if not paths:
+        console.print("nothing to remove", soft_wrap=True)
+        return
+    for path in paths:
+        console.print(str(path), markup=False, soft_wrap=True)
+    total = f"{many(len(paths), 'damaged file')}, {size(sum(path.stat().st_size for path in paths))}"
+    if yes or agrees(f"remove {total}?"):
+        for run, files in going:
+            remove_damaged(run, files)
+        console.print(f"removed {total}", soft_wrap=True)
 
 
 def _print_runs(found: Sequence[Run], stream: TextIO) -> None:

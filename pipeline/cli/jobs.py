@@ -93,7 +93,8 @@ def verify(*, as_json: bool, **options: object) -> Exit:
         for line in verdict.sentences():
             console.print(line, markup=False, soft_wrap=True)
         for finding in verdict.findings:
-            click.echo(f"{finding.place}: {finding.what}; {finding.hint}")
+            notice = "notice: " if finding.notice else ""
+            click.echo(f"{notice}{finding.place}: {finding.what}; {finding.hint}")
     return verdict.exit_code
 
 

@@ -9,7 +9,7 @@ from pipeline.flow import Failure
 
 
 class Halt:
-    """Pulled once, with the reason; None is a wish of the user (Ctrl-C, SIGTERM).
+    """Pulled once, with the reason; None is a wish of the user (Ctrl-C, SIGTERM, SIGHUP).
 
     Waits that stand inside `waiting()` are cut short when it is pulled; calls to the API stand outside
     and are left to end, since they are paid for.

@@ -156,22 +156,25 @@ async def _sync(sink: Sink) -> None:
 
 
 async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
-    """Stop on the first Ctrl-C or SIGTERM; on the second do not even wait for what is in flight.
+    """Stop on the first Ctrl-C, SIGTERM or SIGHUP; on a second do not even wait for what is in flight.
 
     What is in flight is paid for, and each request has its own time limit. Who kills the process meanwhile
-    loses no more than by killing it at once.
+    loses no more than by killing it at once. A terminal that is closed sends SIGHUP more than once, so that
+    never hurries; where it is ignored (`nohup`), it stays so.
     """
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: handler for number in numbers if (handler := signal.getsignal(number)) != signal.SIG_IGN
+    }
     try:
         with anyio.open_signal_receiver(*before) as signals:
             await anext(signals)
             halt.pull(None)
-            await anext(signals)
-            pool.cancel()
-            async for _ in signals:  # the parts are still to be written
-                pass
+            async for number in signals:  # to the end, since the parts are still to be written
+                if number != signal.SIGHUP:
+                    pool.cancel()
     finally:  # the receiver leaves the system's own handlers behind, which end the process at once
         for number, handler in before.items():
             signal.signal(number, handler)

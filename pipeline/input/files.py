@@ -54,7 +54,7 @@ class Files:
 
     paths: tuple[Path, ...]
     kind: str
-    stamps: list[tuple[int, int, int]]
+    stamps: list[tuple[int, ...]]
     copies: Copies = field(default_factory=Copies)
 
     @property
@@ -198,6 +198,7 @@ def first_line(exc: BaseException) -> str:
     return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
 
 
-def stamps_of(paths: Sequence[Path]) -> list[tuple[int, int, int]]:
-    """Return size, time of change and inode of each file."""
-    return [((stat := path.stat()).st_size, stat.st_mtime_ns, stat.st_ino) for path in paths]
+def stamps_of(paths: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return size, times of change and inode of each file; the second of these nobody can set back."""
+    stats = [path.stat() for path in paths]
+    return [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]

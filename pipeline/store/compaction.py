@@ -15,22 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
-from pipeline.heads import names
-from pipeline.store.parts import Parts, column_heads
-from pipeline.store.seal import is_intact
+from pipeline.store.parts import Parts
+from pipeline.store.reading import UNREADABLE, row_ids
 
 LARGE = 5_000  # rows of a part that is left as it is: as many as a fast run writes at once
 HEAVY = 32 * 2**20  # bytes of one, whatever its rows
 MANY = 32  # small parts that are worth a compaction
 REACH = 128  # of the latest parts, which are looked at while a run goes on
 AT_ONCE = 1_000_000  # rows of small parts that are compared with all later ones in one pass
-NAMES = ["_key", "_digest"]
 PLACE = 32  # bits of a row's number behind that of its part
-UNREADABLE = (OSError, ValueError, pa.ArrowException)
 
 Ids = NDArray[np.uint64]
 
@@ -61,15 +57,10 @@ def compact(parts: Parts, reach: int | None = None) -> None:
         return
     for some in _passes(parts, paths, small):
         try:
-            newest = _newest(paths, some)
+            newest = _newest(parts, paths, some)
         except UNREADABLE:
             return
         _merge(parts, paths, some, newest)
-
-
-def row_ids(table: pa.Table) -> Ids:
-    """Return a number for each row of a part, made of its key and digest, from the columns `NAMES`."""
-    return names(*(column_heads(table[name]) for name in NAMES))
 
 
 def _is_small(parts: Parts, path: Path) -> bool:
@@ -92,14 +83,14 @@ def _passes(parts: Parts, paths: Sequence[Path], small: Sequence[int]) -> Iterat
         yield some
 
 
-def _newest(paths: Sequence[Path], some: Sequence[int]) -> _Newest:
+def _newest(parts: Parts, paths: Sequence[Path], some: Sequence[int]) -> _Newest:
     """Look in all later parts for newer answers to the rows of the parts `some`."""
-    ids = np.unique(np.concatenate([_ids(paths[number]) for number in some]))
+    ids = np.unique(np.concatenate([parts.ids(paths[number]) for number in some]))
     if not len(ids):
         return _Newest(ids, np.empty(0, np.int64))
     places = np.full(len(ids), -1, np.int64)
     for number in range(some[0], len(paths)):
-        found = _ids(paths[number])
+        found = parts.ids(paths[number])
         at = np.minimum(np.searchsorted(ids, found), len(ids) - 1)
         known = ids[at] == found
         places[at[known]] = _places(number, len(found))[known]  # of equal rows the last one stays
@@ -132,12 +123,6 @@ def _replace(parts: Parts, gone: Sequence[Path], tables: Sequence[pa.Table]) -> 
             f"the part `{exc.filename}` cannot be removed: {exc.strerror}",
             "check its permissions, then run again; its rows stand in a newer part, too",
         ) from exc
-
-
-def _ids(path: Path) -> Ids:
-    if not is_intact(path):  # or what its footer says wrongly would stand in a new part, under a right seal
-        raise ValueError(f"the footer of `{path}` does not match its checksum")
-    return row_ids(pq.read_table(path, columns=NAMES, partitioning=None, page_checksum_verification=True))
 
 
 def _places(part: int, rows: int) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@
         identity.json   what changes the answers; for people and for telling what was changed
         lock            says which process runs; what that holds with flock is the folder itself
         replies.sqlite  the journal (`journal`)
+        standing        how its rows stood with the parts then (`memo`)
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)
@@ -38,6 +39,7 @@ CONTINUE = (
     "free some space if the disk is full, check the path and its permissions, or choose another folder with "
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
+REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"
 LOCAL = "choose a folder on a local disk with `--runs-dir`; input and output may stay where they are"
 
 
@@ -81,9 +83,10 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
 
 
 @contextmanager
-def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) -> Iterator[None]:
+def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) -> Iterator[list[str]]:
     """Create the folder where it is missing and own it for the time of the block.
 
+    Yields a note for what was found damaged and set aside.
     Raises StoreError when another process owns it, when it lies on a network file system, where no lock can
     be trusted, or when it cannot be written. A lock ends with the process that holds it, however that ends.
     """
@@ -100,8 +103,7 @@ def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) 
         raise StoreError(f"the run folder `{folder.path}` cannot be made: {exc.strerror}", CONTINUE) from exc
     try:
         _lock(lock, folder)
-        _tidy(folder, identity)
-        yield
+        yield _tidy(folder, identity)
     finally:
         os.close(lock)
 
@@ -225,16 +227,18 @@ def _identity(path: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _tidy(folder: Folder, identity: Mapping[str, object]) -> None:
-    """Remove half-written files of a killed owner, and see that the identity can be read."""
-    path = folder.path / IDENTITY
+def _tidy(folder: Folder, identity: Mapping[str, object]) -> list[str]:
+    """Remove half-written files of a killed owner, and see that the identity is there; return notes."""
+    path, notes = folder.path / IDENTITY, list[str]()
+    text = json.dumps(identity, indent=2, ensure_ascii=False, default=str)
     try:
         clear_drafts(folder.path)
         if path.exists():
-            if _identity(path) is not None:
-                return
-            set_aside(path)
+            if _identity(path) == json.loads(text):
+                return notes
+            notes.append(REPAIRED.format(place=set_aside(path).name))
         with whole_file(path) as draft:
-            draft.write_text(json.dumps(identity, indent=2, ensure_ascii=False, default=str))
+            draft.write_text(text)
     except OSError as exc:
         raise StoreError(f"`{path}` cannot be written: {exc.strerror}", CONTINUE) from exc
+    return notes

@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
-from pipeline.store.compaction import UNREADABLE
 from pipeline.store.journal import FAILURE, REPLY, checksum
-from pipeline.store.seal import is_intact
+from pipeline.store.reading import UNREADABLE, opened
 
 MOST = 20  # findings of one kind in one file that are told one by one
 ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
@@ -27,15 +25,20 @@ ENTRIES = "SELECT rowid, id, key, digest, failed, body, crc FROM reply"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One inconsistency: in which file, what it is, and what to do."""
+    """One inconsistency: in which file, what it is, and what to do.
+
+    A `notice` is none: it is worth knowing, and nothing is wrong.
+    """
 
     place: Path
     what: str
     hint: str
+    notice: bool = False
 
     def as_json(self) -> dict[str, str]:
         """Return it as JSON values."""
-        return {"file": str(self.place), "what": self.what, "hint": self.hint}
+        severity = "notice" if self.notice else "fault"
+        return {"severity": severity, "file": str(self.place), "what": self.what, "hint": self.hint}
 
 
 def few(findings: Iterable[Finding]) -> list[Finding]:
@@ -105,12 +108,10 @@ def entry_fault(names: Sequence[object], failed: object, body: object) -> str | 
     return None
 
 
-def check_part(path: Path, schema: pa.Schema) -> list[Finding]:
-    """Return what is wrong with a part: pages, checksums, types, values."""
+def check_part(path: Path, schema: pa.Schema, fingerprint: str | None = None) -> list[Finding]:
+    """Return what is wrong with a part: whose it is, pages, checksums, types, values."""
     try:
-        if not is_intact(path):
-            return [Finding(path, "the footer does not match its checksum", ASK)]
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with opened(path, fingerprint) as file:
             if (wrong := _types(file.schema_arrow, schema)) is not None:
                 return [Finding(path, wrong, ASK)]
             rows, names = 0, list[bytes]()

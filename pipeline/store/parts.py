@@ -4,13 +4,11 @@ The parts are the truth: a row is done when a part holds its key with the digest
 later part wins over an earlier one, so a row that is asked again simply stands in a newer part.
 """
 
-import errno
-import re
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +17,28 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
-from pipeline.disk import clear_drafts, set_aside, whole_file
+from pipeline.disk import DAMAGED, clear_drafts, set_aside, whole_file
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import BUCKETS, Heads, bucket_of
 from pipeline.scratch import Buckets, Records
-from pipeline.store.seal import is_intact, seal
+from pipeline.store.reading import (
+    NAMES,
+    UNREADABLE,
+    column_heads,
+    is_refusal,
+    opened,
+    owned_by,
+    part_files,
+    read_part,
+    row_ids,
+)
+from pipeline.store.seal import seal
 
 Places: TypeAlias = NDArray[np.int64]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 ENTRY = np.dtype([("key", "<u8"), ("digest", "<u8"), ("place", "<i8"), ("round", "<i4"), ("ok", "?")])
-PART_NAME = re.compile(r"part-(\d{7,})\.parquet")
 INDEXED = ["_key", "_digest", "_status", "_round"]
-UNREADABLE = (OSError, pa.ArrowException, ValueError)  # ValueError: names in the footer that are no text
+MOST_NEW = 1 << 19  # rows of new parts that are added to an index; for more, all are read again
 OPEN_PARTS = 2  # tables kept in memory while the output is written
 
 
@@ -39,20 +46,27 @@ OPEN_PARTS = 2  # tables kept in memory while the output is written
 class Index:
     """All rows of the parts, numbered through: a row's place is its number in its part + `starts` of that.
 
-    `entries` are in buckets by key and in the order of their places; `starts` has one element more than there
-    are parts, which is the number of all rows; `last_round` is the highest round of `--retry-failed`.
+    `entries` are in buckets by key and in the order of their places, without those of the first `known`
+    parts; `starts` has one element more than there are parts, which is the number of all rows; `last_round`
+    is the highest round of `--retry-failed`.
     """
 
     entries: Buckets  # of ENTRY
     starts: Places
     last_round: int
+    files: tuple[Path, ...] = ()
+    known: int = 0
 
 
 class Parts:
-    """The folder of parts. One task writes; reading needs no lock since parts never change."""
+    """The folder of parts. One task writes; reading needs no lock since parts never change.
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+    `fingerprint` names the identity that parts are written under; those of another one count as damaged.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, fingerprint: str | None = None) -> None:
         self._folder = folder
+        self._fingerprint = fingerprint
         self._schema = self._like = schema  # a schema that can be cast to ours
         self._repeating = _leaves(schema, without={"_key", "_digest"})
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
@@ -60,9 +74,9 @@ class Parts:
         self._mine = False
         self._numbered = 0  # parts whose places in the list an index uses
         self._rows: dict[Path, int] = {}
-        self._paths = sorted(path for path in folder.glob("part-*") if PART_NAME.fullmatch(path.name))
+        self._paths = part_files(folder)
         used = [
-            int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob("part-*.damaged")]
+            int(path.stem.removeprefix("part-")) for path in [*self._paths, *folder.glob(f"part-*{DAMAGED}")]
         ]
         self._next = 1 + max(used, default=0)  # no name twice: what was set aside is never overwritten
 
@@ -88,15 +102,13 @@ class Parts:
     def _indexed(self, path: Path) -> pa.Table | None:
         """Read what the index needs of a part; None where it is damaged or not of our schema."""
         try:
-            if not is_intact(path):
-                return None
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with opened(path, self._fingerprint) as file:
                 if not file.schema_arrow.equals(self._like):
                     file.schema_arrow.empty_table().cast(self._schema)
                     self._like = file.schema_arrow
                 rows = file.read(INDEXED, use_threads=False)
         except UNREADABLE as exc:
-            if _is_refusal(exc):
+            if is_refusal(exc):
                 raise self._unread(exc) from exc
             return None
         same = all(rows.schema.field(name).type == self._schema.field(name).type for name in INDEXED)
@@ -108,7 +120,11 @@ class Parts:
         try:
             with whole_file(path) as draft:
                 pq.write_table(
-                    table, draft, compression="zstd", use_dictionary=self._repeating, write_page_checksum=True
+                    owned_by(table, self._fingerprint),
+                    draft,
+                    compression="zstd",
+                    use_dictionary=self._repeating,
+                    write_page_checksum=True,
                 )
                 seal(draft)
         except (OSError, pa.ArrowException) as exc:
@@ -123,6 +139,11 @@ class Parts:
         pa.default_memory_pool().release_unused()  # or the heap grows with the number of parts
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """All parts, oldest first."""
+        return tuple(self._paths)
+
+    @property
     def unnumbered(self) -> list[Path]:
         """The parts that no index numbers yet, oldest first: only these may be replaced."""
         return self._paths[self._numbered :]
@@ -135,9 +156,11 @@ class Parts:
 
     def read(self, path: Path) -> pa.Table:
         """Return a whole part. Raises one of UNREADABLE where it is damaged or not of our schema."""
-        if not is_intact(path):
-            raise ValueError(f"the footer of `{path}` does not match its checksum")
-        return _columns(path, None, verified=True).cast(self._schema)
+        return read_part(path, None, self._fingerprint).cast(self._schema)
+
+    def ids(self, path: Path) -> Heads:
+        """Return a number for each row of a part, as `row_ids`. Raises one of UNREADABLE."""
+        return row_ids(read_part(path, NAMES, self._fingerprint))
 
     def replace(self, old: Sequence[Path], table: pa.Table) -> None:
         """Add a part for `old`, which are unnumbered, then remove them. Raises StoreError and OSError."""
@@ -147,10 +170,16 @@ class Parts:
         for path in old:
             path.unlink()
 
-    def index(self) -> Index:
-        """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside."""
-        entries, starts, last_round = Buckets(ENTRY, BUCKETS), [0], 0
-        paths = list(self._paths)
+    def index(self, earlier: Index | None = None) -> Index:
+        """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside.
+
+        Where the first parts are those of an `earlier` index, and few rows have come since, only the parts
+        behind them are read.
+        """
+        entries, starts, last_round, known = Buckets(ENTRY, BUCKETS), [0], 0, 0
+        if earlier is not None and self._is_little(earlier):
+            starts, last_round, known = earlier.starts.tolist(), earlier.last_round, len(earlier.files)
+        paths = self._paths[known:]
         for path, rows in zip(paths, ahead(self._indexed, paths), strict=True):
             if rows is None:
                 self._damaged(path)
@@ -160,7 +189,17 @@ class Parts:
             starts.append(starts[-1] + len(found))
             last_round = max(last_round, int(found["round"].max(initial=0)))
         self._numbered = len(self._paths)
-        return Index(entries, np.array(starts, np.int64), last_round)
+        return Index(entries, np.array(starts, np.int64), last_round, tuple(self._paths), known)
+
+    def _is_little(self, earlier: Index) -> bool:
+        """Tell whether the parts only have some rows more than an earlier index."""
+        known = len(earlier.files)
+        if tuple(self._paths[:known]) != earlier.files:
+            return False
+        try:
+            return sum(map(self.rows, self._paths[known:])) <= MOST_NEW
+        except UNREADABLE:
+            return False
 
     def _damaged(self, path: Path) -> None:
         """Set a damaged part aside; who does not own the folder may not."""
@@ -202,11 +241,11 @@ class Parts:
         Raises DamagedError; the owner has set the part aside then, and every index is out of date.
         """
         try:
-            return _columns(path, names, verified=True).cast(
+            return read_part(path, names, self._fingerprint).cast(
                 self._schema if names is None else pa.schema([self._schema.field(name) for name in names])
             )
         except UNREADABLE as exc:
-            if _is_refusal(exc):
+            if is_refusal(exc):
                 raise self._unread(exc) from exc
             error = DamagedError(
                 f"the part `{path}` is damaged",
@@ -225,11 +264,6 @@ class Parts:
         return self._tables[number]
 
 
-def _columns(path: Path, names: Sequence[str] | None, *, verified: bool = False) -> pa.Table:
-    with pq.ParquetFile(path, page_checksum_verification=verified) as file:
-        return file.read(names if names is None else list(names), use_threads=False)
-
-
 def _leaves(schema: pa.Schema, without: Collection[str]) -> list[str]:
     """Return the paths of all columns as Parquet has them, those inside of others too."""
     sink = pa.BufferOutputStream()
@@ -246,20 +280,3 @@ def _entries(table: pa.Table, start: int) -> Records:
     entries["round"] = table["_round"].to_numpy()
     entries["ok"] = pc.equal(table["_status"], "ok").to_numpy()
     return entries
-
-
-def column_heads(column: pa.ChunkedArray) -> Heads:
-    """Return the first 8 bytes of a column of digests, without making Python objects of it."""
-    chunks = [
-        np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
-    ]
-    return _join(chunks, np.uint64)
-
-
-def _is_refusal(exc: Exception) -> bool:
-    """Tell whether the system would not read the file, so that nothing is known of what it holds."""
-    return isinstance(exc, OSError) and exc.errno not in (None, errno.EIO)
-
-
-def _join(arrays: Sequence[NDArray[Scalar]], kind: type[Scalar]) -> NDArray[Scalar]:
-    return np.concatenate(arrays).astype(kind) if arrays else np.empty(0, dtype=kind)

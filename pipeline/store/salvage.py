@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.disk import free_name, sync_folder
+from pipeline.disk import DAMAGED, free_name, sync_folder
 
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 LOG, INDEX = "-wal", "-shm"
@@ -62,7 +62,7 @@ def _frames(log: int, size: int, head: bytes) -> Iterator[int]:
 
 def copy_log(path: Path) -> Path:
     """Keep a copy of the log of the database `path` beside it, durably; return its name."""
-    place = free_name(path.with_name(f"{path.name}{LOG}.damaged"))
+    place = free_name(path.with_name(f"{path.name}{LOG}{DAMAGED}"))
     shutil.copyfile(path.with_name(path.name + LOG), place)
     with place.open("rb") as copy:
         os.fsync(copy.fileno())
@@ -92,8 +92,8 @@ def put_aside(path: Path, instead: Path | None = None) -> Path:
 
 
 def _place(path: Path) -> Path:
-    begun = [one for one in path.parent.glob(f"{path.name}.damaged*") if one.samefile(path)]
-    return begun[0] if begun else free_name(path.with_name(f"{path.name}.damaged"))
+    begun = [one for one in path.parent.glob(f"{path.name}{DAMAGED}*") if one.samefile(path)]
+    return begun[0] if begun else free_name(path.with_name(f"{path.name}{DAMAGED}"))
 
 
 def readable(path: Path, query: str) -> Iterator[tuple[Any, ...]]:

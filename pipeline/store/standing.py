@@ -12,7 +12,7 @@ from pipeline.ahead import ahead
 from pipeline.heads import Heads, names
 from pipeline.input.source import Survey
 from pipeline.scratch import SLICE, Buckets, Column, Records, taken
-from pipeline.store.parts import Index
+from pipeline.store.parts import Index, Parts
 
 STAND = np.dtype([("place", "<i8"), ("round", "<i4"), ("ok", "?"), ("first", "?")])
 _NUMBERED = np.dtype([*STAND.descr, ("row", "<i8")])
@@ -30,8 +30,30 @@ class Standing:
     index: Index
 
 
-def stand(survey: Survey, index: Index) -> Standing:
-    """Find for each row the last answer to its present text."""
+def stand(survey: Survey, parts: Parts, earlier: Standing | None = None) -> Standing:
+    """Find for each row the last answer to its present text.
+
+    `earlier` is how the same survey once stood with these parts; what still holds of it is not read again.
+    """
+    index = parts.index(None if earlier is None else earlier.index)
+    return _grown(survey, index, earlier) if earlier is not None and index.known else _whole(survey, index)
+
+
+def _grown(survey: Survey, index: Index, earlier: Standing) -> Standing:
+    """Add the rows of new parts, which are few."""
+    new = np.concatenate([index.entries.read(number) for number in range(index.entries.count)])
+    if not len(new):
+        return Standing(earlier.rows, index)
+    entries, ids = _lasts(new)
+    column = Column(STAND)
+    for start, rows in survey.names.slices():
+        stands = earlier.rows.read(start, start + len(rows)).copy()
+        _answer(stands, rows, entries, ids)
+        column.add(stands)
+    return Standing(column, index)
+
+
+def _whole(survey: Survey, index: Index) -> Standing:
     own = survey.by_key()
     joined = Buckets(_NUMBERED, -(-survey.rows // SLICE))
     pairs = ((own.read(number), index.entries.read(number)) for number in range(own.count))
@@ -50,17 +72,26 @@ def _joined(rows: Records, entries: Records) -> Records:
     found["first"] = _firsts(rows["key"])
     if not len(entries):
         return found
+    _answer(found, rows, *_lasts(entries))
+    return found
+
+
+def _lasts(entries: Records) -> tuple[Records, Heads]:
+    """Return the entries without those to whose text there is a later one, by rising ids, and the ids."""
     ids = names(entries["key"], entries["digest"])
     order = np.argsort(ids, kind="stable") if _repeats(ids) else np.argsort(ids)
     last = np.ones(len(order), np.bool_)
     last[:-1] = ids[order][1:] != ids[order][:-1]
-    kept, ids = taken(entries, order[last]), ids[order[last]]
+    return taken(entries, order[last]), ids[order[last]]
+
+
+def _answer(stands: Records, rows: Records, entries: Records, ids: Heads) -> None:
+    """Write down for each row which of the entries answers it, if one does; there are some."""
     nearest = np.minimum(np.searchsorted(ids, names(rows["key"], rows["digest"])), len(ids) - 1)
-    answers = taken(kept, nearest)
+    answers = taken(entries, nearest)
     known = (answers["key"] == rows["key"]) & (answers["digest"] == rows["digest"])
     for name in ("place", "round", "ok"):
-        found[name][known] = answers[name][known]
-    return found
+        stands[name][known] = answers[name][known]
 
 
 def _firsts(keys: Heads) -> NDArray[np.bool_]:

@@ -128,16 +128,20 @@ def test_a_lock_that_says_nothing_still_holds(tmp_path: Path, content: str) -> N
         process.communicate("")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
-def test_an_identity_that_cannot_be_read_is_set_aside_and_written_anew(tmp_path: Path, content: str) -> None:
-    """It only tells what has changed: a damaged one stops nothing."""
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"row": "other"}'])
+def test_a_wrong_identity_is_set_aside_and_written_anew(tmp_path: Path, content: str) -> None:
+    """It only tells what has changed: one that is damaged or another's stops nothing, and is named."""
     folder = run_folder(tmp_path, "job", "f" * 32)
     folder.path.mkdir(parents=True)
     (folder.path / "identity.json").write_text(content)
-    assert changes(run_folder(tmp_path, "job", "a" * 32), {"row": "x"}) == ["its settings"]
-    with owned(folder, {"row": "x"}):
+    if content != '{"row": "other"}':
+        assert changes(run_folder(tmp_path, "job", "a" * 32), {"row": "x"}) == ["its settings"]
+    with owned(folder, {"row": "x"}) as notes:
+        assert "`identity.damaged`" in notes[0]
         assert changes(run_folder(tmp_path, "job", "a" * 32), {"row": "y"}) == ["row"]
     assert (folder.path / "identity.damaged").read_text() == content
+    with owned(folder, {"row": "x"}) as notes:
+        assert notes == []
 
 
 def test_a_round_that_cannot_be_read_is_a_new_one(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def test_the_last_answer_to_a_text_counts(
     parts = Parts(tmp_path, LAYOUT.part)
     for some in found:
         parts.write(part(some))
-    index = parts.index()
-    standing = stand(surveyed(rows), index).rows.read()
+    stood = stand(surveyed(rows), parts)
+    index, standing = stood.index, stood.rows.read()
     written = [one for some in found for one in some]
     last = {name: (place, round_, ok) for place, (name, ok, round_) in enumerate(written)}
     expected = [last.get(row, (-1, 0, False)) for row in rows]
@@ -98,7 +98,7 @@ def test_of_equal_rows_the_first_is_asked(
     parts.write(part(found))
     last = {name: (ok, round_) for name, ok, round_ in found}
     done = {name for name, (ok, round_) in last.items() if turn is None or ok or round_ >= turn}
-    pending = pending_rows(stand(surveyed(rows), parts.index()), turn)
+    pending = pending_rows(stand(surveyed(rows), parts), turn)
     assert pending.tolist() == [
         row not in done and row not in rows[:number] for number, row in enumerate(rows)
     ]
@@ -116,7 +116,7 @@ def test_more_rows_than_are_in_memory_at_once_keep_their_order(tmp_path: Path) -
     wanted = {0: 2, 1: 0, SLICE - 1: 3, SLICE: 1, count - 1: 4}  # row → place
     heads = [int(keys[row]).to_bytes(8, "little") * 2 for row in sorted(wanted, key=wanted.__getitem__)]
     parts.write(LAYOUT.table([Outcome(one, one, Answer(label="x"), Spent()) for one in heads]))
-    standing = stand(survey, parts.index())
+    standing = stand(survey, parts)
     place = standing.rows.read()["place"]
     assert {int(row): int(place[row]) for row in np.flatnonzero(place >= 0)} == wanted
     assert standing.rows.read()["first"].all()

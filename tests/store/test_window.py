@@ -40,7 +40,7 @@ def taken(folder: Path, order: Sequence[int], weight: int = WEIGHT) -> Counted:
     names["key"], names["digest"] = heads([key(name) for name in order]), heads([DIGEST] * ROWS)
     column = Column(NAMES)
     column.add(names)
-    window = Window(parts, stand(Survey(column), parts.index()), weight)
+    window = Window(parts, stand(Survey(column), parts), weight)
     chunks = [window.take(start, CHUNK) for start in range(0, ROWS, CHUNK)]
     assert [found for chunk in chunks for found in chunk["_key"].to_pylist()] == [key(name) for name in order]
     return parts
