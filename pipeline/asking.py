@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from functools import cache
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.billing import billing
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
 from pipeline.executors.courier import Courier
@@ -26,10 +26,9 @@ from pipeline.executors.packed import PackAsker, Packing
 from pipeline.flow import Failure, FailureKind, Outcome, Reply, Row, Spent, Usage
 from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
-from pipeline.job import job_price
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
-from pipeline.models import Limits, Price
+from pipeline.models import Limits
 from pipeline.output import TOKENS
 from pipeline.packing import INSTRUCTIONS, Budget, id_name, packed_schema
 from pipeline.plan import Plan
@@ -42,7 +41,7 @@ from pipeline.store.journal import Journal
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
-from pipeline.usage import Tally, cost_usd
+from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
@@ -227,18 +226,9 @@ def _question(work: Work) -> Question:
 
 
 def _price(work: Work) -> Callable[[Reply], float]:
-    """Return what a reply cost in USD, at the price of the model that served it on the day it did."""
     checked = work.plan.checked
-
-    @cache
-    def known(model: str, tier: str, day: date) -> Price | None:
-        return job_price(checked.loaded.job.model, model, day, tier) or checked.model.price(day, "standard")
-
-    def price(reply: Reply) -> float:
-        found = known(reply.model, reply.tier, datetime.now(UTC).date())
-        return cost_usd(reply.usage, found, free=work.service.free) if found else 0.0
-
-    return price
+    free, today = work.service.free, datetime.now(UTC).date()
+    return billing(checked.loaded.job.model, checked.model, free=free, today=today)
 
 
 def _cache(work: Work) -> Cache:

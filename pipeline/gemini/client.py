@@ -7,7 +7,7 @@ sends. What it does otherwise, and what each setting here prevents, stands besid
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from time import perf_counter
+from time import perf_counter, time
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
@@ -70,7 +70,9 @@ class Client:
         seconds = perf_counter() - began
         if self._connector.repeats(raw.body or "", request.text):
             return Failure(FailureKind.GARBLED, TWICE)
-        return reply_of_body(raw.body or "", raw.headers or {}, seconds=seconds, secrets=self._secrets)
+        return reply_of_body(
+            raw.body or "", raw.headers or {}, seconds=seconds, at=time(), secrets=self._secrets
+        )
 
 
 @asynccontextmanager
