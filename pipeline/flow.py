@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     SERVER = "server"  # 408, 499, 500, 502 and other unexpected statuses
     OVERLOADED = "overloaded"  # 503, 504
     GARBLED = "garbled"  # a 200 whose body is not the API's JSON
+    CACHE = "cache"  # the cache that held the instruction is gone; the request goes without it
     # quota
     RATE_LIMITED = "rate_limited"  # 429 for a minute's window, or without any detail
     SPEND_LIMITED = "spend_limited"  # 429 for the dollars of ten minutes

@@ -99,6 +99,7 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)
+    tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
 
@@ -106,9 +107,10 @@ class Tally:
         """Count one request on its way."""
         self.requests += 1
 
-    def replied(self, usage: Usage, cost_usd: float) -> None:
-        """Count a reply and what it took."""
+    def replied(self, usage: Usage, cost_usd: float, tier: str = "") -> None:
+        """Count a reply, what it took and the tier that served it."""
         self.replies += 1
+        self.tiers[tier] += 1
         self.trouble = None
         self.usage += usage
         self._pico += round(cost_usd * PICO)

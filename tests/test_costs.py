@@ -55,7 +55,7 @@ def test_rows_cost_what_the_runs_did(project: Project, rows: int) -> None:
         assert rows_of(project) == runs_of(*reports) == counted(emulator)
     table = project.table()
     assert {"ok", "failed"} == set(table["_status"])
-    assert table["_attempts"].max() > 1
+    assert max(table["_attempts"].to_list()) > 1
     assert (table["_source"] == "cache").sum() >= ROWS // 10 - len(FAULTS)
     assert reports[-1].table.cost_usd == rows_of(project) / PICO
     assert len(list(reports[-1].folder.glob("parts/*"))) > 1

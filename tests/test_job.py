@@ -120,7 +120,7 @@ def test_full_job_is_read_as_written(tmp_path: Path) -> None:
 def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     """A smallest job runs with a seed, a time limit and the limits of the free tier."""
     job = load_job(write(tmp_path, SMALLEST)).job
-    assert (job.model.seed, job.model.timeout, job.model.temperature) == (0, 120, None)
+    assert (job.model.seed, job.model.deadline, job.model.temperature) == (0, 120, None)
     assert (job.limits.tier, job.limits.free, job.limits.rpm) == ("free", True, None)
     assert (job.prompt.system, job.input.key, job.output.prefix) == ("", (), "")
 

@@ -5,7 +5,7 @@ sends. What it does otherwise, and what each setting here prevents, stands besid
 """
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter, time
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
 from pipeline.gemini.replies import reply_of_body
 
-__all__ = ["Client", "Generation", "open_client"]
+__all__ = ["Client", "Generation", "HttpError", "open_client", "open_sdk"]
 
 TWICE = "the answer is one to another request, which the network has brought twice"
 
@@ -61,7 +61,7 @@ class Client:
         try:
             with anyio.fail_after(self._timeout_s):
                 raw = await self._call(request.text, request.max_output_tokens)
-        except _HttpError as error:
+        except HttpError as error:
             return failure_of_status(error.status, error.body, secrets=self._secrets)
         except TimeoutError:
             return Failure(FailureKind.TIMEOUT, f"no answer within {self._timeout_s:g} s")
@@ -83,14 +83,32 @@ async def open_client(
 
     Raises RefusedError where Vertex AI finds no credentials on this machine.
     """
-    credentials = await _credentials() if endpoint.vertex else None
     connector = Connector(limit=connections + 8)
-    session = _session(endpoint, connector)
+    async with open_sdk(endpoint, connector, timeout_s=timeout_s, body=shared_body(generation)) as sdk:
+        call = call_of(sdk, generation.model, public=endpoint.public_sdk)
+        yield Client(call, connector, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
+
+
+@asynccontextmanager
+async def open_sdk(
+    endpoint: Endpoint,
+    connector: aiohttp.TCPConnector,
+    *,
+    timeout_s: float,
+    body: dict[str, object],
+    beside: Sequence[aiohttp.ClientMiddlewareType] = (),
+) -> AsyncIterator[genai.Client]:
+    """Open the SDK's client on a session of our own; every status but 200 raises HttpError.
+
+    `body` is sent with each request, the middlewares `beside` see what was answered with 200. Raises
+    RefusedError where Vertex AI finds no credentials on this machine.
+    """
+    credentials = await _credentials() if endpoint.vertex else None
+    session = _session(endpoint, connector, beside)
     try:
-        sdk = _sdk(endpoint, credentials, session, timeout_s, shared_body(generation))
+        sdk = _sdk(endpoint, credentials, session, timeout_s, body)
         try:
-            call = call_of(sdk, generation.model, public=endpoint.public_sdk)
-            yield Client(call, connector, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
+            yield sdk
         finally:
             with anyio.move_on_after(_CLOSE_S, shield=True):
                 await sdk.aio.aclose()
@@ -100,7 +118,7 @@ async def open_client(
             await session.close()
 
 
-class _HttpError(Exception):
+class HttpError(Exception):
     """A status other than 200, with the body as it came."""
 
     def __init__(self, status: int, body: str) -> None:
@@ -121,7 +139,7 @@ async def _only_200(
     if response.status == 200:
         return response
     async with response:
-        raise _HttpError(response.status, await _whatever(response))
+        raise HttpError(response.status, await _whatever(response))
 
 
 async def _whatever(response: aiohttp.ClientResponse) -> str:
@@ -132,13 +150,15 @@ async def _whatever(response: aiohttp.ClientResponse) -> str:
         return ""
 
 
-def _session(endpoint: Endpoint, connector: Connector) -> aiohttp.ClientSession:
+def _session(
+    endpoint: Endpoint, connector: aiohttp.TCPConnector, beside: Sequence[aiohttp.ClientMiddlewareType]
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=_needs_proxy(endpoint),
         read_bufsize=_READ_BUFFER,
-        middlewares=(_only_200,),
+        middlewares=(*beside, _only_200),
     )
 
 

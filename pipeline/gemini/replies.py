@@ -26,9 +26,8 @@ def reply_of_body(
 ) -> Reply | Failure:
     """Read the body of a 200; a Failure GARBLED where it is not the API's JSON. Never raises.
 
-    An array is read as the chunks of one answer. The counts of `usage` are disjoint but for those that are part
-    of `prompt`, so output is billed as `output + thoughts`; tokens of tool results count as prompt. `at` is the
-    Unix time at which the body came.
+    An array is read as the chunks of one answer. Output is billed as `output + thoughts`, which are disjoint;
+    tokens of tool results count as prompt. `at` is the Unix time at which the body came.
     """
     chunks = _chunks(loaded(body))
     if not chunks:
