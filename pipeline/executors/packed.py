@@ -123,7 +123,7 @@ class PackAsker:
         """Put attempts together; one that is to be asked in another way than the rest stands alone."""
         alone = [[attempt] for attempt in attempts if not attempt.plain]
         plain = [attempt for attempt in attempts if attempt.plain]
-        tokens = [self._costing.tokens.most(attempt.text) for attempt in plain]
+        tokens = [self._costing.tokens.own(attempt.text) for attempt in plain]
         budget = replace(self._packing.budget, rows=rows)
         each = self._packing.max_output_tokens or round(self._costing.cost.output)
         return alone + [[plain[n] for n in run] for run in packs(tokens, each + ECHO_TOKENS, budget)]
