@@ -132,21 +132,9 @@ async def _ask(work: Work, watch: Watch) -> Halt:
         async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
 
-            def client(generation: Generation) -> AbstractAsyncContextManager[Client]:
-                timeout = checked.loaded.job.model.deadline
-                return open_client(service.endpoint, generation, timeout_s=timeout, connections=cap)
-
             async def courier(generation: Generation, *, most: bool) -> Courier:
-                asked: Client | CachingClient = await opened.enter_async_context(client(generation))
-                terms = _terms(work, generation) if most else None
-                if terms is not None:
-                    caches = await opened.enter_async_context(open_caches(service.endpoint))
-                    asked = CachingClient(
-                        asked, caches, lambda name: client(replace(generation, cache=name)), terms
-                    )
-                    opened.push_async_callback(_finish, asked, work.notes)
                 return Courier(
-                    asked,
+                    await _client(work, opened, generation, cap, most=most),
                     gate,
                     halt=halt,
                     crew=crew,
@@ -169,6 +157,25 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     work.notes.extend(_learned(checked.limits, found))
     work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, work.tally.tiers))
     return halt
+
+
+async def _client(
+    work: Work, opened: AsyncExitStack, generation: Generation, cap: int, *, most: bool
+) -> Client | CachingClient:
+    """Open a client; one that caches the instruction where it asks for `most` rows and that can pay."""
+
+    def client(generation: Generation) -> AbstractAsyncContextManager[Client]:
+        timeout = work.plan.checked.loaded.job.model.deadline
+        return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=cap)
+
+    plain = await opened.enter_async_context(client(generation))
+    terms = _terms(work, generation) if most else None
+    if terms is None:
+        return plain
+    caches = await opened.enter_async_context(open_caches(work.service.endpoint))
+    caching = CachingClient(plain, caches, lambda name: client(replace(generation, cache=name)), terms)
+    opened.push_async_callback(_finish, caching, work.notes)
+    return caching
 
 
 def _terms(work: Work, generation: Generation) -> Terms | None:

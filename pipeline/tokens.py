@@ -52,7 +52,7 @@ class TokenEstimate:
         return max(1, math.ceil(self._expected(text) * (1 + math.sqrt(self._variance))))
 
     def own(self, text: str) -> int:
-        """Return what `text` adds to a request that is sent anyway: its expected count and the usual error."""
+        """Return what `text` adds to a request that is sent anyway: the expected count and its error."""
         own = self._expected(text) - self._weights[0]
         return max(1, math.ceil(own * (1 + math.sqrt(self._variance))))
 

@@ -33,7 +33,7 @@ def runs_of(*reports: RunReport) -> int:
 def counted(emulator: Emulator) -> int:
     """Return what the emulator has answered at the standard price, in picodollars."""
     stats = emulator.stats()
-    return stats["prompt_tokens"] * INPUT + stats["output_tokens"] * OUTPUT
+    return int(stats["prompt_tokens"] * INPUT + stats["output_tokens"] * OUTPUT)
 
 
 def texts() -> list[str]:
