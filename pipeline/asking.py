@@ -3,19 +3,20 @@
 import resource
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from functools import cache
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.billing import billing
 from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
+from pipeline.executors.cached import AHEAD, CachingClient, Terms
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -25,12 +26,13 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.online import Asks, Pending, Sink, execute
 from pipeline.executors.packed import PackAsker, Packing
 from pipeline.flow import Failure, FailureKind, Outcome, Reply
-from pipeline.gemini.client import Generation, open_client
+from pipeline.gemini.caches import open_caches
+from pipeline.gemini.client import Client, Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
-from pipeline.job import job_price
+from pipeline.keys import cache_name
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
-from pipeline.models import Limits, Price
+from pipeline.models import Limits
 from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
 from pipeline.progress import Watched
@@ -38,11 +40,12 @@ from pipeline.retry import LONGEST_OUTAGE
 from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
-from pipeline.store.journal import Journal
+from pipeline.store.journal import Journal, stored_until
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
-from pipeline.tokens import CostEstimate, Costing, TokenEstimate
-from pipeline.usage import Tally, cost_usd
+from pipeline.tiers import served_otherwise, wire_tier
+from pipeline.tokens import DOUBT, CostEstimate, Costing, TokenEstimate
+from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
@@ -53,6 +56,8 @@ LOWER = (
     "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
 )
 _SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
+NO_VERTEX_CACHE = "the long instruction is sent with each request: on Vertex AI it is not cached by Rowmill"
+CACHE_TOKENS = 1_024  # the least that a cache takes, for models of which that is not known
 OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
 
@@ -127,11 +132,9 @@ async def _ask(work: Work, watch: Watch) -> Halt:
         async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
 
-            async def courier(generation: Generation) -> Courier:
-                timeout = checked.loaded.job.model.timeout
-                client = open_client(service.endpoint, generation, timeout_s=timeout, connections=cap)
+            async def courier(generation: Generation, *, most: bool) -> Courier:
                 return Courier(
-                    await opened.enter_async_context(client),
+                    await _client(work, opened, generation, cap, most=most),
                     gate,
                     halt=halt,
                     crew=crew,
@@ -141,17 +144,66 @@ async def _ask(work: Work, watch: Watch) -> Halt:
                 )
 
             flights = Flights(halt, crew)
-            alone = Asker(_question(work), await courier(_generation(plan)), journal, flights, cache=cached)
+            first = await courier(_generation(plan), most=packing.rows == 1)
+            alone = Asker(_question(work), first, journal, flights, cache=cached)
             asker: Asks = alone
             if packing.rows > 1:
-                asker = PackAsker(_packing(work), alone, await courier(_packed(plan)), costing)
+                asker = PackAsker(_packing(work), alone, await courier(_packed(plan), most=True), costing)
             sink = _sink(work, journal, cached, halt)
             await execute(_batches(work), asker, sink, group=packing.rows, halt=halt, crew=crew)
             beside.cancel_scope.cancel()
         work.notes.extend([*journal.notes, *cached.notes, *service.ledger.notes])
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
+    work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, work.tally.tiers))
     return halt
+
+
+async def _client(
+    work: Work, opened: AsyncExitStack, generation: Generation, cap: int, *, most: bool
+) -> Client | CachingClient:
+    """Open a client; one that caches the instruction where it asks for `most` rows and that can pay."""
+
+    def client(generation: Generation) -> AbstractAsyncContextManager[Client]:
+        timeout = work.plan.checked.loaded.job.model.deadline
+        return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=cap)
+
+    plain = await opened.enter_async_context(client(generation))
+    terms = _terms(work, generation) if most else None
+    if terms is None:
+        return plain
+    caches = await opened.enter_async_context(open_caches(work.service.endpoint))
+    caching = CachingClient(plain, caches, lambda name: client(replace(generation, cache=name)), terms)
+    opened.push_async_callback(_finish, caching, work.notes)
+    return caching
+
+
+def _terms(work: Work, generation: Generation) -> Terms | None:
+    """Return what is cached of a run's instruction; None where that is not wanted or cannot pay."""
+    checked = work.plan.checked
+    section, model = checked.loaded.job.model, checked.model
+    tokens = TokenEstimate(generation.system).tokens("")
+    price = model.price(datetime.now(UTC).date(), section.service_tier)
+    wanted = section.context_cache == "auto" and not work.service.free
+    if not wanted or price is None or tokens < (1 - DOUBT) * (model.cache_tokens or CACHE_TOKENS):
+        return None
+    if work.service.endpoint.vertex:
+        work.notes.append(NO_VERTEX_CACHE)
+        return None
+    return Terms(
+        model=generation.model,
+        system=generation.system,
+        display_name=cache_name(work.plan.fingerprint, generation.system),
+        tokens=tokens,
+        price=price,
+        since=stored_until(work.plan.folder.journal) + AHEAD,
+        uses=lambda: work.tally.left / checked.loaded.job.packing.rows,
+    )
+
+
+async def _finish(caching: CachingClient, notes: list[str]) -> None:
+    await caching.aclose()
+    notes.extend(caching.notes)
 
 
 def _most_connections() -> int:
@@ -167,7 +219,8 @@ def _most_connections() -> int:
 def _costing(work: Work) -> Costing:
     checked = work.plan.checked
     counts = checked.limits.spend_10min_usd is not None and not work.service.free
-    price = checked.model.price(datetime.now(UTC).date(), "standard") if counts else None
+    tier = checked.loaded.job.model.service_tier
+    price = checked.model.price(datetime.now(UTC).date(), tier) if counts else None
     return Costing(TokenEstimate(checked.loaded.job.prompt.system), CostEstimate(price), _price(work))
 
 
@@ -192,6 +245,7 @@ def _generation(plan: Plan) -> Generation:
         seed=settings.seed,
         temperature=settings.temperature,
         safety=settings.safety,
+        service_tier=wire_tier(plan.checked.loaded.job.model.service_tier),
     )
 
 
@@ -226,18 +280,9 @@ def _question(work: Work) -> Question:
 
 
 def _price(work: Work) -> Callable[[Reply], float]:
-    """Return what a reply cost in USD, at the price of the model that served it on the day it did."""
     checked = work.plan.checked
-
-    @cache
-    def known(model: str, tier: str, day: date) -> Price | None:
-        return job_price(checked.loaded.job.model, model, day, tier) or checked.model.price(day, "standard")
-
-    def price(reply: Reply) -> float:
-        found = known(reply.model, reply.tier, datetime.now(UTC).date())
-        return cost_usd(reply.usage, found, free=work.service.free) if found else 0.0
-
-    return price
+    free, today = work.service.free, datetime.now(UTC).date()
+    return billing(checked.loaded.job.model, checked.model, free=free, today=today)
 
 
 def _cache(work: Work) -> Cache:

@@ -18,6 +18,7 @@ class FailureKind(StrEnum):
     SERVER = "server"  # 408, 499, 500, 502 and other unexpected statuses
     OVERLOADED = "overloaded"  # 503, 504
     GARBLED = "garbled"  # a 200 whose body is not the API's JSON
+    CACHE = "cache"  # the cache that held the instruction is gone; the request goes without it
     # quota
     RATE_LIMITED = "rate_limited"  # 429 for a minute's window, or without any detail
     SPEND_LIMITED = "spend_limited"  # 429 for the dollars of ten minutes
@@ -58,13 +59,18 @@ class Unsent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one reply or of several added up; `cached` is part of `prompt`."""
+    """Tokens of one reply or of several added up; `cached` is part of `prompt`.
+
+    `audio` is the part of `prompt` that was sound, `cached_audio` what of that is part of `cached`, too.
+    """
 
     prompt: int = 0
     cached: int = 0
     thoughts: int = 0
     output: int = 0
     total: int = 0
+    audio: int = 0
+    cached_audio: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         """Add field by field."""
@@ -74,7 +80,17 @@ class Usage:
             self.thoughts + other.thoughts,
             self.output + other.output,
             self.total + other.total,
+            self.audio + other.audio,
+            self.cached_audio + other.cached_audio,
         )
+
+    @property
+    def kinds(self) -> tuple[int, int, int, int]:
+        """The prompt in four: text (as all but audio is called) and cached text, audio and cached audio."""
+        cached, audio = min(self.cached, self.prompt), min(self.audio, self.prompt)
+        # no more of both than of either, and as much as has no room outside of both
+        both = min(max(self.cached_audio, cached + audio - self.prompt), cached, audio)
+        return self.prompt - cached - audio + both, cached - both, audio - both, both
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +137,8 @@ class Reply:
 
     `finish` is the finish reason as sent (`""` without a candidate), `block` the block reason of the
     prompt, `model` and `tier` are as served, `source` is `api` or `emulator`, `rows` is how many shared the
-    request (`text` and `usage` are then of one of them).
+    request (`text` and `usage` are then of one of them). `at` is the Unix time at which it came, which says
+    what day's price holds (0: not known); `stored` are picodollars of cache storage that it has to bear.
     """
 
     text: str
@@ -133,6 +150,8 @@ class Reply:
     seconds: float
     source: str
     rows: int = 1
+    at: float = 0.0
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

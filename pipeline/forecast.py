@@ -92,7 +92,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     """
     checked = plan.checked
     survey = census(plan.source, plan.folder).survey
-    standing = stand(survey, Parts(plan.folder.parts, checked.layout.part).index())
+    standing = stand(survey, Parts(plan.folder.parts, checked.layout.part))
     turn = _turn(plan, standing) if retry_failed else None
     pending = pending_rows(standing, turn)
     known = latest(plan.folder.journal)[1] if turn is None else np.empty(0, np.uint64)

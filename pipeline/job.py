@@ -24,9 +24,13 @@ Format = Literal["csv", "tsv", "parquet", "ndjson", "ipc"]
 Level = Literal["minimal", "low", "medium", "high"]
 Threshold = Literal["off", "block_none", "block_only_high", "block_medium_and_above", "block_low_and_above"]
 Tier = Literal["free", "1", "2", "3"]
+ServiceTier = Literal["flex", "standard", "priority"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+TIMEOUT = 120.0
+FLEX_TIMEOUT = 900.0  # the optimisation page names 1 to 15 minutes as the target of the flex tier
 
 
 class Section(BaseModel):
@@ -76,28 +80,45 @@ class SafetySection(Section):
 
 
 class PriceSection(Section):
-    """`[model] price`: USD per million tokens; cached input costs as much as any other where it is absent."""
+    """`[model] price`: USD per million tokens; cached input costs as much as any other where it is absent.
+
+    `storage` is of a million tokens in a cache for an hour, `priority` a factor on input and output.
+    """
 
     input: Money
     output: Money
     cached: Money | None = None
+    storage: Money | None = None
+    priority: Money | None = None
 
     def period(self) -> models.PricePeriod:
         """Return it as a price that always holds."""
-        return models.PricePeriod(self.input, self.output, self.cached)
+        return models.PricePeriod(
+            self.input, self.output, self.cached, storage=self.storage, priority=self.priority
+        )
 
 
 class ModelSection(Section):
-    """`[model]`: the model and its generation parameters; `timeout` is seconds for one request."""
+    """`[model]`: the model, its generation parameters and how it is served, which is no identity.
+
+    `timeout` is seconds for one request, `context_cache` whether a long instruction is cached where it pays.
+    """
 
     id: Text
     thinking: Level | None = None
     max_output_tokens: Count | None = None
     seed: int = Field(default=0, ge=-(2**31), lt=2**31)
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    service_tier: ServiceTier = "standard"
+    context_cache: Literal["auto", "off"] = "auto"
     safety: SafetySection = SafetySection()
     price: PriceSection | None = None
+
+    @property
+    def deadline(self) -> float:
+        """Seconds for one request: `timeout`, or what the service tier needs."""
+        return self.timeout or (FLEX_TIMEOUT if self.service_tier == "flex" else TIMEOUT)
 
 
 class LimitsSection(Section):

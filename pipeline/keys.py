@@ -55,6 +55,11 @@ def fingerprint(identity: Mapping[str, object]) -> str:
     return blake2b(text.encode("ascii"), digest_size=SIZE).hexdigest()
 
 
+def cache_name(fingerprint: str, system: str) -> str:
+    """Return the name under which a job's instruction is found again among a project's caches."""
+    return f"rowmill-{fingerprint}-{digest([system]).hex()[:16]}"
+
+
 def request_id(
     fingerprint: str,
     text: str,

@@ -25,11 +25,18 @@ _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD per million tokens; `cached` is input served from a cache, `output` includes thoughts."""
+    """USD per million tokens; `cached` is input served from a cache, `output` includes thoughts.
+
+    Audio costs as much as text where it has no price of its own. `storage` is USD for a million tokens in an
+    explicit cache for an hour, None where it is not known.
+    """
 
     input: float
     output: float
     cached: float
+    audio: float | None = None
+    cached_audio: float | None = None
+    storage: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,9 @@ class PricePeriod:
     batch: float = 0.5
     flex: float = 0.5
     priority: float | None = None
+    input_audio: float | None = None
+    cached_audio: float | None = None
+    storage: float | None = None
     source: str = "the job file"
     as_of: date | None = None
 
@@ -68,8 +78,14 @@ class PricePeriod:
         factor = factors.get(plain)
         if not factor:
             return None
-        cached = self.input if self.cached is None else self.cached
-        return Price(round(self.input * factor, 9), round(self.output * factor, 9), cached)
+        return Price(
+            input=round(self.input * factor, 9),
+            output=round(self.output * factor, 9),
+            cached=self.input if self.cached is None else self.cached,
+            audio=None if self.input_audio is None else round(self.input_audio * factor, 9),
+            cached_audio=self.cached_audio,
+            storage=self.storage,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +124,8 @@ class Model:
 
     `status` is `ga`, `closed` (old projects only), `listed` (seen in a price list), `shutdown` or
     `unlisted` (not in the table). `shutdown` is the day on which it stops; `shutdown_earliest`
-    is only the first day on which it may. `sampling` tells whether `temperature` has an effect.
+    is only the first day on which it may. `sampling` tells whether `temperature` has an effect,
+    `cache_tokens` is the least that an explicit cache takes.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _FORBID
@@ -123,6 +140,7 @@ class Model:
     successor: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cache_tokens: int | None = None
     sampling: Literal["honoured", "ignored"] = "ignored"
     thinking: Thinking | None = None
     prices: tuple[PricePeriod, ...] = ()

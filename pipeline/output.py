@@ -23,6 +23,7 @@ from pipeline.store.parts import Parts
 from pipeline.store.reading import column_heads
 from pipeline.store.standing import Standing
 from pipeline.store.window import Window
+from pipeline.usage import PICO
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
@@ -54,7 +55,8 @@ class Written:
         self.prompt_tokens += pc.sum(rows["_prompt_tokens"]).as_py() or 0
         self.output_tokens += pc.sum(rows["_output_tokens"]).as_py() or 0
         self.output_tokens += pc.sum(rows["_thought_tokens"]).as_py() or 0
-        self.cost_usd += pc.sum(rows["_cost_usd"]).as_py() or 0.0
+        pico = pc.sum(pc.cast(pc.round(pc.multiply(rows["_cost_usd"], float(PICO))), pa.int64())).as_py() or 0
+        self.cost_usd = (round(self.cost_usd * PICO) + pico) / PICO  # as the run itself adds up
         self.shared += pc.sum(pc.equal(rows["_source"], "cache")).as_py() or 0
         self.sources |= set(rows["_source"].unique().to_pylist())
 

@@ -131,15 +131,28 @@ def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
 def shares(usage: Usage, prompts: Sequence[int], answers: Sequence[int]) -> list[Usage]:
     """Share out what a request took over its rows, by the lengths of their prompts and answers.
 
-    The shares of each field add up to it exactly, and no row has more cached tokens than prompt tokens.
+    The shares of each field add up to it exactly, and no row has more tokens of a kind than of what that
+    kind is part of: so what the rows cost adds up to what the request did.
     """
-    prompt = _split(usage.prompt, prompts)
-    cached = _split(min(usage.cached, usage.prompt), prompt)
-    output = _split(usage.output, answers)
-    thoughts = _split(usage.thoughts, answers)
-    taken = [sum(row) for row in zip(prompt, output, thoughts, strict=True)]
-    total = _split(usage.total, taken)
-    return [Usage(*row) for row in zip(prompt, cached, thoughts, output, total, strict=True)]
+    text, cached_text, audio, cached_audio = (split(kind, prompts) for kind in usage.kinds)
+    output = split(usage.output, answers)
+    thoughts = split(usage.thoughts, answers)
+    cached = _sums(cached_text, cached_audio)
+    prompt = _sums(text, audio, cached)
+    total = split(usage.total, _sums(prompt, output, thoughts))
+    sound = _sums(audio, cached_audio)
+    return [
+        Usage(*row) for row in zip(prompt, cached, thoughts, output, total, sound, cached_audio, strict=True)
+    ]
+
+
+def split(total: int, weights: Sequence[int]) -> list[int]:
+    """Split a whole number by weights into numbers that add up to it; where all of them are 0, evenly."""
+    whole = sum(weights)
+    if not whole:
+        weights, whole = [1] * len(weights), len(weights)
+    ends = [total * part // whole for part in accumulate(weights, initial=0)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def _ids(texts: Sequence[str]) -> Iterator[str]:
@@ -178,10 +191,5 @@ def _elements(text: str) -> tuple[list[Any], bool]:
     return found, False
 
 
-def _split(total: int, weights: Sequence[int]) -> list[int]:
-    """Split a whole number by weights; where all of them are 0, evenly."""
-    whole = sum(weights)
-    if not whole:
-        weights, whole = [1] * len(weights), len(weights)
-    ends = [total * part // whole for part in accumulate(weights, initial=0)]
-    return [end - start for start, end in pairwise(ends)]
+def _sums(*columns: Sequence[int]) -> list[int]:
+    return [sum(row) for row in zip(*columns, strict=True)]

@@ -19,6 +19,7 @@ from pipeline.output import check_types
 from pipeline.schema import json_schema
 from pipeline.store.folder import Folder, run_folder
 from pipeline.template import Template, check_columns
+from pipeline.tiers import check_tier
 
 RUNS = ".rowmill"  # the folder of run folders, in the project
 
@@ -58,6 +59,7 @@ def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> Checke
     """Check model, limits, schema and template of a job; raises JobError."""
     job = loaded.job
     model = job_model(job.model, today)
+    check_tier(job.model, model, vertex=vertex)
     return CheckedJob(
         loaded=loaded,
         model=model,

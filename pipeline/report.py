@@ -30,7 +30,8 @@ class RunReport:
     `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
     that have an answer. `limited` says that only the first rows were taken, `free` that the free tier was
     assumed, where tokens cost nothing. `output` is None when no table was written because rows are
-    pending; `target` is where it will stand.
+    pending; `target` is where it will stand; `tiers` counts the replies of this run by the service tier that
+    served them.
     """
 
     job: str
@@ -46,6 +47,7 @@ class RunReport:
     cost_usd: float
     seconds: float
     failures: Mapping[FailureKind, int]
+    tiers: Mapping[str, int] = field(default_factory=dict)
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     offline: bool = False  # the emulator of the command was asked
@@ -89,6 +91,7 @@ class RunReport:
                     "cost_usd": round(self.saved.cost_usd, 12),
                 },
                 "failures": {str(kind): number for kind, number in self.failures.items()},
+                "tiers": dict(self.tiers),
             },
             "table": {
                 "prompt_tokens": self.table.prompt_tokens,
@@ -140,7 +143,8 @@ class RunReport:
             known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
+        cached = f" ({self.usage.cached:,} cached)" if self.usage.cached else ""
         return (
-            f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in, {out:,} out, "
-            f"{self._cost()}, {span(self.seconds)}"
+            f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in{cached}, "
+            f"{out:,} out, {self._cost()}, {span(self.seconds)}"
         )

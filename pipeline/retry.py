@@ -53,6 +53,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.SERVER: Rule(Act.AGAIN, tries=4, wait=1.0),
     FailureKind.OVERLOADED: Rule(Act.AGAIN, tries=7, wait=2.0),
     FailureKind.GARBLED: Rule(Act.AGAIN, tries=2, wait=1.0),
+    FailureKind.CACHE: Rule(Act.AGAIN, tries=8),
     FailureKind.SPEND_LIMITED: Rule(Act.PAUSE, tries=12, wait=30.0, ceiling=120.0),
     # A row that alone exceeds a token budget is answered 429 for ever: the tries end that.
     FailureKind.RATE_LIMITED: Rule(Act.PAUSE, tries=12, wait=4.0),

@@ -76,6 +76,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         cost_usd=tally.cost_usd,
         seconds=time.monotonic() - tally.started,
         failures=tally.failures,
+        tiers=tally.tiers,
         free=service.free,
         saved=tally.saved,
         offline=plan.identity["endpoint"] == "emulator",

@@ -113,12 +113,14 @@ class Template:
     """A compiled prompt template; raises JobError where the source does not compile.
 
     `columns` are the columns it names, sorted; None means all of them, because the template uses `row`
-    as a whole or with a name that is known only when it renders.
+    as a whole or with a name that is known only when it renders. `fixed_after` counts the characters of its
+    own that stand behind the first cell, where no cache of the API holds them.
     """
 
     def __init__(self, source: str) -> None:
         tree, self._template = _compiled(source)
         names = _names(tree)
+        self.fixed_after = _fixed_after(tree)
         uses = _row_uses(tree) if ROW in names else []
         self._names = tuple(sorted(names - {ROW}))
         self._looked_up = any(isinstance(user, nodes.Getitem | nodes.Getattr) for user, _ in uses)
@@ -241,6 +243,17 @@ def _check_fences(tree: nodes.Template) -> None:
         if len(tags) != 1 or node.kwargs or not isinstance(tags[0], str) or not TAG.fullmatch(tags[0]):
             said = "`fenced` takes the name of a tag: ASCII letters, digits, `-` and `_`"
             raise _refusal(node.lineno, said, 'write it as in `{{ text | fenced("review") }}`')
+
+
+def _fixed_after(tree: nodes.Template) -> int:
+    """Count the characters of a template's own text behind the first name of anything else."""
+    seen, count = False, 0
+    for node in tree.find_all((nodes.Name, nodes.TemplateData)):
+        if isinstance(node, nodes.TemplateData):
+            count += len(node.data.strip()) if seen else 0
+        else:
+            seen = True
+    return count
 
 
 def _names(tree: nodes.Template) -> set[str]:

@@ -51,6 +51,11 @@ class TokenEstimate:
         """Return what is to be reserved until the reply says better: the expected count and its error."""
         return max(1, math.ceil(self._expected(text) * (1 + math.sqrt(self._variance))))
 
+    def own(self, text: str) -> int:
+        """Return what `text` adds to a request that is sent anyway: the expected count and its error."""
+        own = self._expected(text) - self._weights[0]
+        return max(1, math.ceil(own * (1 + math.sqrt(self._variance))))
+
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
         self._seen += 1

@@ -11,23 +11,29 @@ from typing import NamedTuple
 from pipeline.flow import Failure, FailureKind, Outcome, Usage
 from pipeline.models import Limits, Price
 
-_PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
+PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
 _MINUTE = 60.0
 _TEN_MINUTES = 600.0
 _LEAST = 10.0  # seconds below which no rate is made of a count
 _DAY = 86_400.0
 
 
-def cost_usd(usage: Usage, price: Price, *, free: bool) -> float:
-    """Return the cost in USD: thoughts as output, cached input at its own price, nothing if `free`."""
+def cost_usd(usage: Usage, price: Price, *, free: bool, stored: int = 0) -> float:
+    """Return the cost in USD, nothing if `free`; `stored` are picodollars of cache storage.
+
+    Thoughts are output, cached input and audio have prices of their own.
+    """
     if free:
         return 0.0
-    cached = min(usage.cached, usage.prompt)
+    text, cached_text, audio, cached_audio = usage.kinds
     return (
-        (usage.prompt - cached) * _pico_per_token(price.input)
-        + cached * _pico_per_token(price.cached)
+        text * _pico_per_token(price.input)
+        + cached_text * _pico_per_token(price.cached)
+        + audio * _pico_per_token(price.input if price.audio is None else price.audio)
+        + cached_audio * _pico_per_token(price.cached if price.cached_audio is None else price.cached_audio)
         + (usage.output + usage.thoughts) * _pico_per_token(price.output)
-    ) / _PICO
+        + stored
+    ) / PICO
 
 
 def _pico_per_token(usd_per_million: float) -> int:
@@ -122,6 +128,7 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)
+    tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
 
@@ -129,12 +136,13 @@ class Tally:
         """Count one request on its way."""
         self.requests += 1
 
-    def replied(self, usage: Usage, cost_usd: float) -> None:
-        """Count a reply and what it took."""
+    def replied(self, usage: Usage, cost_usd: float, tier: str = "") -> None:
+        """Count a reply, what it took and the tier that served it."""
         self.replies += 1
+        self.tiers[tier] += 1
         self.trouble = None
         self.usage += usage
-        self._pico += round(cost_usd * _PICO)
+        self._pico += round(cost_usd * PICO)
 
     def refused(self, failure: Failure) -> None:
         """Remember why a call was not answered."""
@@ -172,7 +180,7 @@ class Tally:
     @property
     def cost_usd(self) -> float:
         """What the replies of this run cost in USD."""
-        return self._pico / _PICO
+        return self._pico / PICO
 
     def rows_per_second(self, now: float) -> float:
         """Return rows that were asked for and ended per second, 0 before any time has passed."""

@@ -120,7 +120,7 @@ def test_full_job_is_read_as_written(tmp_path: Path) -> None:
 def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     """A smallest job runs with a seed, a time limit and the limits of the free tier."""
     job = load_job(write(tmp_path, SMALLEST)).job
-    assert (job.model.seed, job.model.timeout, job.model.temperature) == (0, 120, None)
+    assert (job.model.seed, job.model.deadline, job.model.temperature) == (0, 120, None)
     assert (job.limits.tier, job.limits.free, job.limits.rpm) == ("free", True, None)
     assert (job.prompt.system, job.input.key, job.output.prefix) == ("", (), "")
 
@@ -530,8 +530,8 @@ def test_own_price_is_for_the_model_that_was_asked() -> None:
     """An answer routed to another known model costs what that one costs."""
     section = model_of(price={"input": 1, "output": 2})
     assert job_price(section, "gemini-3.1-flash-lite-001", TODAY, "batch") == Price(0.5, 1, 1)
-    assert job_price(section, "gemini-3.5-flash-lite", TODAY, "") == Price(0.3, 2.5, 0.03)
-    assert job_price(model_of(), "gemini-3.1-flash-lite", TODAY, "") == Price(0.25, 1.5, 0.025)
+    assert job_price(section, "gemini-3.5-flash-lite", TODAY, "") == Price(0.3, 2.5, 0.03, storage=1)
+    assert job_price(model_of(), "gemini-3.1-flash-lite", TODAY, "") == Price(0.25, 1.5, 0.025, 0.5, 0.05, 1)
 
 
 @pytest.mark.parametrize(

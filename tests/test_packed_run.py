@@ -46,6 +46,12 @@ def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emula
     assert again.requests == 0
 
 
+def test_a_long_instruction_makes_no_pack_smaller(packed: Project, emulator: Emulator) -> None:
+    """What is sent once for all rows of a pack does not count for each of them."""
+    packed.change('"You label reviews."', f'"{"You label reviews. " * 300}"')
+    assert packed.run(emulator.address).requests == ROWS // 20
+
+
 def test_a_kill_costs_no_more_than_what_was_in_flight(packed: Project) -> None:
     """What a pack's reply brought is kept row by row: the next run finds it in whatever pack."""
     packed.rows([f"good {word(n)}" for n in range(600)])

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flow import Usage
+from pipeline.models import Price
 from pipeline.packing import Budget, id_name, packed, packed_schema, packs, shares, unpacked
+from pipeline.usage import PICO, cost_usd
 
 TEXTS = st.lists(st.text(), min_size=1, max_size=30)
 LABEL = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
@@ -90,11 +92,11 @@ def test_a_fenced_answer_is_read() -> None:
 
 
 @given(
-    st.builds(Usage, *[st.integers(0, 10**7)] * 5),
+    st.builds(Usage, *[st.integers(0, 10**7)] * 7),
     st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 5_000)), min_size=1, max_size=50),
 )
 def test_shares_add_up_exactly(usage: Usage, rows: list[tuple[int, int]]) -> None:
-    """Not one token is lost or made, and cached ones are part of the prompt's."""
+    """Not one token is lost or made, cached ones are part of the prompt's, and the costs add up."""
     found = shares(usage, [prompt for prompt, _ in rows], [answer for _, answer in rows])
     total = sum(found, Usage())
     assert (total.prompt, total.thoughts, total.output, total.total) == (
@@ -103,8 +105,11 @@ def test_shares_add_up_exactly(usage: Usage, rows: list[tuple[int, int]]) -> Non
         usage.output,
         usage.total,
     )
-    assert total.cached == min(usage.cached, usage.prompt)
+    assert total.kinds == usage.kinds
     assert all(0 <= row.cached <= row.prompt for row in found)
+    price = Price(0.25, 1.5, 0.025, audio=0.5, cached_audio=0.05)
+    costs = [round(cost_usd(row, price, free=False) * PICO) for row in found]
+    assert sum(costs) == round(cost_usd(usage, price, free=False) * PICO)
 
 
 def test_the_schema_of_a_pack_is_flat_and_unbounded() -> None:

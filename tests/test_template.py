@@ -311,3 +311,17 @@ def test_any_source_compiles_or_is_refused(pieces: list[str]) -> None:
         assert exc.hint  # noqa: PT017 - it may come or not
     else:
         assert isinstance(prompt, str | Failure)
+
+
+@pytest.mark.parametrize(
+    ("source", "characters"),
+    [
+        ("Review: {{ text }}", 0),
+        ("{{ text }}\nAnswer well.", 12),
+        ("A {% if text %}{{ text }}{% else %}none{% endif %} B", 5),
+        ("{{ row['text'] }} end", 3),
+    ],
+)
+def test_fixed_text_behind_the_first_cell_is_counted(source: str, characters: int) -> None:
+    """What no cache can hold, since something of the row stands before it."""
+    assert Template(source).fixed_after == characters

@@ -43,6 +43,31 @@ def test_cost_counts_each_kind_of_token_at_its_price() -> None:
     assert cost_usd(usage, LITE, free=False) == 0.25 + 0.025 + 1.5 + 1.5
 
 
+def test_audio_costs_what_audio_does() -> None:
+    """A million of each kind of input: text, cached text, audio and cached audio."""
+    price = Price(0.25, 1.5, 0.025, audio=0.5, cached_audio=0.05)
+    usage = Usage(prompt=4_000_000, cached=2_000_000, audio=2_000_000, cached_audio=1_000_000)
+    assert cost_usd(usage, price, free=False) == 0.825
+    assert cost_usd(usage, LITE, free=False) == 0.55
+
+
+def test_storage_of_a_cache_is_part_of_the_cost() -> None:
+    """What a reply has to bear comes on top, and is free on the free tier."""
+    usage = Usage(prompt=4)
+    assert cost_usd(usage, LITE, free=False, stored=7) == (4 * 250_000 + 7) / 10**12
+    assert cost_usd(usage, LITE, free=True, stored=7) == 0.0
+
+
+@given(st.builds(Usage, *[st.integers(0, 50)] * 7))
+def test_the_kinds_of_a_prompt_are_the_prompt(usage: Usage) -> None:
+    """Whatever the API counts, no kind is negative and together they are all there is."""
+    text, cached, audio, cached_audio = usage.kinds
+    assert min(usage.kinds) >= 0
+    assert text + cached + audio + cached_audio == usage.prompt
+    assert cached + cached_audio == min(usage.cached, usage.prompt)
+    assert audio + cached_audio == min(usage.audio, usage.prompt)
+
+
 def test_free_tier_costs_nothing() -> None:
     """Tokens on the free tier are not billed."""
     assert cost_usd(Usage(prompt=10**9, output=10**9), LITE, free=True) == 0.0

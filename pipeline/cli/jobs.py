@@ -29,6 +29,12 @@ from pipeline.run import run_job
 from pipeline.status import job_status
 from pipeline.verify import verify_job
 
+MUCH = 200  # characters
+BEHIND = (
+    "hint: {:,} characters of `prompt.row` are the same for every row and stand behind its first cell, where "
+    "they are paid in full each time; `prompt.system` comes first, once for a whole pack, and can be cached"
+)
+
 
 @rowmill.command(short_help="Ask for every row without an answer, write the table.")
 @job_options
@@ -72,6 +78,8 @@ def schema(**options: object) -> None:
     checked = checked_job(options)
     console.print("sent as the response's JSON schema:", soft_wrap=True)
     click.echo(json.dumps(checked.json_schema, indent=2, ensure_ascii=False))
+    if checked.template.fixed_after >= MUCH:
+        console.print(f"\n{BEHIND.format(checked.template.fixed_after)}", markup=False, soft_wrap=True)
     console.print("\ncolumns of the output:", soft_wrap=True)
     try:
         columns = pl.DataFrame(schema=plan_of(checked, options).source.types).to_arrow().schema

@@ -41,6 +41,9 @@ def job_options(command: Command) -> Command:
             "--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Stop there."
         ),
         click.option("--pack", type=click.IntRange(1, 200), metavar="N", help="Rows that share a request."),
+        click.option(
+            "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
+        ),
         click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
         click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
     ]
@@ -54,7 +57,7 @@ def checked_job(options: Mapping[str, object]) -> CheckedJob:
     overrides: dict[str, dict[str, object]] = {
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
-        "model": {"id": options["model"]},
+        "model": {"id": options["model"], "service_tier": options["service_tier"]},
         "limits": {name: options[name] for name in ("tier", "rpm", "tpm", "rpd", "concurrency", "max_cost")},
         "packing": {"rows": options["pack"]},
     }

@@ -211,12 +211,12 @@ class Asker:
         self._journal.keep_all(
             [(self.id_of(one), one.row, piece) for one, piece in zip(attempts, pieces, strict=True)]
         )
-        self._courier.tally.replied(reply.usage, self._question.price(reply))
+        self._courier.tally.replied(reply.usage, self._question.price(reply), reply.tier)
 
     def _keep(self, id_: bytes, attempt: Attempt, answer: Reply | Failure) -> None:
         if isinstance(answer, Reply):
             self._journal.keep(id_, attempt.row, answer)
-            self._courier.tally.replied(answer.usage, self._question.price(answer))
+            self._courier.tally.replied(answer.usage, self._question.price(answer), answer.tier)
         elif attempt.sent and is_final(answer) and not self._courier.gate.doubts(answer):
             self._journal.keep(id_, attempt.row, answer)
 

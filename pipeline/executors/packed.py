@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.courier import Courier
 from pipeline.flow import MISSING, Outcome, Reply, Request, Row
-from pipeline.packing import Budget, Unpacked, packed, packs, shares, unpacked
+from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unpacked
 from pipeline.tokens import Costing
 
 ECHO_TOKENS = 12  # what an element of the array takes besides the answer in it
@@ -123,7 +123,7 @@ class PackAsker:
         """Put attempts together; one that is to be asked in another way than the rest stands alone."""
         alone = [[attempt] for attempt in attempts if not attempt.plain]
         plain = [attempt for attempt in attempts if attempt.plain]
-        tokens = [self._costing.tokens.most(attempt.text) for attempt in plain]
+        tokens = [self._costing.tokens.own(attempt.text) for attempt in plain]
         budget = replace(self._packing.budget, rows=rows)
         each = self._packing.max_output_tokens or round(self._costing.cost.output)
         return alone + [[plain[n] for n in run] for run in packs(tokens, each + ECHO_TOKENS, budget)]
@@ -139,9 +139,9 @@ class PackAsker:
 def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> list[Reply]:
     """Return what each row got out of a reply: its own answer or none, and its share of what was taken."""
     answers = [answer or "" for answer in found.answers]
-    taken = shares(
-        reply.usage, [len(attempt.text) for attempt in attempts], [len(answer) for answer in answers]
-    )
+    prompts = [len(attempt.text) for attempt in attempts]
+    taken = shares(reply.usage, prompts, [len(answer) for answer in answers])
+    stored = split(reply.stored, prompts)
     return [
         replace(
             reply,
@@ -150,6 +150,7 @@ def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> l
             block="",
             usage=usage,
             rows=len(attempts),
+            stored=part,
         )
-        for answer, usage in zip(answers, taken, strict=True)
+        for answer, usage, part in zip(answers, taken, stored, strict=True)
     ]

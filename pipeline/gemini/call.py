@@ -28,7 +28,8 @@ _CONFIGS_KEPT = 256
 class Generation:
     """What all requests of a run share: the model, the instructions, the schema and the settings.
 
-    `safety` pairs a harm category with a threshold. A value of None is not sent.
+    `safety` pairs a harm category with a threshold. `cache` names a cache that holds the instructions,
+    which are then not sent, `service_tier` is `flex` or `priority`. A value of None is not sent.
     """
 
     model: str
@@ -39,6 +40,8 @@ class Generation:
     seed: int | None
     temperature: float | None
     safety: tuple[tuple[str, str], ...]
+    service_tier: str | None = None
+    cache: str | None = None
 
 
 def shared_body(generation: Generation) -> dict[str, object]:
@@ -52,13 +55,16 @@ def shared_body(generation: Generation) -> dict[str, object]:
         "seed": generation.seed,
         "temperature": generation.temperature,
     }
-    system = {"parts": [{"text": generation.system}], "role": "user"} if generation.system else None
+    told = generation.system if generation.cache is None else ""
+    system = {"parts": [{"text": told}], "role": "user"} if told else None
     safety = [{"category": category, "threshold": most} for category, most in generation.safety]
     return _given(
         {
+            "cachedContent": generation.cache,
             "systemInstruction": system,
             "generationConfig": _given(settings),
             "safetySettings": safety or None,
+            "serviceTier": generation.service_tier,
         }
     )
 

@@ -5,9 +5,9 @@ sends. What it does otherwise, and what each setting here prevents, stands besid
 """
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from time import perf_counter
+from time import perf_counter, time
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
@@ -70,7 +70,9 @@ class Client:
         seconds = perf_counter() - began
         if self._connector.repeats(raw.body or "", request.text):
             return Failure(FailureKind.GARBLED, TWICE)
-        return reply_of_body(raw.body or "", raw.headers or {}, seconds=seconds, secrets=self._secrets)
+        return reply_of_body(
+            raw.body or "", raw.headers or {}, seconds=seconds, at=time(), secrets=self._secrets
+        )
 
 
 @asynccontextmanager
@@ -82,23 +84,27 @@ async def open_client(
     Raises RefusedError where Vertex AI finds no credentials on this machine.
     """
     connector = Connector(limit=connections + 8)
-    body = shared_body(generation)
-    async with open_sdk(endpoint, connector, timeout_s=timeout_s, body=body) as sdk:
+    async with open_sdk(endpoint, connector, timeout_s=timeout_s, body=shared_body(generation)) as sdk:
         call = call_of(sdk, generation.model, public=endpoint.public_sdk)
         yield Client(call, connector, timeout_s, (endpoint.api_key,) if endpoint.api_key else ())
 
 
 @asynccontextmanager
 async def open_sdk(
-    endpoint: Endpoint, connector: Connector, *, timeout_s: float, body: dict[str, object] | None = None
+    endpoint: Endpoint,
+    connector: aiohttp.TCPConnector,
+    *,
+    timeout_s: float,
+    body: dict[str, object],
+    beside: Sequence[aiohttp.ClientMiddlewareType] = (),
 ) -> AsyncIterator[genai.Client]:
-    """Open the SDK's client, set up for one HTTP request a call; every call sends `body`, too.
+    """Open the SDK's client on a session of our own; every status but 200 raises HttpError.
 
-    Other statuses than 200 come as HttpError. Raises RefusedError where Vertex AI finds no credentials on
-    this machine.
+    `body` is sent with each request, the middlewares `beside` see what was answered with 200. Raises
+    RefusedError where Vertex AI finds no credentials on this machine.
     """
     credentials = await _credentials() if endpoint.vertex else None
-    session = _session(endpoint, connector)
+    session = _session(endpoint, connector, beside)
     try:
         sdk = _sdk(endpoint, credentials, session, timeout_s, body)
         try:
@@ -144,13 +150,15 @@ async def _whatever(response: aiohttp.ClientResponse) -> str:
         return ""
 
 
-def _session(endpoint: Endpoint, connector: Connector) -> aiohttp.ClientSession:
+def _session(
+    endpoint: Endpoint, connector: aiohttp.TCPConnector, beside: Sequence[aiohttp.ClientMiddlewareType]
+) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=_needs_proxy(endpoint),
         read_bufsize=_READ_BUFFER,
-        middlewares=(_only_200,),
+        middlewares=(*beside, _only_200),
     )
 
 

@@ -56,7 +56,7 @@ async def _count_all(
 
     try:
         async with (
-            open_sdk(endpoint, Connector(limit=AT_ONCE), timeout_s=TIMEOUT_S) as sdk,
+            open_sdk(endpoint, Connector(limit=AT_ONCE), timeout_s=TIMEOUT_S, body={}) as sdk,
             anyio.create_task_group() as workers,
         ):
             for _ in range(AT_ONCE):

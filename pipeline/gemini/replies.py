@@ -9,6 +9,7 @@ from pipeline.gemini.bodies import line, loaded, valid
 _SIGNS = frozenset({"candidates", "promptFeedback", "usageMetadata"})
 _TIER_HEADER = "x-gemini-service-tier"
 _EMULATOR_HEADER = "x-rowmill-emulator"
+_PROMPT_DETAILS = ("promptTokensDetails", "toolUsePromptTokensDetails")
 _MOST_TOKENS = 2**31 - 1  # the API's counts are int32
 _LONGEST_NAME = 200
 
@@ -16,12 +17,17 @@ _T = TypeVar("_T")
 
 
 def reply_of_body(
-    body: str, headers: Mapping[str, str], *, seconds: float, secrets: tuple[str, ...] = ()
+    body: str,
+    headers: Mapping[str, str],
+    *,
+    seconds: float,
+    at: float = 0.0,
+    secrets: tuple[str, ...] = (),
 ) -> Reply | Failure:
     """Read the body of a 200; a Failure GARBLED where it is not the API's JSON. Never raises.
 
-    An array is read as the chunks of one answer. The counts of `usage` are disjoint but for `cached`, so
-    output is billed as `output + thoughts`; tokens of tool results count as prompt.
+    An array is read as the chunks of one answer. Output is billed as `output + thoughts`, which are disjoint;
+    tokens of tool results count as prompt. `at` is the Unix time at which the body came.
     """
     chunks = _chunks(loaded(body))
     if not chunks:
@@ -40,6 +46,7 @@ def reply_of_body(
         tier=_tier(known.get(_TIER_HEADER) or _text(counts.get("serviceTier"))),
         seconds=seconds,
         source="emulator" if _EMULATOR_HEADER in known else "api",
+        at=at,
     )
 
 
@@ -55,13 +62,23 @@ def usage_of(counts: Mapping[str, object]) -> Usage:
     total = _count(counts.get("totalTokenCount"))
     if total and total >= prompt + thoughts:
         output = total - prompt - thoughts
+    cached = min(_count(counts.get("cachedContentTokenCount")), prompt)
+    audio = min(sum(_sound(counts.get(name)) for name in _PROMPT_DETAILS), prompt)
     return Usage(
         prompt=prompt,
-        cached=min(_count(counts.get("cachedContentTokenCount")), prompt),
+        cached=cached,
         thoughts=thoughts,
         output=output,
         total=prompt + thoughts + output,
+        audio=audio,
+        cached_audio=min(_sound(counts.get("cacheTokensDetails")), audio, cached),
     )
+
+
+def _sound(details: object) -> int:
+    """Return the audio tokens of a list of counts by modality."""
+    entries = [_object(entry) for entry in details] if isinstance(details, list) else []
+    return sum(_count(entry.get("tokenCount")) for entry in entries if entry.get("modality") == "AUDIO")
 
 
 def _chunks(value: object) -> list[Mapping[str, object]]:

@@ -51,7 +51,9 @@ _RULES: Final = (
         r"location is not supported",
         r"not (?:available|supported) in your (?:country|region)",
     ),
-    _rule(Kind.CONFIG, {400, 403, 404, 429}, r"cached ?content"),
+    _rule(Kind.CACHE, {403, 404}, r"cached ?content"),
+    _rule(Kind.CACHE, {400}, r"cached? ?content.* (?:is|has) expired", r"cached ?content.* not found"),
+    _rule(Kind.CONFIG, {400, 429}, r"cached ?content"),
     _rule(
         Kind.TOO_LONG,
         {400},

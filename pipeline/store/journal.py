@@ -29,6 +29,7 @@ from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages,
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
+RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
 COLUMNS = ["id", "key", "digest", "failed", "body", "crc"]
 TABLE = (
     "CREATE TABLE IF NOT EXISTS {name} (id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
@@ -305,6 +306,22 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     except sqlite3.Error:
         rows = []
     return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+
+
+def stored_until(path: Path) -> float:
+    """Return the Unix time of the last reply that bore storage of a cache; 0 where none of the latest did."""
+    query = "SELECT body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            bodies = [body for (body,) in db.execute(query, (RECENT,))]
+    except sqlite3.Error:
+        return 0.0
+    times = [0.0]
+    for body in bodies:
+        with suppress(ValidationError):
+            reply = REPLY.validate_json(body)
+            times.append(reply.at if reply.stored else 0.0)
+    return max(times)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -31,6 +31,7 @@ SETTINGS = [
     replace(FULL, thinking_level=None, thinking_budget=0, seed=0, temperature=0.0),
     replace(FULL, thinking_level="HIGH", seed=-7, system='Sag "ja" —\n안녕 😀'),
     replace(FULL, json_schema={"type": "object", "properties": NAMES, "required": ["seed"]}),
+    replace(FULL, service_tier="flex"),
     replace(FULL, safety=(("HARM_CATEGORY_HATE_SPEECH", "OFF"), ("HARM_CATEGORY_HARASSMENT", "BLOCK_NONE"))),
 ]
 
@@ -62,6 +63,8 @@ def typed(sdk: genai.Client, settings: Generation) -> Call:
         "response_json_schema": settings.json_schema,
         "thinking_config": thinking if any(value is not None for value in thinking.values()) else None,
         "seed": settings.seed,
+        "service_tier": settings.service_tier,
+        "cached_content": settings.cache,
         "temperature": settings.temperature,
         "safety_settings": [{"category": c, "threshold": t} for c, t in settings.safety] or None,
     }
@@ -115,6 +118,27 @@ async def test_all_ways_send_the_same(
     assert short.path == public.path == documented.path
     assert short.headers == public.headers
     assert short.headers == {**documented.headers, "content-length": short.headers["content-length"]}
+
+
+async def test_a_cache_stands_in_for_the_instruction(server: Server) -> None:
+    """With the name of a cache the instruction is not sent, which the API would refuse."""
+    settings = replace(FULL, service_tier="priority", cache="cachedContents/abc")
+    async with opened(server.url, shared_body(settings)) as sdk:
+        short = await sent(server, private_call(sdk, settings.model))
+        public = await sent(server, public_call(sdk, settings.model))
+    async with opened(server.url) as sdk:
+        documented = await sent(server, typed(sdk, replace(settings, system="")))
+    assert short.content == public.content == named(documented.content)
+    assert short.content["cachedContent"] == "cachedContents/abc"
+    assert "systemInstruction" not in short.content
+
+
+async def test_what_all_rows_share_comes_before_the_row(server: Server) -> None:
+    """The instruction is a field of its own and the row the only content, so a common start is cached."""
+    async with opened(server.url, shared_body(FULL)) as sdk:
+        short = await sent(server, private_call(sdk, FULL.model))
+    assert FULL.system in str(short.content["systemInstruction"])
+    assert short.content["contents"] == [{"parts": [{"text": "What is it? — 안녕"}], "role": "user"}]
 
 
 async def test_what_is_shared_stays_as_it_was(server: Server) -> None:

@@ -116,6 +116,19 @@ def test_the_emulator_marks_its_answers() -> None:
             {"promptTokenCount": 10, "cachedContentTokenCount": 8, "totalTokenCount": 10},
             Usage(prompt=10, cached=8, total=10),
         ),
+        (  # sound has a price of its own
+            {
+                "promptTokenCount": 10,
+                "cachedContentTokenCount": 8,
+                "totalTokenCount": 10,
+                "promptTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 3},
+                    {"modality": "AUDIO", "tokenCount": 7},
+                ],
+                "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 6}, "odd", {"modality": "TEXT"}],
+            },
+            Usage(prompt=10, cached=8, total=10, audio=7, cached_audio=6),
+        ),
         ({"promptTokenCount": 10, "candidatesTokenCount": 2}, Usage(prompt=10, output=2, total=12)),
         ({"promptTokenCount": 10, "candidatesTokenCount": 2, "totalTokenCount": 3}, Usage(10, 0, 0, 2, 12)),
         ({"promptTokenCount": "10", "candidatesTokenCount": -2, "totalTokenCount": True}, Usage()),

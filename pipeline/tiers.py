@@ -1,0 +1,47 @@
+"""Service tiers of the API: what is asked for, how long it may take, and what was delivered instead."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pipeline.errors import JobError
+from pipeline.job import ModelSection
+from pipeline.models import Model
+
+STANDARD: Final = "standard"
+
+OTHERWISE = "{other:,} of {all:,} replies were served in another tier than `{asked}` ({which}), and cost that"
+
+
+def check_tier(section: ModelSection, model: Model, *, vertex: bool) -> None:
+    """Raise JobError where the tier that `[model]` asks for does not exist or has no known price."""
+    asked = section.service_tier
+    if asked == STANDARD:
+        return
+    if vertex:
+        raise JobError(
+            f"`model.service_tier` is `{asked}`, and Vertex AI has no such field",
+            "leave it out: there it is a matter of the project's throughput",
+        )
+    if not any(period.at(asked) for period in model.prices):
+        raise JobError(
+            f"no price is known for model `{model.id}` in service tier `{asked}`",
+            "leave `service_tier` out, or give `priority = 1.8` in `price` under [model], a factor",
+        )
+
+
+def wire_tier(asked: str) -> str | None:
+    """Return what is sent as `serviceTier`: nothing for the standard tier, which needs no asking."""
+    return None if asked == STANDARD else asked
+
+
+def served_otherwise(asked: str, served: Mapping[str, int]) -> list[str]:
+    """Return a note where replies came in other tiers than asked for; `served` counts them by tier."""
+    others = {tier or STANDARD: 0 for tier in served if (tier or STANDARD) != asked}
+    for tier, replies in served.items():
+        if (tier or STANDARD) in others:
+            others[tier or STANDARD] += replies
+    if not others:
+        return []
+    which = ", ".join(f"{replies:,} `{tier}`" for tier, replies in sorted(others.items()))
+    found = OTHERWISE.format(other=sum(others.values()), all=sum(served.values()), asked=asked, which=which)
+    return [found]
