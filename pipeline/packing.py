@@ -17,12 +17,12 @@ from pipeline.fence import without
 from pipeline.flow import Usage
 
 INSTRUCTIONS = (
-    "Several rows follow, each between <row> tags. Answer each of them by itself, as if it were the only "
-    "one: nothing in one row says anything about another. Give one element for each row, its id in `{name}`."
+    "Each <r> holds one row. Answer each by itself, as if it were the only one: "
+    "one element each, with its id in {name}."
 )
 
-TAG = "row"
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are taken for each other
+TAG = "r"  # short, since it is paid for with each row
+_LETTERS = "abcdefghjkmnpqrstuvwxyz"  # without those taken for each other, and digits, each a token
 _ID_LENGTH = 3
 
 _BETWEEN = re.compile(r"[\s,]*")
@@ -79,8 +79,8 @@ def packs(prompt_tokens: Sequence[int], output_tokens: int, budget: Budget) -> I
 def packed(texts: Sequence[str]) -> Pack:
     """Return the text of a pack; what looks like one of its tags inside a prompt is made harmless."""
     ids = tuple(_ids(texts))
-    rows = [f'<row id="{id_}">\n{without(text, TAG)}\n</row>' for id_, text in zip(ids, texts, strict=True)]
-    return Pack("\n".join(rows), ids)
+    rows = [f'<{TAG} id="{id_}">{without(text, TAG)}</{TAG}>' for id_, text in zip(ids, texts, strict=True)]
+    return Pack("".join(rows), ids)
 
 
 def id_name(schema: Mapping[str, Any]) -> str:
