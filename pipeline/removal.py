@@ -14,7 +14,16 @@ from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, ROUND, SHORT, claimed
 
 REMOVED = ".removed"  # behind the name of a folder that is being removed
-OURS = ("identity", "finished", ROUND, "lock", "replies", "parts", "survey")  # how names there begin
+OURS = (
+    "identity",
+    "finished",
+    ROUND,
+    "lock",
+    "replies",
+    "parts",
+    "survey",
+    "calibration",
+)  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 

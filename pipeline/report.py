@@ -27,10 +27,10 @@ class Stop:
 class RunReport:
     """What a run did and where its job stands now.
 
-    `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
-    that have an answer. `limited` says that only the first rows were taken, `free` that the free tier was
-    assumed, where tokens cost nothing. `output` is None when no table was written because rows are
-    pending; `target` is where it will stand.
+    `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run; `table`
+    is of all rows of the input that have an answer. `limited` says that only the first rows were taken,
+    `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no table was
+    written because rows are pending; `target` is where it will stand.
     """
 
     job: str
@@ -42,6 +42,7 @@ class RunReport:
     output: Path | None
     target: Path
     requests: int
+    asked: int
     usage: Usage
     cost_usd: float
     seconds: float
@@ -80,6 +81,7 @@ class RunReport:
             "free_tier": self.free,
             "this_run": {
                 "requests": self.requests,
+                "rows_asked": self.asked,
                 "tokens": asdict(self.usage),
                 "cost_usd": round(self.cost_usd, 12),
                 "seconds": round(self.seconds, 3),
@@ -140,7 +142,8 @@ class RunReport:
             known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
+        rows = f" for {many(self.asked, 'row')}" if self.asked != self.requests else ""
         return (
-            f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in, {out:,} out, "
-            f"{self._cost()}, {span(self.seconds)}"
+            f"  this run: {many(self.requests, 'request')}{rows}, {self.usage.prompt:,} tokens in, "
+            f"{out:,} out, {self._cost()}, {span(self.seconds)}"
         )

@@ -74,14 +74,15 @@ class Tally:
     """Live counters of one run, changed by one event loop only.
 
     `total` rows include `earlier`, those that earlier runs finished; for `kept` ones of the others a reply
-    stands in the journal. `unasked` ones ended without a request of this run. `started` and every `now` are
-    seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too;
-    tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
-    where `mark` is called now and then, and since the start otherwise.
+    stands in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this
+    run. `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
+    every call sent, retries too; tokens and cost are those of replies that arrived in this run. Rates are of
+    about the last minute where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
     started: float
+    pack: int = 1
     earlier: int = 0
     kept: int = 0
     unasked: int = 0
@@ -187,8 +188,9 @@ class Tally:
         return self.left / rate if rate else None
 
     def _by_limits(self, limits: Limits, today: Today) -> tuple[float | None, ...]:
-        # Before the first row has ended, a row is taken to be one request of unknown size.
-        requests = self.left * (max(1.0, self.requests / self.asked) if self.asked else 1.0)
+        # Before the first row has ended, all packs are taken to be full, and a request to be of unknown size.
+        least = 1 / self.pack
+        requests = self.left * (max(least, self.requests / self.asked) if self.asked else least)
         tokens = self.left * self.usage.prompt / self.asked if self.asked else 0.0
         return (
             requests / limits.rpm * _MINUTE if limits.rpm else None,
