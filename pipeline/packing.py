@@ -104,8 +104,13 @@ def packed_schema(schema: Mapping[str, Any]) -> dict[str, object]:
 
 
 def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
-    """Return the answer of each row of a pack; of a text that is cut, all elements before the cut."""
+    """Return the answer of each row of a pack; of a text that is cut, all elements before the cut.
+
+    Where a text that is cut repeats itself, the element before the first repetition is not certain either: it
+    may have begun as one row's and gone on as another's.
+    """
     found: dict[str, str | None] = {}
+    last, torn = "", None
     foreign = doubled = 0
     asked = set(ids)
     elements, whole = _elements(text)
@@ -114,12 +119,17 @@ def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
         if not isinstance(id_, str) or id_ not in asked:
             foreign += 1
             continue
+        if id_ in found and torn is None:
+            torn = last
+        last = id_
         answer = json.dumps(element, ensure_ascii=False)
         if id_ in found and found[id_] != answer:
             doubled += found[id_] is not None
             found[id_] = None
         else:
             found[id_] = answer
+    if torn is not None and not whole:
+        found[torn] = None
     return Unpacked(tuple(found.get(id_) for id_ in ids), foreign, doubled, whole)
 
 
