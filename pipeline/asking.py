@@ -127,7 +127,6 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     day = Day(limiter, service.ledger, halt, wait=service.wait)
     costing = _costing(work)
     gate = Gate(limiter, day, halt, crew, costing=costing)
-    packing = checked.loaded.job.packing
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
@@ -144,13 +143,14 @@ async def _ask(work: Work, watch: Watch) -> Halt:
                 )
 
             flights = Flights(halt, crew)
-            first = await courier(_generation(plan), most=packing.rows == 1)
+            first = await courier(_generation(plan), most=plan.pack == 1)
             alone = Asker(_question(work), first, journal, flights, cache=cached)
             asker: Asks = alone
-            if packing.rows > 1:
-                asker = PackAsker(_packing(work), alone, await courier(_packed(plan), most=True), costing)
+            if plan.pack > 1:
+                packs = await courier(_packed(plan), most=True)
+                asker = PackAsker(_packing(work, costing), alone, packs, costing)
             sink = _sink(work, journal, cached, halt)
-            await execute(_batches(work), asker, sink, group=packing.rows, halt=halt, crew=crew)
+            await execute(_batches(work), asker, sink, group=plan.pack, halt=halt, crew=crew)
             beside.cancel_scope.cancel()
         work.notes.extend([*journal.notes, *cached.notes, *service.ledger.notes])
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
@@ -197,7 +197,7 @@ def _terms(work: Work, generation: Generation) -> Terms | None:
         tokens=tokens,
         price=price,
         since=stored_until(work.plan.folder.journal) + AHEAD,
-        uses=lambda: work.tally.left / checked.loaded.job.packing.rows,
+        uses=lambda: work.tally.left / work.plan.pack,
     )
 
 
@@ -255,12 +255,13 @@ def _packed(plan: Plan) -> Generation:
     return replace(alone, system=packed_system(alone.system, schema), json_schema=packed_schema(schema))
 
 
-def _packing(work: Work) -> Packing:
+def _packing(work: Work, costing: Costing) -> Packing:
     checked = work.plan.checked
     told = checked.loaded.job.packing
-    most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
+    minute = checked.limits.tpm
+    most = told.prompt_tokens if minute is None else min(told.prompt_tokens, minute - costing.tokens.most(""))
     return Packing(
-        Budget(told.rows, most, told.output_tokens),
+        Budget(work.plan.pack, most, told.output_tokens),
         id_name(checked.json_schema),
         checked.settings.max_output_tokens,
         checked.model.output_tokens or OUTPUT_TOKENS,
@@ -268,12 +269,13 @@ def _packing(work: Work) -> Packing:
 
 
 def _question(work: Work) -> Question:
-    checked = work.plan.checked
+    checked, packed = work.plan.checked, work.plan.pack > 1
+    told = checked.loaded.job.packing
     return Question(
         template=checked.template,
         answer=checked.loaded.schema,
         fingerprint=work.plan.question,
-        max_output_tokens=checked.settings.max_output_tokens,
+        max_output_tokens=checked.settings.max_output_tokens or (told.output_tokens if packed else None),
         output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
         price=_price(work),
     )
@@ -288,7 +290,7 @@ def _price(work: Work) -> Callable[[Reply], float]:
 def _cache(work: Work) -> Cache:
     job, runs = work.plan.checked.loaded.job, work.plan.folder.path.parent.parent
     use = work.service.use if job.cache.enabled else Use.NONE
-    return Cache(runs / FILE, use, most_bytes=job.cache.max_mb * 10**6, most_rows=job.packing.rows)
+    return Cache(runs / FILE, use, most_bytes=job.cache.max_mb * 10**6, most_rows=work.plan.pack)
 
 
 def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:

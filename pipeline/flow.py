@@ -16,7 +16,8 @@ class FailureKind(StrEnum):
     CONNECTION = "connection"  # refused, reset, DNS, TLS, cut body
     TIMEOUT = "timeout"  # the request's own deadline passed
     SERVER = "server"  # 408, 499, 500, 502 and other unexpected statuses
-    OVERLOADED = "overloaded"  # 503, 504
+    OVERLOADED = "overloaded"  # 503
+    DEADLINE = "deadline"  # 504: the server's own deadline, which a shorter request may keep
     GARBLED = "garbled"  # a 200 whose body is not the API's JSON
     CACHE = "cache"  # the cache that held the instruction is gone; the request goes without it
     # quota

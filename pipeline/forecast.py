@@ -146,7 +146,7 @@ def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers:
     told = checked.loaded.job.packing
     each = checked.settings.max_output_tokens or answers.alone.expected
     loads = {}
-    for rows in dict.fromkeys([told.rows, 1, PACK] if told.rows in (1, PACK) else [told.rows, 1]):
+    for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
         most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
         budget = Budget(rows, most, told.output_tokens)
         loads[rows] = load(group_sizes(pending, asked, rows), measured_.sizes.rows, each, budget)
@@ -156,7 +156,7 @@ def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers:
 def _ways(
     plan: Plan, services: list[Service], loads: dict[int, Load], measured_: Measured, answers: Answers
 ) -> Iterator[Way]:
-    current = plan.checked.loaded.job.packing.rows
+    current = plan.pack
     for service in services:
         for rows, load_ in loads.items():
             made = way(rows, service, load_, measured_.sizes, answers)

@@ -13,12 +13,22 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pipeline import models
 from pipeline.errors import JobError
 from pipeline.schema_file import load_schema, nearest, one_line
+
+MOST_ROWS = 200  # of one request
 
 Format = Literal["csv", "tsv", "parquet", "ndjson", "ipc"]
 Level = Literal["minimal", "low", "medium", "high"]
@@ -144,10 +154,19 @@ class LimitsSection(Section):
         return self.tier == "free"
 
 
-class PackingSection(Section):
-    """`[packing]`: how many rows share a request at most, and how many tokens of prompts and of answers."""
+def _pack_rows(rows: object) -> object:
+    if rows == "auto" or (type(rows) is int and 1 <= rows <= MOST_ROWS):
+        return rows
+    raise PydanticCustomError("rows", "a whole number from 1 to {most}, or `auto`", {"most": MOST_ROWS})
 
-    rows: int = Field(default=1, ge=1, le=200)
+
+class PackingSection(Section):
+    """`[packing]`: how many rows share a request at most, and how many tokens of prompts and of answers.
+
+    `rows` is `auto` for what `rowmill calibrate` has found, which only a plan knows.
+    """
+
+    rows: Annotated[int | Literal["auto"], PlainValidator(_pack_rows)] = 1
     prompt_tokens: Count = 8_000
     output_tokens: Count = 8_000
 
@@ -171,7 +190,10 @@ class OutputSection(Section):
 
 
 class Job(Section):
-    """A whole job file. `name` becomes a folder's name; `schema_path` is key `schema`: `file.py:Class`."""
+    """A whole job file. `name` becomes a folder's name; `schema_path` is key `schema`: `file.py:Class`.
+
+    `gold` names the column of the input that holds the right value of a field, for `rowmill calibrate`.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     schema_path: str = Field(alias="schema", pattern=r"^.+\.py:[^\W\d]\w*$")
@@ -181,6 +203,7 @@ class Job(Section):
     limits: LimitsSection = LimitsSection()
     packing: PackingSection = PackingSection()
     cache: CacheSection = CacheSection()
+    gold: Mapping[str, Text] = {}
     output: OutputSection
 
 
@@ -344,6 +367,8 @@ _WANTED = {
     "string_too_short": "text that is not empty",
     "tuple_type": "a list",
     "model_type": "a table",
+    "dict_type": "a table",
+    "mapping_type": "a table",
     "greater_than": "more than {gt:.15g}",
     "greater_than_equal": "at least {ge:.15g}",
     "less_than": "less than {lt:.15g}",

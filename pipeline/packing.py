@@ -17,12 +17,12 @@ from pipeline.fence import without
 from pipeline.flow import Usage
 
 INSTRUCTIONS = (
-    "Several rows follow, each between <row> tags. Answer each of them by itself, as if it were the only "
-    "one: nothing in one row says anything about another. Give one element for each row, its id in `{name}`."
+    "Each <r> holds one row. Answer each by itself, as if it were the only one: "
+    "one element each, with its id in {name}."
 )
 
-TAG = "row"
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # without those that are taken for each other
+TAG = "r"  # short, since it is paid for with each row
+_LETTERS = "abcdefghjkmnpqrstuvwxyz"  # without those taken for each other, and digits, each a token
 _ID_LENGTH = 3
 
 _BETWEEN = re.compile(r"[\s,]*")
@@ -79,8 +79,8 @@ def packs(prompt_tokens: Sequence[int], output_tokens: int, budget: Budget) -> I
 def packed(texts: Sequence[str]) -> Pack:
     """Return the text of a pack; what looks like one of its tags inside a prompt is made harmless."""
     ids = tuple(_ids(texts))
-    rows = [f'<row id="{id_}">\n{without(text, TAG)}\n</row>' for id_, text in zip(ids, texts, strict=True)]
-    return Pack("\n".join(rows), ids)
+    rows = [f'<{TAG} id="{id_}">{without(text, TAG)}</{TAG}>' for id_, text in zip(ids, texts, strict=True)]
+    return Pack("".join(rows), ids)
 
 
 def id_name(schema: Mapping[str, Any]) -> str:
@@ -109,8 +109,13 @@ def packed_system(system: str, schema: Mapping[str, Any]) -> str:
 
 
 def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
-    """Return the answer of each row of a pack; of a text that is cut, all elements before the cut."""
+    """Return the answer of each row of a pack; of a text that is cut, all elements before the cut.
+
+    Where a text that is cut repeats itself, the element before the first repetition is not certain either: it
+    may have begun as one row's and gone on as another's.
+    """
     found: dict[str, str | None] = {}
+    last, torn = "", None
     foreign = doubled = 0
     asked = set(ids)
     elements, whole = _elements(text)
@@ -119,12 +124,17 @@ def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
         if not isinstance(id_, str) or id_ not in asked:
             foreign += 1
             continue
+        if id_ in found and torn is None:
+            torn = last
+        last = id_
         answer = json.dumps(element, ensure_ascii=False)
         if id_ in found and found[id_] != answer:
             doubled += found[id_] is not None
             found[id_] = None
         else:
             found[id_] = answer
+    if torn is not None and not whole:
+        found[torn] = None
     return Unpacked(tuple(found.get(id_) for id_ in ids), foreign, doubled, whole)
 
 

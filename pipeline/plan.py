@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
 from pipeline.schema import json_schema
+from pipeline.store.advice import Advice, advice
 from pipeline.store.folder import Folder, run_folder
 from pipeline.template import Template, check_columns
 from pipeline.tiers import check_tier
@@ -53,6 +55,7 @@ class Plan:
     question: str
     folder: Folder
     limited: bool  # only the first rows of the input are taken
+    pack: int  # how many rows may share a request
 
 
 def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> CheckedJob:
@@ -96,7 +99,15 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     print_ = fingerprint(who)
     folder = run_folder(runs or project / RUNS, job.name, print_)
     question = fingerprint(asked(who, checked.settings))
-    return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None)
+    pack = _pack(job.packing.rows, advice(folder, print_))
+    return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None, pack=pack)
+
+
+def _pack(told: int | Literal["auto"], found: Advice | None) -> int:
+    """Return how many rows may share a request: where calibration is to say and has not, one."""
+    if told != "auto":
+        return told
+    return 1 if found is None else found.rows
 
 
 def _columns(source: Source) -> pa.Schema:

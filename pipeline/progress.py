@@ -60,7 +60,8 @@ class Progress:
     async def _lines(self, run: Watched) -> None:
         kept = f", {run.tally.kept:,} with a reply in the journal" if run.tally.kept else ""
         to_ask = many(run.tally.left - run.tally.kept, "row")
-        words = f"{to_ask} to ask, {run.tally.earlier:,} done before{kept}"
+        packs = f" with up to {run.tally.pack} in a request" if run.tally.pack > 1 else ""
+        words = f"{to_ask} to ask{packs}, {run.tally.earlier:,} done before{kept}"
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
@@ -79,7 +80,7 @@ def _picture(run: Watched) -> Table:
 
 
 def words_of(run: Watched) -> list[str]:
-    """Return rows; rates; requests and tokens a minute; tokens, cost and time left."""
+    """Return rows; rates; requests and tokens a minute; requests and tokens so far, cost and time left."""
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     words = [
@@ -87,7 +88,8 @@ def words_of(run: Watched) -> list[str]:
         f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
         f"{tally.requests_per_minute(now):,.0f}{_of(limits.rpm)} requests/min",
         f"{tally.tokens_per_minute(now):,.0f}{_of(limits.tpm)} input tokens/min",
-        f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out",
+        f"{many(tally.requests, 'request')}, {tally.usage.prompt:,} tokens in, "
+        f"{tally.usage.output + tally.usage.thoughts:,} out",
         f"${tally.cost_usd:,.4f}",
         _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
     ]

@@ -24,6 +24,7 @@ OURS = (
     "parts",
     "standing",
     "survey",
+    "calibration",
 )  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

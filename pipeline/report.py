@@ -27,11 +27,11 @@ class Stop:
 class RunReport:
     """What a run did and where its job stands now.
 
-    `requests`, `usage`, `cost_usd` (USD) and `seconds` are of this run, `table` is of all rows of the input
-    that have an answer. `limited` says that only the first rows were taken, `free` that the free tier was
-    assumed, where tokens cost nothing. `output` is None when no table was written because rows are
-    pending; `target` is where it will stand; `tiers` counts the replies of this run by the service tier that
-    served them.
+    `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run; `table`
+    is of all rows of the input that have an answer. `limited` says that only the first rows were taken,
+    `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no table was
+    written because rows are pending; `target` is where it will stand; `tiers` counts the replies of this run
+    by the service tier that served them.
     """
 
     job: str
@@ -43,6 +43,7 @@ class RunReport:
     output: Path | None
     target: Path
     requests: int
+    asked: int
     usage: Usage
     cost_usd: float
     seconds: float
@@ -82,6 +83,7 @@ class RunReport:
             "free_tier": self.free,
             "this_run": {
                 "requests": self.requests,
+                "rows_asked": self.asked,
                 "tokens": asdict(self.usage),
                 "cost_usd": round(self.cost_usd, 12),
                 "seconds": round(self.seconds, 3),
@@ -143,8 +145,9 @@ class RunReport:
             known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
+        rows = f" for {many(self.asked, 'row')}" if self.asked != self.requests else ""
         cached = f" ({self.usage.cached:,} cached)" if self.usage.cached else ""
         return (
-            f"  this run: {many(self.requests, 'request')}, {self.usage.prompt:,} tokens in{cached}, "
+            f"  this run: {many(self.requests, 'request')}{rows}, {self.usage.prompt:,} tokens in{cached}, "
             f"{out:,} out, {self._cost()}, {span(self.seconds)}"
         )

@@ -52,6 +52,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.TIMEOUT: Rule(Act.AGAIN, tries=2, wait=1.0),
     FailureKind.SERVER: Rule(Act.AGAIN, tries=4, wait=1.0),
     FailureKind.OVERLOADED: Rule(Act.AGAIN, tries=7, wait=2.0),
+    FailureKind.DEADLINE: Rule(Act.AGAIN, tries=7, wait=2.0),
     FailureKind.GARBLED: Rule(Act.AGAIN, tries=2, wait=1.0),
     FailureKind.CACHE: Rule(Act.AGAIN, tries=8),
     FailureKind.SPEND_LIMITED: Rule(Act.PAUSE, tries=12, wait=30.0, ceiling=120.0),
@@ -84,7 +85,11 @@ LONGEST_OUTAGE = 600.0  # seconds without any answer, once there was one, after 
 LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and can be continued then
 
 # Faults that a single row may cause as well: its prompt takes too long, or breaks the server each time.
-ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.SERVER, FailureKind.GARBLED})
+ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE, FailureKind.SERVER, FailureKind.GARBLED})
+
+# Faults that a smaller pack may cure: asked once more as it is, then in halves.
+SLOW = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE})
+PACK_TRIES = 2
 
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
@@ -97,6 +102,8 @@ HINTS: Mapping[FailureKind, str] = {
     FailureKind.TIMEOUT: "check the network (a firewall may drop what is sent) and `timeout` under "
     "[model], then run the same command again: it goes on where it stopped",
     FailureKind.OVERLOADED: "run the same command again later: it goes on where it stopped",
+    FailureKind.DEADLINE: "run the same command again later: it goes on where it stopped; fewer rows in a "
+    "request (`--pack`) and shorter answers are ready sooner",
     FailureKind.SERVER: "run the same command again later: it goes on where it stopped; where a proxy or a "
     "gateway answers in place of the API, check its settings and the address (`--base-url`)",
     FailureKind.GARBLED: "something else than the API answers: check the address (`--base-url`), and whether "

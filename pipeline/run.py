@@ -13,6 +13,7 @@ from pipeline.progress import span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.store.advice import advice
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
@@ -25,6 +26,10 @@ from pipeline.usage import Tally
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
+UNCALIBRATED = (
+    "`packing.rows` is `auto` and nothing is known of this prompt, schema and model yet, so each row has a "
+    "request of its own: `rowmill calibrate {job}` finds out how many may share one"
+)
 SHORTER = "the table in `{output}` had {before:,} rows and has {after:,} now; `--output` keeps tables apart"
 
 
@@ -50,7 +55,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
             remember(standing, taken, plan.folder)
         turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
         todo = int(pending_rows(standing, turn).sum())
-        tally = Tally(total=survey.rows, started=time.monotonic(), earlier=survey.rows - todo)
+        tally = Tally(total=survey.rows, started=time.monotonic(), pack=plan.pack, earlier=survey.rows - todo)
         notes += [] if survey.rows else [EMPTY]
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
@@ -72,6 +77,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         output=None if ended.unanswered else plan.output,
         target=plan.output,
         requests=tally.requests,
+        asked=tally.asked,
         usage=tally.usage,
         cost_usd=tally.cost_usd,
         seconds=time.monotonic() - tally.started,
@@ -135,11 +141,15 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    changed = changes(plan.folder, plan.identity)
-    if not changed:
-        return []
-    names = ", ".join(f"`{name}`" for name in changed)
-    return [f"{names} changed since the last run, so every row is asked anew; the old answers are kept"]
+    notes = []
+    if changed := changes(plan.folder, plan.identity):
+        names = ", ".join(f"`{name}`" for name in changed)
+        notes.append(
+            f"{names} changed since the last run, so every row is asked anew; the old answers are kept"
+        )
+    if plan.checked.loaded.job.packing.rows == "auto" and advice(plan.folder, plan.fingerprint) is None:
+        notes.append(UNCALIBRATED.format(job=plan.checked.loaded.path.name))
+    return notes
 
 
 def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> Written:

@@ -11,6 +11,7 @@ from pipeline.input.source import Survey
 from pipeline.output import Written, count
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
+from pipeline.progress import many
 from pipeline.quota import day_reset
 from pipeline.store.census import census
 from pipeline.store.folder import changes, owner
@@ -25,7 +26,8 @@ GLANCE = 0.1
 class JobStatus:
     """Rows by state, what they took, and the day's quota.
 
-    `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks.
+    `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks;
+    `pack` of the others may share a request.
     `differs` names what was different in the last run, where there was none with these settings;
     `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
     """
@@ -36,6 +38,7 @@ class JobStatus:
     rows: int
     pending: int
     replied: int
+    pack: int
     table: Written
     sent_today: int | None
     rpd: int | None
@@ -53,6 +56,7 @@ class JobStatus:
             "failed": self.table.failed,
             "pending": self.pending,
             "replied": self.replied,
+            "requests_to_go": self._requests,
             "prompt_tokens": self.table.prompt_tokens,
             "output_tokens": self.table.output_tokens,
             "cost_usd": self.table.cost_usd,
@@ -66,9 +70,11 @@ class JobStatus:
         """Return the status for people, a line each."""
         table = self.table
         replied = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
+        packs = f": {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
+        packs = packs if self.pack > 1 else ""
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
-            f"{self.pending:,} pending{replied}",
+            f"{self.pending:,} pending{replied}{packs}",
             f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, ${table.cost_usd:,.4f}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
@@ -79,6 +85,11 @@ class JobStatus:
             if "endpoint" in self.differs:
                 lines.append("  (give `--offline` or `--base-url` here, too, where the run had it)")
         return [*lines, f"  running now: {self.running}"] if self.running else lines
+
+    @property
+    def _requests(self) -> int:
+        """How many requests the rest takes where all packs are full."""
+        return -(-(self.pending - self.replied) // self.pack)
 
     def _quota(self) -> str:
         resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"
@@ -113,6 +124,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> Job
         rows=survey.rows,
         pending=int(pending.sum()),
         replied=replied(survey, pending, plan.folder),
+        pack=plan.pack,
         table=count(parts, standing),
         sent_today=sent_today,
         rpd=plan.checked.limits.rpd,

@@ -51,10 +51,10 @@ class TokenEstimate:
         """Return what is to be reserved until the reply says better: the expected count and its error."""
         return max(1, math.ceil(self._expected(text) * (1 + math.sqrt(self._variance))))
 
-    def own(self, text: str) -> int:
-        """Return what `text` adds to a request that is sent anyway: the expected count and its error."""
-        own = self._expected(text) - self._weights[0]
-        return max(1, math.ceil(own * (1 + math.sqrt(self._variance))))
+    def added(self, text: str) -> int:
+        """Return what `text` may add to the count of a request that holds others, too; at least 1."""
+        alone = max(0.0, self._expected(text) - self._weights[0])
+        return max(1, math.ceil(alone * (1 + math.sqrt(self._variance))))
 
     def learn(self, text: str, counted: int) -> None:
         """Take in what the API counted for a request with `text`."""
@@ -88,6 +88,7 @@ class CostEstimate:
 
     price: Price | None
     output: float = TYPICAL_OUTPUT
+    seen: int = 0  # replies
 
     def amount(self, tokens: int, rows: int) -> Amount:
         """Return what a request of so many input tokens about so many rows will count."""
@@ -98,7 +99,8 @@ class CostEstimate:
 
     def learn(self, usage: Usage, rows: int) -> None:
         """Take in how long the answers to so many rows were."""
-        self.output += ((usage.output + usage.thoughts) / rows - self.output) / 20
+        self.seen += 1
+        self.output += ((usage.output + usage.thoughts) / rows - self.output) / min(20, self.seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,15 @@ class Tally:
     """Live counters of one run, changed by one event loop only.
 
     `total` rows include `earlier`, those that earlier runs finished; for `kept` ones of the others a reply
-    stands in the journal. `unasked` ones ended without a request of this run. `started` and every `now` are
-    seconds of one clock; the tally never reads a clock. `requests` counts every call sent, retries too;
-    tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
-    where `mark` is called now and then, and since the start otherwise.
+    stands in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this
+    run. `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
+    every call sent, retries too; tokens and cost are those of replies that arrived in this run. Rates are of
+    about the last minute where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
     started: float
+    pack: int = 1
     earlier: int = 0
     kept: int = 0
     unasked: int = 0
@@ -210,9 +211,9 @@ class Tally:
     def _need(self) -> Need:
         """What the rows that are left will take, as those before them did."""
         if not self.asked:
-            return Need(self.left)  # before the first row has ended, each is one request of unknown size
+            return Need(self.left / self.pack)  # before the first row has ended: full packs of unknown size
         each = self.left / self.asked
-        requests = max(self.asked, self.requests)
+        requests = max(self.asked / self.pack, self.requests)
         return Need(requests * each, self.usage.prompt * each, self.cost_usd * each)
 
     @property

@@ -276,20 +276,22 @@ def test_a_second_run_of_the_same_job_is_refused(shell: Shell, project: Project)
     assert f"process {first.pid}" in said.err
 
 
-def started(project: Project, emulator: Emulator, *flags: str) -> "subprocess.Popen[str]":
-    """Start a run as a process of its own."""
+def started(
+    project: Project, emulator: Emulator, *flags: str, command: str = "run"
+) -> "subprocess.Popen[str]":
+    """Start a run, or another command on a job, as a process of its own."""
     environment = {**os.environ, "GEMINI_API_KEY": KEY, "ROWMILL_STATE_DIR": str(project.folder / "state")}
-    command = [
+    words = [
         sys.executable,
         "-m",
         "pipeline",
-        "run",
+        command,
         str(project.job),
         "--base-url",
         emulator.address,
         *flags,
     ]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(words, cwd=ROOT, env=environment, stdout=-1, stderr=-1, text=True)
 
 
 def wait_for(condition: "object", seconds: float = 30.0) -> None:

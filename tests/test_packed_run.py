@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.errors import Exit
+from pipeline.status import job_status
 from tests.conftest import Emulator, Project, emulating
 from tests.test_cli import started, wait_for
 
@@ -118,3 +119,62 @@ def test_one_row_that_is_refused_fails_alone(packed: Project, emulator: Emulator
     table = packed.table()
     assert report.exit_code is Exit.ROWS_FAILED
     assert table["_error_kind"].to_list() == [None if n != 33 else "bad_request" for n in range(60)]
+
+
+def test_a_row_that_is_blocked_fails_alone(packed: Project) -> None:
+    """A row for which the whole prompt is blocked is found by halving, also where the answer is."""
+    packed.rows([f"good {word(n)}" if n not in (7, 33) else f"<{n}>" for n in range(60)])
+    with emulating("--fault", "blocked~<7>", "--fault", "finish-safety~<33>") as emulator:
+        report = packed.run(emulator.address)
+    table = packed.table()
+    assert report.exit_code is Exit.ROWS_FAILED
+    wanted = {7: "blocked", 33: "safety"}
+    assert table["_error_kind"].to_list() == [wanted.get(n) for n in range(60)]
+    assert table["_prompt_tokens"].sum() == report.usage.prompt
+
+
+def test_a_pack_that_takes_too_long_is_asked_in_parts(packed: Project) -> None:
+    """After a second 504 a pack is halved; the row that alone takes too long as well fails alone."""
+    packed.rows([f"good {word(n)}" if n != 33 else "<33>" for n in range(60)])
+    with emulating("--fault", "504~<33>#5") as emulator:
+        report = packed.run(emulator.address)
+    assert report.exit_code is Exit.OK
+    assert report.requests <= 3 + 5 + 6
+
+
+def test_a_loop_is_cut_where_the_job_sets_no_cap(packed: Project) -> None:
+    """No pack may take more output than its budget, be it the first or a later one."""
+    packed.change("max_output_tokens = 200\n", "")
+    with emulating("--fault", "pack-loop@1") as emulator:
+        report = packed.run(emulator.address, limit=20)
+    assert report.exit_code is Exit.OK
+    with emulating() as calm:
+        packed.change('path = "rows.csv"', 'path = "rows.csv"\nformat = "csv"')
+        packed.change('name = "labels"', 'name = "calm"')
+        useful = packed.run(calm.address, limit=20).usage.output
+    assert report.usage.output <= 8_000 + 2 * useful
+
+
+def test_auto_is_one_row_a_request_until_it_is_calibrated(packed: Project, emulator: Emulator) -> None:
+    """The summary says so, and how to find out."""
+    packed.change("rows = 20", 'rows = "auto"')
+    packed.rows(["good", "terrible", "it came"])
+    report = packed.run(emulator.address)
+    assert report.requests == 3
+    assert any("rowmill calibrate labels.toml" in note for note in report.notes)
+
+
+def test_rows_and_requests_are_counted_apart(packed: Project, emulator: Emulator) -> None:
+    """Summary, JSON and status name both."""
+    before = job_status(packed.plan(), None, 0.0)
+    assert f"{ROWS} pending: {ROWS // 20} requests of up to 20 rows" in before.sentences()[0]
+    report = packed.run(emulator.address)
+    assert f"{ROWS // 20} requests for {ROWS} rows" in "\n".join(report.sentences())
+    assert (report.requests, report.asked) == (ROWS // 20, ROWS)
+    assert job_status(packed.plan(), None, 0.0).as_json()["requests_to_go"] == 0
+
+
+def test_a_long_instruction_does_not_fill_packs(packed: Project, emulator: Emulator) -> None:
+    """The budget of a pack is of its rows: what all requests share is sent once with each."""
+    packed.change('system = "You label reviews."', f'system = "{"You label reviews. " * 1500}"')
+    assert packed.run(emulator.address).requests == ROWS // 20

@@ -1,6 +1,6 @@
 """The command line: builds, calls one function of the library, prints, and maps errors to exit codes."""
 
-from pipeline.cli import caching, estimating, folders, jobs, serving
+from pipeline.cli import caching, calibrating, estimating, folders, jobs, serving
 from pipeline.cli.app import main
 
-__all__ = ["caching", "estimating", "folders", "jobs", "main", "serving"]
+__all__ = ["caching", "calibrating", "estimating", "folders", "jobs", "main", "serving"]

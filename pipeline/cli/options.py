@@ -23,6 +23,16 @@ from pipeline.store.cache import Use
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
+class PackRows(click.ParamType[object]):
+    """A number of rows, or `auto`; the job's section checks the number."""
+
+    name = "rows"
+
+    def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> object:
+        """Return a number as an integer, and anything else as it is."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
 def job_options(command: Command) -> Command:
     """Add what commands about a job share: the job, and what replaces its keys."""
     options = [
@@ -40,7 +50,7 @@ def job_options(command: Command) -> Command:
         click.option(
             "--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Stop there."
         ),
-        click.option("--pack", type=click.IntRange(1, 200), metavar="N", help="Rows that share a request."),
+        click.option("--pack", type=PackRows(), metavar="N|auto", help="Rows that share a request."),
         click.option(
             "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
         ),

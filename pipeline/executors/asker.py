@@ -149,10 +149,10 @@ class Asker:
                 return outcome
         return None
 
-    async def finish(self, attempt: Attempt) -> Outcome | None:
+    async def finish(self, attempt: Attempt, *, held: int = 1) -> Outcome | None:
         """Ask until the row has ended; None when the run is stopped before that.
 
-        What another row is asking just now is waited for.
+        What another row is asking just now is waited for; `held` is as in `Courier.deliver`.
         """
         while True:
             id_ = self.id_of(attempt)
@@ -163,7 +163,8 @@ class Asker:
                     return outcome
                 continue
             with self.flights.of([id_]):
-                answer = await self._courier.deliver(Request(id_, attempt.text, attempt.cap), attempt.leaves)
+                request = Request(id_, attempt.text, attempt.cap)
+                answer = await self._courier.deliver(request, attempt.leaves, held=held)
                 if answer is None:
                     return None
                 self._keep(id_, attempt, answer)

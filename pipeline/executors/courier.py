@@ -13,7 +13,18 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Reply, Request
-from pipeline.retry import LONGEST_OUTAGE, LONGEST_PAUSE, OUTAGE, ROWS_OWN, TABLE, Act, Step, next_step
+from pipeline.retry import (
+    LONGEST_OUTAGE,
+    LONGEST_PAUSE,
+    OUTAGE,
+    PACK_TRIES,
+    ROWS_OWN,
+    SLOW,
+    TABLE,
+    Act,
+    Step,
+    next_step,
+)
 from pipeline.usage import Tally
 
 
@@ -49,13 +60,15 @@ class Courier:
         self._suspects = 0  # first requests whose failure may be their own
 
     async def deliver(
-        self, request: Request, sent: Callable[[], None], *, rows: int = 1
+        self, request: Request, sent: Callable[[], None], *, rows: int = 1, held: int = 1
     ) -> Reply | Failure | None:
         """Return the reply, or the failure that asking again does not cure; None when the run is stopped.
 
         `sent` is called each time that it leaves; `rows` is how many it asks about. An attempt that never
         left, or failed when nobody was answered since the one before it, is not held against the request: it
-        is sent again until the outage has lasted too long, and then the run stops.
+        is sent again until the outage has lasted too long, and then the run stops. A pack that takes too long
+        is given back soon, to be asked in parts. `held` is how many unfinished rows can tell nothing of the
+        service, since they wait for this request.
         """
         seen: Counter[FailureKind] = Counter()
         before, excused = self.tally.replies, 0
@@ -67,8 +80,12 @@ class Courier:
             seen[answer.kind] += not excused
             before = self.tally.replies
             step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
+            patient = excused and self.tally.left > held  # others may yet tell whether it is an outage
+            tries = seen[answer.kind] + (0 if patient else excused)
+            if rows > 1 and self._wants_parts(answer, step, tries):
+                return answer
             final = step.act is Act.GIVE_UP and not self._is_gone(answer)
-            if final and not (excused and self._is_outage(answer)):
+            if final and not (excused and self._is_outage(answer, held)):
                 return answer
             if not await self._again(step, answer):
                 return None
@@ -95,7 +112,13 @@ class Courier:
             return False
         return await (self._outlast(failure) if step.act is Act.GIVE_UP else self._wait(step, failure))
 
-    def _is_outage(self, failure: Failure) -> bool:
+    def _wants_parts(self, failure: Failure, step: Step, tries: int) -> bool:
+        """Tell whether a pack is to be asked in parts: its parts may be answered, and cost little to try."""
+        if failure.kind not in ROWS_OWN or not self.gate.answered:
+            return False
+        return step.act is Act.GIVE_UP or (failure.kind in SLOW and tries >= PACK_TRIES)
+
+    def _is_outage(self, failure: Failure, held: int) -> bool:
         """Tell whether the service is to blame, and not the request, where nobody was answered meanwhile.
 
         Before any answer, the first request with a failure that may be its own is to blame; the second is
@@ -104,7 +127,7 @@ class Courier:
         if failure.kind not in ROWS_OWN:
             return True
         if self.gate.answered:
-            return self.tally.left > 1
+            return self.tally.left > held
         self._suspects += 1
         return self._suspects > 1
 

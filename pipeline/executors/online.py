@@ -96,9 +96,15 @@ async def _feed(
 ) -> None:
     async with rows:
         with halt.waiting():
+            rest: Group = []
             while batch := await to_thread.run_sync(next, batches, None):
-                for start in range(0, len(batch), size):
+                batch = rest + batch  # only the last group has fewer rows than it may
+                whole = len(batch) - len(batch) % size
+                for start in range(0, whole, size):
                     await rows.send(batch[start : start + size])
+                rest = batch[whole:]
+            if rest:
+                await rows.send(rest)
 
 
 async def _work(rows: Rows, ended: Ended, asker: Asks, crew: Crew) -> None:

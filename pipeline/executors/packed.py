@@ -2,9 +2,11 @@
 
 What came back is shared out by id and kept row by row, each with its share of what the request took. So a
 later run walks over it without knowing which rows stood together. Rows that got nothing are asked again in
-packs of half the size, in the end alone, where `asker` has the last word.
+packs of half the size, in the end alone, where `asker` has the last word. What went well is asked before what
+did not, so that a row which fails alone can be told from a service that answers nobody.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +17,12 @@ from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unp
 from pipeline.tokens import Costing
 
 ECHO_TOKENS = 12  # what an element of the array takes besides the answer in it
-ROOM = 4  # times the typical answer that each row may take where the job sets no cap
-LEAST_ROOM = 200  # tokens of an answer at least then
+WRAPPING = 11  # what the tags around a row's prompt take
+WIDER = 1.5  # times the typical answer for which a pack is to have room at least
+ROOM = 2  # times the typical answer that the rows of a pack may take
+FIRST_ROOM = 4  # as long as no answer has been seen
+SPARE = 200  # tokens more for each pack
+WIDEST = 65_535  # tokens of an answer where the job sets no cap
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,16 @@ class PackAsker:
                 done.append(begun)
             else:
                 attempts.append(begun)
+        tally, replies = self._courier.tally, self._courier.tally.replies
         try:
-            todo = self._packs(attempts, self._packing.budget.rows)
+            todo = deque(self._packs(attempts, self._packing.budget.rows))
             while todo:
-                pack = todo.pop()
-                left = await (self._alone(pack[0], done) if len(pack) == 1 else self._together(pack, done))
+                pack = todo.popleft()
+                if len(pack) == 1:
+                    held = len(rows) if tally.replies > replies else 1  # somebody was answered meanwhile
+                    left = await self._alone(pack[0], done, held)
+                else:
+                    left = await self._together(pack, done, len(rows))
                 if left is None:
                     break
                 todo += self._packs(left, max(1, len(pack) // 2))
@@ -62,7 +73,7 @@ class PackAsker:
             self._courier.gate.leave()
         return done
 
-    async def _together(self, pack: list[Attempt], done: list[Outcome]) -> list[Attempt] | None:
+    async def _together(self, pack: list[Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
         """Ask about the prompts of a pack that nobody else is asking; the other rows wait for theirs."""
         flights = self._asker.flights
         first: dict[bytes, Attempt] = {}
@@ -76,7 +87,7 @@ class PackAsker:
         left: list[Attempt] | None = []
         if first:
             with flights.of(first):
-                left = await self._ask(list(first.values()), done)
+                left = await self._ask(list(first.values()), done, held)
         if others:
             self._courier.gate.leave()  # whoever asks for them may need to try the API first
         for id_, attempt in others:
@@ -89,14 +100,14 @@ class PackAsker:
                 done.append(outcome)
         return left
 
-    async def _alone(self, attempt: Attempt, done: list[Outcome]) -> list[Attempt] | None:
-        outcome = await self._asker.finish(attempt)
+    async def _alone(self, attempt: Attempt, done: list[Outcome], held: int) -> list[Attempt] | None:
+        outcome = await self._asker.finish(attempt, held=held)
         if outcome is None:
             return None
         done.append(outcome)
         return []
 
-    async def _ask(self, attempts: list[Attempt], done: list[Outcome]) -> list[Attempt] | None:
+    async def _ask(self, attempts: list[Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
         """Ask once; add the rows that have ended to `done` and return the others, or None when stopped."""
         pack = packed([attempt.text for attempt in attempts])
         request = Request(b"", pack.text, self._cap(len(attempts)))
@@ -105,7 +116,7 @@ class PackAsker:
             for attempt in attempts:
                 attempt.leaves()
 
-        answer = await self._courier.deliver(request, sent, rows=len(attempts))
+        answer = await self._courier.deliver(request, sent, rows=len(attempts), held=held)
         if not isinstance(answer, Reply):
             return None if answer is None else attempts
         pieces = _shared_out(answer, attempts, unpacked(answer.text, pack.ids, self._packing.name))
@@ -123,17 +134,21 @@ class PackAsker:
         """Put attempts together; one that is to be asked in another way than the rest stands alone."""
         alone = [[attempt] for attempt in attempts if not attempt.plain]
         plain = [attempt for attempt in attempts if attempt.plain]
-        tokens = [self._costing.tokens.own(attempt.text) for attempt in plain]
+        tokens = [self._costing.tokens.added(attempt.text) + WRAPPING for attempt in plain]
         budget = replace(self._packing.budget, rows=rows)
-        each = self._packing.max_output_tokens or round(self._costing.cost.output)
+        each = min(self._packing.max_output_tokens or WIDEST, round(WIDER * self._costing.cost.output))
         return alone + [[plain[n] for n in run] for run in packs(tokens, each + ECHO_TOKENS, budget)]
 
     def _cap(self, rows: int) -> int:
-        """Return the most output tokens of a pack, so that a model that repeats itself is cut soon."""
-        each = self._packing.max_output_tokens
-        if each is None:
-            each = max(LEAST_ROOM, round(ROOM * self._costing.cost.output))
-        return min(self._packing.output_ceiling, rows * (each + ECHO_TOKENS))
+        """Return the most output tokens of a pack, so that a model that repeats itself is cut soon.
+
+        It is a multiple of what answers have taken, at most the sum of the job's caps for single rows, and
+        never more than the budget of a pack's answer.
+        """
+        packing, cost = self._packing, self._costing.cost
+        room = (ROOM if cost.seen else FIRST_ROOM) * cost.output + ECHO_TOKENS
+        told = rows * ((packing.max_output_tokens or WIDEST) + ECHO_TOKENS)
+        return min(SPARE + round(rows * room), told, packing.budget.output_tokens, packing.output_ceiling)
 
 
 def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> list[Reply]:

@@ -92,7 +92,7 @@ _OF_STATUS: Final = {
     413: Kind.TOO_LONG,
     429: Kind.RATE_LIMITED,
     503: Kind.OVERLOADED,
-    504: Kind.OVERLOADED,
+    504: Kind.DEADLINE,
 }
 
 _NO_CAPACITY = re.compile(r"no capacity|out of capacity|capacity_exhausted")

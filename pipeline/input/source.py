@@ -154,6 +154,17 @@ class Source:
         if start != len(pending):
             raise changed()
 
+    def sample(self, rows: Sequence[int]) -> pl.DataFrame:
+        """Return the rows with these numbers in the input's order, all columns in the prompts' types."""
+        wanted, found, start = np.sort(np.asarray(rows, np.int64)), [], 0
+        for frame in self._frames(self.columns, BATCH):
+            here = wanted[(wanted >= start) & (wanted < start + frame.height)] - start
+            found.append(frame[here])
+            start += frame.height
+        if len(wanted) and wanted[-1] >= start:
+            raise changed()
+        return pl.concat(found)
+
     def tables(self, size: int = BATCH) -> Generator[Chunk, None, None]:
         """Yield the whole input in order, at most `size` rows at a time."""
         for frame in self._frames(self.columns, size):

@@ -39,7 +39,7 @@ KINDS = {
     "page 200": FailureKind.GARBLED,
     "page 407": FailureKind.CONNECTION,
     "page 502": FailureKind.SERVER,
-    "page 504": FailureKind.OVERLOADED,
+    "page 504": FailureKind.DEADLINE,
     "garbage": FailureKind.CONNECTION,
     "short length": FailureKind.CONNECTION,
     "long length": FailureKind.TIMEOUT,

@@ -154,7 +154,7 @@ def test_other_limits_are_not_zero(limit: str) -> None:
         (503, "The model is experiencing high demand.", FailureKind.OVERLOADED),
         (500, "The input token count broke the server", FailureKind.SERVER),
         *[(status, "", FailureKind.SERVER) for status in (302, 408, 499, 500, 502, 418, 599)],
-        (504, "Deadline expired before operation could complete.", FailureKind.OVERLOADED),
+        (504, "Deadline expired before operation could complete.", FailureKind.DEADLINE),
         (429, "You have reached the spend limit of your tier.", FailureKind.SPEND_LIMITED),
     ],
 )

@@ -1,0 +1,369 @@
+"""Is packing safe for a job? The answers to one sample, asked in several ways, compared; the size to take.
+
+What packing changes is told from what changes anyhow: one-row answers are asked for twice, with two seeds,
+and their agreement with each other is the floor that answers out of packs are held against. A size is safe
+when, with 95 % confidence, no field that decides agrees less than that by more than a tolerance.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pipeline.shape import Choice, Group, Kind, Many, Named, Shape, Single
+
+Z = 1.959964  # 95 %, two-sided
+STABLE = 0.8  # a field that agrees less with itself, asked twice alone, cannot tell anything
+STABLE_TEXT = 0.95  # free text counts from here on
+NEAR = 0.05  # numbers agree within this share of the range that one-row answers have
+SLACK = 0.05  # a smaller size is taken where it costs at most so much more a row
+
+Column: TypeAlias = Sequence[object]  # a value for each row of the sample; None also where it has no answer
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What is compared: a field by its dotted path; `text` is free text, `number` a floating one."""
+
+    name: str
+    text: bool
+    number: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The sample as it was asked once: so many rows a request, in one of two orders.
+
+    `answers` has for each field a value for each row of the sample, `ok` which rows have an answer. Tokens
+    and USD are of all rows together.
+    """
+
+    size: int
+    order: int
+    ok: Sequence[bool]
+    answers: Mapping[str, Column]
+    requests: float
+    prompt_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`hits` of `rows` agree; a mean of several trials of the same rows may have half a hit."""
+
+    hits: float
+    rows: int
+
+    @property
+    def value(self) -> float:
+        """The share; 0 without rows."""
+        return self.hits / self.rows if self.rows else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval of 95 % (Wilson 1927, JASA 22:209)."""
+        if not self.rows:
+            return 0.0, 1.0
+        share, weight = self.value, Z * Z / self.rows
+        middle = (share + weight / 2) / (1 + weight)
+        spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / self.rows + weight / 4 / self.rows)
+        return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """How many rows did well before and after, only before, only after, neither; means of several trials."""
+
+    both: float
+    before: float
+    after: float
+    neither: float
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return round(self.both + self.before + self.after + self.neither)
+
+    @property
+    def shares(self) -> tuple[Share, Share]:
+        """The share that did well before, and after."""
+        return Share(self.both + self.before, self.rows), Share(self.both + self.after, self.rows)
+
+    @property
+    def correlation(self) -> float:
+        """Phi, made smaller for few rows as Newcombe does; 0 where all rows did alike."""
+        margins = (self.both + self.before) * (self.after + self.neither)
+        margins *= (self.both + self.after) * (self.before + self.neither)
+        product = self.both * self.neither - self.before * self.after
+        if not margins:
+            return 0.0
+        return (max(0.0, product - self.rows / 2) if product > 0 else product) / math.sqrt(margins)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One field: whether it decides, its floor, and by size the agreement with one-row answers and with gold.
+
+    `gold` has size 1, too, and is empty where no gold is named. `losses` is the most that each size may
+    have lost of either.
+    """
+
+    field: Field
+    decides: bool
+    floor: Share
+    agreement: Mapping[int, Share]
+    gold: Mapping[int, Share]
+    losses: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """One size: what a row takes, and the share of rows that agree in every field that decides.
+
+    `agreement` is with the one-row answers (at size 1: of these with each other), `orders` that of the two
+    orders. `failed` is the share of rows without an answer, `loss` the most that any field may have lost.
+    """
+
+    rows: int
+    requests: float
+    prompt_tokens: float
+    output_tokens: float
+    cost_usd: float
+    failed: float
+    agreement: Share
+    orders: Share
+    loss: float
+    safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What was found, and how many rows a request should have."""
+
+    findings: Sequence[Finding]
+    sizes: Sequence[Size]
+    rows: int
+    reason: str
+
+
+def fields(shape: Group, path: str = "") -> list[Field]:
+    """Return what of an answer can be compared, in its order; fields of inner models by dotted paths."""
+    found: list[Field] = []
+    for name, inner in shape.fields:
+        if isinstance(inner, Group):
+            found += fields(inner, f"{path}{name}.")
+        else:
+            number = isinstance(inner, Single) and inner.kind is Kind.NUMBER
+            found.append(Field(path + name, _has_text(inner), number))
+    return found
+
+
+def calibrated(
+    trials: Sequence[Trial],
+    compared: Sequence[Field],
+    *,
+    gold: Mapping[str, Column],
+    chosen: Sequence[str],
+    tolerance: float,
+) -> Calibration:
+    """Compare trials, of which there are two with one row a request, and two of each other size.
+
+    `gold` has the right values of some fields, `chosen` names the fields that decide (empty: those that are
+    stable), `tolerance` is the share by which a field's agreement may fall.
+    """
+    findings = [_finding(field, trials, gold.get(field.name), chosen) for field in compared]
+    deciding = [one for one in findings if one.decides]
+    sizes = [_size(rows, trials, deciding, tolerance) for rows in sorted({one.size for one in trials})]
+    rows, reason = _recommended(sizes, deciding, tolerance)
+    return Calibration(findings, sizes, rows, reason)
+
+
+def loss_at_most(pairs: Paired) -> float:
+    """Return the upper end of the interval of 95 % of what was lost, for pairs.
+
+    Newcombe 1998, Statistics in Medicine 17:2635, method 10.
+    """
+    before, after = pairs.shares
+    above, below = before.interval[1] - before.value, after.value - after.interval[0]
+    within = above * above - 2 * pairs.correlation * above * below + below * below
+    return before.value - after.value + math.sqrt(max(0.0, within))
+
+
+def rows_needed(tolerance: float) -> int:
+    """Return how many rows a sample needs for a size with perfect agreement to be called safe."""
+    return math.ceil(Z * Z * (1 / tolerance - 1))
+
+
+def is_gold(answer: object, gold: object) -> bool:
+    """Tell whether an answer is the gold one: as numbers where both are, else as text in any case."""
+    said, right = (_plain(value) for value in (answer, gold))
+    if said == right:
+        return True
+    try:
+        return math.isclose(float(said), float(right), rel_tol=1e-9)
+    except ValueError:
+        return False
+
+
+def _plain(value: object) -> str:
+    return str(value).strip().casefold()
+
+
+def _has_text(shape: Shape) -> bool:
+    match shape:
+        case Single(kind=kind):
+            return kind is Kind.TEXT
+        case Choice():
+            return False
+        case Many(each=each) | Named(each=each):
+            return _has_text(each)
+        case Group(fields=inner):
+            return any(_has_text(one) for _, one in inner)
+
+
+def _finding(field: Field, trials: Sequence[Trial], gold: Column | None, chosen: Sequence[str]) -> Finding:
+    one, again = _of_size(trials, 1)
+    near = _nearness(field, one)
+    asked = [row for row, ok in enumerate(one.ok) if ok]
+    known = [] if gold is None else [row for row, right in enumerate(gold) if right is not None]
+
+    def alike(trial: Trial) -> list[bool]:
+        return [
+            trial.ok[row] and _same(one.answers[field.name][row], trial.answers[field.name][row], near)
+            for row in asked
+        ]
+
+    def right(trial: Trial) -> list[bool]:
+        return (
+            [trial.ok[row] and is_gold(trial.answers[field.name][row], gold[row]) for row in known]
+            if gold
+            else []
+        )
+
+    sizes = sorted({trial.size for trial in trials})
+    packed = {size: _of_size(trials, size) for size in sizes if size > 1}
+    floor, losses = alike(again), {}
+    for size, mine in packed.items():
+        losses[size] = loss_at_most(_paired([(floor, alike(trial)) for trial in mine]))
+        if known:
+            by_gold = _paired(
+                [(right(base), right(trial)) for base, trial in zip((one, again), mine, strict=True)]
+            )
+            losses[size] = max(losses[size], loss_at_most(by_gold))
+    stable = Share(sum(floor), len(floor)).value >= (STABLE_TEXT if field.text else STABLE)
+    return Finding(
+        field=field,
+        decides=field.name in chosen if chosen else stable,
+        floor=Share(sum(floor), len(floor)),
+        agreement={size: _mean([alike(trial) for trial in mine]) for size, mine in packed.items()},
+        gold={size: _mean([right(trial) for trial in _of_size(trials, size)]) for size in sizes}
+        if known
+        else {},
+        losses=losses,
+    )
+
+
+def _size(rows: int, trials: Sequence[Trial], deciding: Sequence[Finding], tolerance: float) -> Size:
+    mine, base = _of_size(trials, rows), _of_size(trials, 1)
+    count = len(base[0].ok)
+    names = {one.field.name: _nearness(one.field, base[0]) for one in deciding}
+    loss = 0.0 if rows == 1 else max((one.losses[rows] for one in deciding), default=1.0)
+    return Size(
+        rows=rows,
+        requests=sum(one.requests for one in mine) / len(mine) / max(1, count),
+        prompt_tokens=sum(one.prompt_tokens for one in mine) / len(mine) / max(1, count),
+        output_tokens=sum(one.output_tokens for one in mine) / len(mine) / max(1, count),
+        cost_usd=sum(one.cost_usd for one in mine) / len(mine) / max(1, count),
+        failed=sum(not ok for one in mine for ok in one.ok) / len(mine) / max(1, count),
+        agreement=_mean([_all_agree(base[0], one, names) for one in (mine[1:] if rows == 1 else mine)]),
+        orders=_mean([_all_agree(mine[0], mine[1], names)]),
+        loss=loss,
+        safe=rows == 1 or loss <= tolerance,
+    )
+
+
+def _recommended(sizes: Sequence[Size], deciding: Sequence[Finding], tolerance: float) -> tuple[int, str]:
+    """Return the cheapest size up to which all are safe, or a smaller one that costs hardly more."""
+    if not deciding:
+        return 1, (
+            f"no field agrees with itself in {STABLE:.0%} of the rows when it is asked twice alone, so there "
+            "is nothing to hold packs against: name fields with `--fields`"
+        )
+    safe: list[Size] = []
+    unsafe = None
+    for size in sizes:
+        if not size.safe:
+            unsafe = size
+            break
+        safe.append(size)
+    cheapest = min(one.cost_usd for one in safe)
+    fitting = [one for one in safe if one.cost_usd <= cheapest * (1 + SLACK)]
+    best = fitting[0] if cheapest else fitting[-1]  # where tokens cost nothing, requests are what is scarce
+    return best.rows, _reason(best, safe[0], unsafe, _few(deciding, tolerance))
+
+
+def _few(deciding: Sequence[Finding], tolerance: float) -> int:
+    """Return how many rows are needed at least, where the sample has fewer; 0 where it has enough."""
+    needed = rows_needed(tolerance)
+    return needed if min(one.floor.rows for one in deciding) < needed else 0
+
+
+def _reason(best: Size, alone: Size, unsafe: Size | None, needed: int) -> str:
+    limit = ""
+    if unsafe is not None:
+        limit = f"at {unsafe.rows} a field may have lost {unsafe.loss:.1%} of its agreement"
+        limit += f" (the sample is small: {needed} rows are the least that can show less)" if needed else ""
+    if best.rows == 1:
+        return limit or "no larger pack costs less"
+    saved = (
+        f"; a row costs {best.cost_usd / alone.cost_usd:.0%} of what it costs alone" if alone.cost_usd else ""
+    )
+    lost = f"no field that decides has lost more than {max(0.0, best.loss):.1%} (95 % confidence){saved}"
+    return f"{lost}; {limit}" if limit else lost
+
+
+def _of_size(trials: Sequence[Trial], size: int) -> list[Trial]:
+    return sorted((one for one in trials if one.size == size), key=lambda one: one.order)
+
+
+def _mean(trials: Sequence[Sequence[bool]]) -> Share:
+    """Return the mean over trials of the same rows, each of which counts once."""
+    return Share(sum(map(sum, trials)) / len(trials), len(trials[0]))
+
+
+def _paired(trials: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Paired:
+    """Count pairs of the same rows before and after, as a mean over trials."""
+    pairs = [pair for before, after in trials for pair in zip(before, after, strict=True)]
+    share = 1 / len(trials)
+    return Paired(
+        *(share * pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
+    )
+
+
+def _nearness(field: Field, base: Trial) -> float:
+    """Return by how much two numbers of a field may differ and still agree; 0 for what is no number."""
+    numbers = [
+        value for value in base.answers[field.name] if isinstance(value, float) and math.isfinite(value)
+    ]
+    return NEAR * (max(numbers) - min(numbers)) if field.number and numbers else 0.0
+
+
+def _all_agree(base: Trial, other: Trial, names: Mapping[str, float]) -> list[bool]:
+    """Tell for each row that the base has an answer for whether all of these fields agree."""
+    return [
+        other.ok[row]
+        and all(
+            _same(base.answers[name][row], other.answers[name][row], near) for name, near in names.items()
+        )
+        for row, had in enumerate(base.ok)
+        if had
+    ]
+
+
+def _same(mine: object, theirs: object, near: float) -> bool:
+    if mine == theirs:
+        return True
+    if near and isinstance(mine, float) and isinstance(theirs, float):
+        return abs(mine - theirs) <= near
+    return False

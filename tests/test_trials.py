@@ -1,0 +1,145 @@
+"""Calibrating a job against the emulator."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from pipeline.asking import Service
+from pipeline.errors import Exit, JobError, UsageError
+from pipeline.ledger import Ledger
+from pipeline.offline import offline_endpoint
+from pipeline.plan import Plan
+from pipeline.store.advice import FILE, advice
+from pipeline.trials import Ended, Told, calibrate
+from tests.conftest import Emulator, Project, emulating, unwatched
+from tests.test_cli import started, wait_for
+
+ROWS = 90
+TOLD = Told(sample=80, sizes=(5, 20))
+REQUESTS = 2 * (80 + 16 + 4)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """Return an emulator."""
+    with emulating() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def auto(project: Project) -> Project:
+    """Return a project that leaves the size to calibration."""
+    project.change("[output]", '[packing]\nrows = "auto"\n\n[output]')
+    project.change(
+        '"You label reviews."', f'"{"You label reviews. " * 30}"'
+    )  # or packs cost more than rows alone
+    project.rows([f"{'good' if n % 3 else 'terrible'} thing number {n}" for n in range(ROWS)])
+    return project
+
+
+def calibrating(project: Project, emulator: Emulator, told: Told = TOLD, plan: Plan | None = None) -> Ended:
+    """Calibrate the project's job."""
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
+    return calibrate(plan or project.plan(), service, told, watch=unwatched, say=lambda _words: None)
+
+
+def test_a_size_is_found_kept_and_used(auto: Project, emulator: Emulator) -> None:
+    """Every trial is asked once; `auto` takes what was found, and a second calibration asks nothing."""
+    ended = calibrating(auto, emulator)
+    found = ended.calibration
+    assert found is not None
+    assert (ended.requests, ended.stop, ended.sample) == (REQUESTS, None, 80)
+    assert [size.rows for size in found.sizes] == [1, 5, 20]
+    assert [round(size.requests * 80) for size in found.sizes] == [80, 16, 4]
+    assert found.sizes[2].prompt_tokens < found.sizes[0].prompt_tokens
+    assert found.rows == 20
+    assert auto.plan().pack == 20
+    assert calibrating(auto, emulator).requests == 0
+    report = auto.run(emulator.address)
+    assert (report.exit_code, report.requests) == (Exit.OK, 5)
+
+
+def test_an_old_result_is_not_used_for_another_prompt(auto: Project, emulator: Emulator) -> None:
+    """Prompt, model or schema: any change of the identity leaves one row a request."""
+    calibrating(auto, emulator)
+    kept = auto.plan().folder
+    auto.change("Review: {{ text }}", "Text: {{ text }}")
+    assert auto.plan().pack == 1
+    assert advice(kept, auto.plan().fingerprint) is None  # nor if the file were copied
+
+
+def test_a_damaged_result_is_no_result(auto: Project, emulator: Emulator) -> None:
+    """Half a file, or one from elsewhere, leaves one row a request."""
+    calibrating(auto, emulator)
+    path = auto.plan().folder.path / FILE
+    whole = path.read_bytes()
+    for content in (whole[:50], b"", b"[]", json.dumps(json.loads(whole) | {"rows": 0}).encode()):
+        path.write_bytes(content)
+        assert auto.plan().pack == 1
+
+
+def test_gold_is_compared(auto: Project, emulator: Emulator) -> None:
+    """The share of right answers is told for each size."""
+    lines = (auto.folder / "rows.csv").read_text().splitlines()
+    marked = [f"{line},{'positive' if n % 2 else 'negative'}" for n, line in enumerate(lines[1:])]
+    (auto.folder / "rows.csv").write_text("\n".join([f"{lines[0]},right", *marked]))
+    auto.change("[output]", '[gold]\nlabel = "right"\n\n[output]')
+    found = calibrating(auto, emulator).calibration
+    assert found is not None
+    gold = {one.field.name: one.gold for one in found.findings}
+    assert gold["reason"] == {}
+    assert set(gold["label"]) == {1, 5, 20}
+    assert 0.3 < gold["label"][20].value < 0.7
+
+
+def test_what_is_not_there_is_refused(auto: Project, emulator: Emulator) -> None:
+    """Fields, columns, sizes, and a prompt that shows the answer."""
+    for told in (Told(chosen=("labl",)), Told(sizes=(0,)), Told(sizes=(500,))):
+        with pytest.raises(UsageError):
+            calibrating(auto, emulator, told)
+    auto.change("[output]", '[gold]\nlabel = "nothing"\n\n[output]')
+    with pytest.raises(JobError, match="no column `nothing`"):
+        calibrating(auto, emulator)
+    auto.change('"nothing"', '"text"')
+    with pytest.raises(JobError, match="shows the column `text`"):
+        calibrating(auto, emulator)
+
+
+def test_the_cost_limit_is_of_all_trials(auto: Project, emulator: Emulator) -> None:
+    """It stops with 3, keeps what it has, and the same command with more goes on."""
+    auto.change("[limits]", "[limits]\nmax_cost = 0.002")
+    ended = calibrating(auto, emulator)
+    assert ended.stop is not None
+    assert ended.stop.exit_code is Exit.STOPPED
+    assert ended.calibration is None
+    auto.change("max_cost = 0.002", "max_cost = 1.0")
+    assert ended.requests + calibrating(auto, emulator).requests == REQUESTS
+
+
+def test_a_killed_calibration_goes_on(auto: Project) -> None:
+    """What was answered is not paid for again."""
+    flags = ("--sample", "80", "--sizes", "5,20", "--concurrency", "4")
+    with emulating("--latency", "0.05") as slow:
+        with started(auto, slow, *flags, command="calibrate") as process:
+            wait_for(lambda: slow.stats()["answered"] >= 95)
+            process.kill()
+            process.communicate()
+        with started(auto, slow, *flags, command="calibrate") as last:
+            said, _ = last.communicate(timeout=60)
+        stats = slow.stats()
+    assert last.returncode == 0
+    assert "recommended: 20 rows a request" in said
+    assert stats["answered"] <= REQUESTS + 4
+
+
+def test_a_run_is_not_disturbed(auto: Project, emulator: Emulator) -> None:
+    """Calibration leaves a job's table, its rows and their state alone."""
+    calibrating(auto, emulator)
+    plan = auto.plan()
+    assert not plan.output.exists()
+    auto.run(emulator.address)
+    before = auto.output.read_bytes()
+    calibrating(auto, emulator, replace(TOLD, sample=70))
+    assert auto.output.read_bytes() == before
