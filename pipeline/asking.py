@@ -12,10 +12,12 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.batch import Pace
 from pipeline.billing import billing
 from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker, Question
+from pipeline.executors.batch import Rows
 from pipeline.executors.cached import AHEAD, CachingClient, Terms
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
@@ -29,6 +31,7 @@ from pipeline.flow import Failure, FailureKind, Outcome, Reply
 from pipeline.gemini.caches import open_caches
 from pipeline.gemini.client import Client, Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
+from pipeline.gemini.lines import TIER as BATCH
 from pipeline.keys import cache_name
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
@@ -37,6 +40,7 @@ from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
 from pipeline.progress import Watched
 from pipeline.retry import LONGEST_OUTAGE
+from pipeline.shipping import Cargo, Manner, by_batches, ship
 from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
@@ -49,6 +53,7 @@ from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
+PACE = Pace()
 MOST_IN_FLIGHT = 4_096
 MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
 SPARE_FILES = 128  # of the process's file descriptors: what is no connection
@@ -67,7 +72,8 @@ class Service:
 
     `wait` waits for the reset of the daily quota instead of stopping there; `longest_outage` is how many
     seconds without any answer are waited out; `use` says how the cache of all jobs is used, where the job has
-    not turned it off.
+    not turned it off. `detach` leaves batch jobs to the API, at whose `pace`
+    they are looked at.
     """
 
     endpoint: Endpoint
@@ -76,6 +82,8 @@ class Service:
     wait: bool = False
     longest_outage: float = LONGEST_OUTAGE
     use: Use = Use.FULL
+    detach: bool = False
+    pace: Pace = PACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,19 +151,42 @@ async def _ask(work: Work, watch: Watch) -> Halt:
                 )
 
             flights = Flights(halt, crew)
-            first = await courier(_generation(plan), most=plan.pack == 1)
+            ships = by_batches(plan)  # then a few rows at most are asked one by one
+            first = await courier(_generation(plan), most=plan.pack == 1 and not ships)
             alone = Asker(_question(work), first, journal, flights, cache=cached)
             asker: Asks = alone
             if plan.pack > 1:
-                packs = await courier(_packed(plan), most=True)
+                packs = await courier(_packed(plan), most=not ships)
                 asker = PackAsker(_packing(work, costing), alone, packs, costing)
             sink = _sink(work, journal, cached, halt)
-            await execute(_batches(work), asker, sink, group=plan.pack, halt=halt, crew=crew)
+
+            async def ask(pending: NDArray[np.bool_]) -> None:
+                rows = _batches(replace(work, pending=pending))
+                await execute(rows, asker, sink, group=plan.pack, halt=halt, crew=crew)
+
+            if ships:
+                cargo = Cargo(
+                    journal=journal,
+                    asker=alone,
+                    packing=_packing(work, costing) if plan.pack > 1 else None,
+                    sink=sink,
+                    halt=halt,
+                    tally=work.tally,
+                    costing=costing,
+                    notes=work.notes,
+                    rows=Rows(work.pending, lambda mask: _batches(replace(work, pending=mask)), ask),
+                    alone=_generation(plan),
+                    together=_packed(plan),
+                )
+                await ship(plan, service.endpoint, cargo, _manner(service))
+            else:
+                await ask(work.pending)
             beside.cancel_scope.cancel()
         work.notes.extend([*journal.notes, *cached.notes, *service.ledger.notes])
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
-    work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, work.tally.tiers))
+    online = {tier: replies for tier, replies in work.tally.tiers.items() if tier != BATCH}
+    work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, online))
     return halt
 
 
@@ -214,6 +245,10 @@ def _most_connections() -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return MOST_IN_FLIGHT if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_FILES)
+
+
+def _manner(service: Service) -> Manner:
+    return Manner(service.free, service.detach, service.pace, service.longest_outage)
 
 
 def _costing(work: Work) -> Costing:

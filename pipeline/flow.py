@@ -25,6 +25,7 @@ class FailureKind(StrEnum):
     SPEND_LIMITED = "spend_limited"  # 429 for the dollars of ten minutes
     QUOTA_DAY = "quota_day"  # 429 for the day
     MAX_COST = "max_cost"  # the run has spent what the user allowed
+    LEFT_OPEN = "left_open"  # batch jobs go on at the API, and the run was told not to wait for them
     # the API refuses every request of the run
     NO_QUOTA = "no_quota"  # limit: 0, the tier has no quota for this model
     BILLING = "billing"  # 402, prepaid credit or spending cap

@@ -6,6 +6,7 @@ Only what changes the answers is a job's identity; limits, time limits, paths an
 import codecs
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ Level = Literal["minimal", "low", "medium", "high"]
 Threshold = Literal["off", "block_none", "block_only_high", "block_medium_and_above", "block_low_and_above"]
 Tier = Literal["free", "1", "2", "3"]
 ServiceTier = Literal["flex", "standard", "priority"]
+Mode = Literal["online", "batch"]
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -178,6 +180,30 @@ class CacheSection(Section):
     max_mb: Count = 1_024
 
 
+def _duration(text: str) -> str:
+    found = re.fullmatch(r"(\d{1,4})([smhd])", text)
+    if found is None or not int(found[1]):
+        raise PydanticCustomError(
+            "duration", "a number of minutes, hours or days such as `90m`, `6h` or `2d`"
+        )
+    return text
+
+
+class BatchSection(Section):
+    """`[batch]`: how many requests a job of the Batch API holds at most, and how old it may get.
+
+    What a job older than `spill` has not answered is asked one by one.
+    """
+
+    requests: int = Field(default=5_000, ge=1, le=100_000)
+    spill: Annotated[str, AfterValidator(_duration)] = "24h"
+
+    @property
+    def spill_seconds(self) -> float:
+        """The age in seconds."""
+        return float(self.spill[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[self.spill[-1]]
+
+
 class OutputSection(Section):
     """`[output]`: the file of answers, its format by its ending; `prefix` begins the names of its columns.
 
@@ -204,6 +230,8 @@ class Job(Section):
     packing: PackingSection = PackingSection()
     cache: CacheSection = CacheSection()
     gold: Mapping[str, Text] = {}
+    mode: Mode = "online"
+    batch: BatchSection = BatchSection()
     output: OutputSection
 
 
@@ -217,7 +245,7 @@ class LoadedJob:
     schema: type[BaseModel]
 
 
-def load_job(path: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> LoadedJob:
+def load_job(path: Path, overrides: Mapping[str, object] | None = None) -> LoadedJob:
     """Read, merge and validate a job file and load its schema.
 
     `overrides` replaces keys section by section; None leaves a key as the file has it. Raises JobError.

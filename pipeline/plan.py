@@ -1,7 +1,7 @@
 """A checked job: everything about a run that is known, and could be wrong, before the first request."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.arrow import Layout
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, JobError, OutputError
 from pipeline.input.recode import Decoding
 from pipeline.input.source import Source, open_source
 from pipeline.job import LoadedJob, asked, identity, job_limits, job_model, model_settings, resolve
@@ -21,7 +21,7 @@ from pipeline.schema import json_schema
 from pipeline.store.advice import Advice, advice
 from pipeline.store.folder import Folder, run_folder
 from pipeline.template import Template, check_columns
-from pipeline.tiers import check_tier
+from pipeline.tiers import check_tier, patient
 
 RUNS = ".rowmill"  # the folder of run folders, in the project
 
@@ -62,6 +62,9 @@ def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> Checke
     """Check model, limits, schema and template of a job; raises JobError."""
     job = loaded.job
     model = job_model(job.model, today)
+    if job.mode == "batch":
+        job = job.model_copy(update={"model": patient(job.model, model)})
+        loaded = replace(loaded, job=job)
     check_tier(job.model, model, vertex=vertex)
     return CheckedJob(
         loaded=loaded,
@@ -72,6 +75,21 @@ def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> Checke
         layout=Layout(loaded.schema, job.output.prefix),
         template=Template(job.prompt.row),
     )
+
+
+def check_batches(checked: CheckedJob, *, vertex: bool) -> None:
+    """Check that the job may ask by batches; raises JobError."""
+    tier = checked.loaded.job.limits.tier
+    if vertex:
+        raise JobError(
+            "batch mode needs the Developer API: on Vertex AI batches work another way",
+            "set GEMINI_API_KEY and unset GOOGLE_GENAI_USE_VERTEXAI, or run with `--online`",
+        )
+    if checked.limits.batch_tokens == 0:
+        raise JobError(
+            f"the Batch API is not offered in usage tier `{tier}`",
+            "say which paid tier the project has (`--tier 1`), or run with `--online`",
+        )
 
 
 def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: int | None) -> Plan:

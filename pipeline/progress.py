@@ -16,10 +16,11 @@ from rich.text import Text
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
-from pipeline.usage import Tally
+from pipeline.usage import Enqueued, Tally
 
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
+RARE_SECONDS = 300.0  # where batch jobs are waited for
 NARROWEST = 6
 MESSAGE = 120  # letters of what the API said
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
@@ -65,7 +66,7 @@ class Progress:
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
-            await anyio.sleep(LINE_SECONDS)
+            await anyio.sleep(LINE_SECONDS if run.tally.enqueued is None else RARE_SECONDS)
             self._console.print(" · ".join(words_of(run)), soft_wrap=True)
 
 
@@ -93,6 +94,8 @@ def words_of(run: Watched) -> list[str]:
         f"${tally.cost_usd:,.4f}",
         _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
     ]
+    if tally.enqueued is not None:
+        words[1:4], words[-1] = [], _enqueued(tally.enqueued)
     if run.halt.pulled.is_set():
         words[-1] = _stopping(run)
     elif waiting := _waiting(run.gate, tally.trouble):
@@ -102,6 +105,15 @@ def words_of(run: Watched) -> list[str]:
     elif run.gate.limiter.short_of == "nano_usd":
         words.append(f"held by the spend limit of ${limits.spend_10min_usd:,.2f} per ten minutes")
     return words
+
+
+def _enqueued(open_: Enqueued) -> str:
+    states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
+    due = max(0.0, open_.due - time.time())
+    return (
+        f"{many(open_.jobs, 'batch job')} ({states}), {many(open_.rows, 'row')} in them, the oldest for "
+        f"{span(open_.oldest)}, next look in {span(due)}"
+    )
 
 
 def _stopping(run: Watched) -> str:

@@ -25,6 +25,7 @@ OURS = (
     "standing",
     "survey",
     "calibration",
+    "batches",
 )  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
@@ -45,6 +46,13 @@ class Choice:
             if self.named:
                 raise StoreError(
                     f"`{self.run.name}` is running: {self.run.running}", "wait until it ends or stop it"
+                )
+            return False
+        if self.run.batches != 0 and not unfinished:
+            if self.named:
+                raise StoreError(
+                    f"`{self.run.name}` has open jobs of the Batch API, which cost money",
+                    "run its job again to take in what they answer; `--all` removes it all the same",
                 )
             return False
         if self.run.finished is None and not (self.named or unfinished):

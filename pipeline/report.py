@@ -141,13 +141,14 @@ class RunReport:
         return f"  saved: {words}" + ("" if self.free else f", about ${self.saved.cost_usd:,.4f}")
 
     def _this_run(self) -> str:
-        if not self.requests:
+        if not (self.requests or self.usage.total):
             known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
         out = self.usage.output + self.usage.thoughts
-        rows = f" for {many(self.asked, 'row')}" if self.asked != self.requests else ""
+        rows = f" for {many(self.asked, 'row')}" if self.asked not in (0, self.requests) else ""
         cached = f" ({self.usage.cached:,} cached)" if self.usage.cached else ""
+        asked = many(self.requests, "request") if self.requests else "answers to batches of earlier runs"
         return (
-            f"  this run: {many(self.requests, 'request')}{rows}, {self.usage.prompt:,} tokens in{cached}, "
+            f"  this run: {asked}{rows}, {self.usage.prompt:,} tokens in{cached}, "
             f"{out:,} out, {self._cost()}, {span(self.seconds)}"
         )

@@ -60,6 +60,7 @@ TABLE: Mapping[FailureKind, Rule] = {
     FailureKind.RATE_LIMITED: Rule(Act.PAUSE, tries=12, wait=4.0),
     FailureKind.QUOTA_DAY: Rule(Act.STOP),
     FailureKind.MAX_COST: Rule(Act.STOP),
+    FailureKind.LEFT_OPEN: Rule(Act.STOP),
     FailureKind.NO_QUOTA: REFUSE,
     FailureKind.BILLING: REFUSE,
     FailureKind.KEY: REFUSE,
@@ -115,6 +116,8 @@ HINTS: Mapping[FailureKind, str] = {
     "`--wait` it waits for the reset by itself",
     FailureKind.MAX_COST: "run the same command again to spend as much again, or raise `--max-cost`: it goes "
     "on where it stopped",
+    FailureKind.LEFT_OPEN: "run the same command again later, for example from cron: it takes in what was "
+    "answered by then; without `--detach` it waits",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "
     "see https://aistudio.google.com/rate-limit",
     FailureKind.BILLING: "add credit or raise the spending cap at https://ai.studio/projects, then run the "

@@ -168,7 +168,7 @@ def _stop(reason: Failure | None) -> Stop:
         message = f"the API cannot be reached: {reason.message}"
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
-    elif reason.kind is FailureKind.MAX_COST:
+    elif reason.kind in (FailureKind.MAX_COST, FailureKind.LEFT_OPEN):
         message = reason.message
     elif act is Act.PAUSE:
         message = f"the API asks to wait {span(reason.retry_after or 0)}"

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.progress import many
+from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
 from pipeline.store.folder import IDENTITY, SHORT, Folder, owner
 from pipeline.store.inspection import count_replies
@@ -26,7 +28,8 @@ class Run:
 
     `answered` and `failed` are rows of all inputs that were ever asked, None where a part cannot be read;
     `replies` is None where the journal cannot. `running` says which process runs. `differs` names what is
-    not as in the newest run folder of the same job, `changed` is the last change, in UTC.
+    not as in the newest run folder of the same job, `changed` is the last change, in UTC. `batches` are open
+    jobs of the Batch API, None where their table cannot be read.
     """
 
     folder: Folder
@@ -39,6 +42,7 @@ class Run:
     running: str | None
     finished: Completion | None
     differs: tuple[str, ...]
+    batches: int | None
 
     @property
     def job(self) -> str:
@@ -57,11 +61,17 @@ class Run:
             return "running"
         return "unfinished" if self.finished is None else "finished"
 
+    def _shown_state(self) -> str:
+        if self.batches == 0:
+            return self.state
+        open_ = "unknown batch jobs" if self.batches is None else many(self.batches, "batch job")
+        return f"{self.state}, {open_} open"
+
     def cells(self) -> dict[str, object]:
         """Return what a table shows of the run."""
         return {
             "run": self.name,
-            "state": self.state,
+            "state": self._shown_state(),
             "answered": self.answered,
             "failed": self.failed,
             "replies": self.replies,
@@ -89,6 +99,7 @@ class Run:
             "bytes": self.size,
             "changed": self.changed.isoformat(),
             "differs": list(self.differs),
+            "batch_jobs": self.batches,
         }
 
 
@@ -165,8 +176,16 @@ def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
         running=owner(folder),
         finished=completion(folder),
         differs=(),
+        batches=_open_batches(folder),
     )
     return run, identity
+
+
+def _open_batches(folder: Folder) -> int | None:
+    try:
+        return len(open_batches_of(folder.path))
+    except StoreError:
+        return None
 
 
 def _identity(folder: Folder) -> Mapping[str, object]:

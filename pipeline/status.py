@@ -1,18 +1,21 @@
 """How far a job is, read from its run folder without asking anything."""
 
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.batch import Batch, state_of
 from pipeline.errors import StoreError
 from pipeline.input.source import Survey
 from pipeline.output import Written, count
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
-from pipeline.progress import many
+from pipeline.progress import many, span
 from pipeline.quota import day_reset
+from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
 from pipeline.store.folder import changes, owner
 from pipeline.store.parts import Parts
@@ -29,6 +32,7 @@ class JobStatus:
     `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks;
     `pack` of the others may share a request.
     `differs` names what was different in the last run, where there was none with these settings;
+    `batches` are the open jobs of the Batch API.
     `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
     """
 
@@ -44,6 +48,8 @@ class JobStatus:
     rpd: int | None
     resets: datetime
     differs: list[str]
+    batches: list[Batch]
+    now: float
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values; `docs/reference.md` names the keys."""
@@ -64,6 +70,18 @@ class JobStatus:
             "requests_per_day": self.rpd,
             "quota_resets": self.resets.isoformat(),
             "differs": self.differs,
+            "batch_jobs": [
+                {
+                    "job": batch.job or None,
+                    "stage": str(batch.stage),
+                    "state": batch.state or None,
+                    "requests": batch.lines,
+                    "prompts": batch.rows,
+                    "cost_usd_estimated": round(batch.cost_usd, 6),
+                    "planned": datetime.fromtimestamp(batch.planned, UTC).isoformat(),
+                }
+                for batch in self.batches
+            ],
         }
 
     def sentences(self) -> list[str]:
@@ -79,6 +97,7 @@ class JobStatus:
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
+        lines += self._open()
         if self.differs:
             names = ", ".join(f"`{name}`" for name in self.differs)
             lines.append(f"  not run with these settings yet: the last run of this job differs in {names}")
@@ -90,6 +109,15 @@ class JobStatus:
     def _requests(self) -> int:
         """How many requests the rest takes where all packs are full."""
         return -(-(self.pending - self.replied) // self.pack)
+
+    def _open(self) -> list[str]:
+        if not self.batches:
+            return []
+        prompts, states = sum(batch.rows for batch in self.batches), Counter(map(state_of, self.batches))
+        told = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
+        age = span(max(0.0, self.now - min(batch.planned for batch in self.batches)))
+        jobs = many(len(self.batches), "batch job")
+        return [f"  {jobs} open with {many(prompts, 'prompt')} ({told}), the oldest for {age}"]
 
     def _quota(self) -> str:
         resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"
@@ -130,4 +158,6 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> Job
         rpd=plan.checked.limits.rpd,
         resets=day_reset(now),
         differs=changes(plan.folder, plan.identity),
+        batches=open_batches_of(plan.folder.path),
+        now=now,
     )

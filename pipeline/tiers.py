@@ -8,6 +8,7 @@ from pipeline.job import ModelSection
 from pipeline.models import Model
 
 STANDARD: Final = "standard"
+FLEX: Final = "flex"
 
 OTHERWISE = "{other:,} of {all:,} replies were served in another tier than `{asked}` ({which}), and cost that"
 
@@ -27,6 +28,16 @@ def check_tier(section: ModelSection, model: Model, *, vertex: bool) -> None:
             f"no price is known for model `{model.id}` in service tier `{asked}`",
             "leave `service_tier` out, or give `priority = 1.8` in `price` under [model], a factor",
         )
+
+
+def patient(section: ModelSection, model: Model) -> ModelSection:
+    """Return `[model]` for what a job asks one by one although it asks by batches: at half the price, too.
+
+    A tier that the job names stays, and so does the standard one where the price of `flex` is not known.
+    """
+    if "service_tier" in section.model_fields_set or not any(period.at(FLEX) for period in model.prices):
+        return section
+    return section.model_copy(update={"service_tier": FLEX})
 
 
 def wire_tier(asked: str) -> str | None:

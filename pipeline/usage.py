@@ -82,6 +82,19 @@ def _until(late: float, rpd: int, today: Today) -> float:
     return today.resets_in + (math.ceil(late / rpd) - 1) * _DAY if late > 0 else 0.0
 
 
+class Enqueued(NamedTuple):
+    """Batch jobs that are open: how many in which state, the rows that wait for them, and seconds.
+
+    `oldest` is the age of the oldest, `due` when one is looked at next (Unix time).
+    """
+
+    jobs: int
+    rows: int
+    states: tuple[tuple[str, int], ...]
+    oldest: float
+    due: float
+
+
 class _Mark(NamedTuple):
     """The counters at one moment."""
 
@@ -126,6 +139,7 @@ class Tally:
     requests: int = 0
     replies: int = 0
     trouble: Failure | None = None  # what the last call met, if it was not answered
+    enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)

@@ -19,6 +19,7 @@ from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.scratch import failed, temporary_file
 from pipeline.status import JobStatus, job_status
+from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, SHORT, changes, owner
@@ -103,6 +104,7 @@ def verify_job(plan: Plan) -> Verdict:
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
     findings += check_journal(folder.journal)
+    findings += few(check_batches(folder.path))
     survey = plan.source.survey()
     if misleads(survey, plan.source, folder):
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from benchmarks.account import private_key as make_private_key
 from pipeline.asking import Service
+from pipeline.batch import Pace
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
@@ -28,6 +29,7 @@ from pipeline.run import run_job
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # machines are slow at times; every test has a time limit of its own
 
+QUICK = Pace(first=0.02, longest=0.2, settle=0.2, patience=20.0)
 TODAY = date(2026, 11, 22)
 SCHEMA = """
 from typing import Literal
@@ -135,10 +137,14 @@ class Project:
         limit: int | None = None,
         retry_failed: bool = False,
         ledger: Ledger | None = None,
+        detach: bool = False,
+        endpoint: str = "test",
     ) -> RunReport:
-        """Run the job in this process against an emulator."""
-        service = Service(offline_endpoint(address), ledger or Ledger(None, "test"), free=False)
-        return run_job(self.plan(limit=limit), service, watch=unwatched, retry_failed=retry_failed)
+        """Run the job in this process against an emulator, whose batches are looked at often."""
+        counted = ledger or Ledger(None, "test")
+        service = Service(offline_endpoint(address), counted, free=False, detach=detach, pace=QUICK)
+        plan = self.plan(endpoint, limit=limit)
+        return run_job(plan, service, watch=unwatched, retry_failed=retry_failed)
 
     def table(self) -> pl.DataFrame:
         """Read the output."""

@@ -22,7 +22,7 @@ from pipeline.cli.options import (
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, InputError
 from pipeline.output import first_rows
-from pipeline.plan import CheckedJob
+from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
 from pipeline.report import RunReport
 from pipeline.run import run_job
@@ -39,19 +39,33 @@ BEHIND = (
 @rowmill.command(short_help="Ask for every row without an answer, write the table.")
 @job_options
 @click.option("--wait", is_flag=True, help="When the day's quota is used up, wait for its reset and go on.")
+@click.option(
+    "--detach", is_flag=True, help="Leave batch jobs to the API and end with 3 while they are open."
+)
 @click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
 @click.option("--no-cache", is_flag=True, help="Leave the cache of all jobs alone.")
 @click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else there.")
 @click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
-def run(*, wait: bool, retry_failed: bool, quiet: bool, as_json: bool, show: int, **options: object) -> Exit:
+def run(
+    *,
+    wait: bool,
+    detach: bool,
+    retry_failed: bool,
+    quiet: bool,
+    as_json: bool,
+    show: int,
+    **options: object,
+) -> Exit:
     """Run JOB: ask for every row that has no answer yet, and write the table."""
     use = cache_use(options)
     checked = checked_job(options)
     found = endpoint_of(options)
+    if checked.loaded.job.mode == "batch":
+        check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)
-    with service(checked, found, wait=wait) as who:
+    with service(checked, found, wait=wait, detach=detach) as who:
         watch = Progress(console, quiet=quiet or as_json).watch
         report = run_job(plan, replace(who, use=use), watch=watch, retry_failed=retry_failed)
     _print_report(report, quiet=quiet, as_json=as_json)

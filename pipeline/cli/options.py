@@ -54,6 +54,7 @@ def job_options(command: Command) -> Command:
         click.option(
             "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
         ),
+        click.option("--batch/--online", "batch", default=None, help="Ask by the Batch API, or one by one."),
         click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
         click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
     ]
@@ -64,7 +65,9 @@ def job_options(command: Command) -> Command:
 
 def checked_job(options: Mapping[str, object]) -> CheckedJob:
     """Load and check the job with what the flags replace; paths of flags start from the working folder."""
-    overrides: dict[str, dict[str, object]] = {
+    mode = {True: "batch", False: "online"}.get(options["batch"])  # type: ignore[call-overload]
+    overrides: dict[str, Mapping[str, object] | str | None] = {
+        "mode": mode,
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
         "model": {"id": options["model"], "service_tier": options["service_tier"]},
@@ -114,16 +117,18 @@ def endpoint_of(options: Mapping[str, object]) -> Endpoint | None:
 
 
 @contextmanager
-def service(checked: CheckedJob, found: Endpoint | None, *, wait: bool) -> Iterator[Service]:
+def service(
+    checked: CheckedJob, found: Endpoint | None, *, wait: bool, detach: bool = False
+) -> Iterator[Service]:
     """Yield who answers; the emulator, where it is wanted, lives as long as the block."""
     free = checked.loaded.job.limits.free
     if found is not None:
         with closing(Ledger(_ledger_file(), _scope(checked, found))) as ledger:
-            yield Service(found, ledger, free and not found.vertex, wait)
+            yield Service(found, ledger, free and not found.vertex, wait, detach=detach)
     else:
         emulating = emulator(checked.limits, model=checked.model.id, free=free)
         with emulating as address, closing(Ledger(None, "emulator")) as ledger:
-            yield Service(offline_endpoint(address), ledger, free, wait)
+            yield Service(offline_endpoint(address), ledger, free, wait, detach=detach)
 
 
 def _ledger_file() -> Path:

@@ -21,7 +21,7 @@ class Crew:
 
     def begin(self, start: Callable[[], object]) -> None:
         """Start the first workers with `start`, which is called for each later one, too."""
-        self._start = start
+        self._start, self._workers = start, 0
         self._fill()
 
     def end(self) -> None:

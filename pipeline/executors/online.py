@@ -76,7 +76,7 @@ async def execute(
     ended_in, ended_out = anyio.create_memory_object_stream[list[Outcome]](max(2, BEHIND // group))
     pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
-        around.start_soon(_stop_on_signal, halt, pool)
+        around.start_soon(stop_on_signal, halt, pool)
         around.start_soon(_sync, sink)
         async with anyio.create_task_group() as chain:
             chain.start_soon(_write, ended_out, sink)
@@ -161,7 +161,7 @@ async def _sync(sink: Sink) -> None:
         await to_thread.run_sync(sink.sync)
 
 
-async def _stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
+async def stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
     """Stop on the first Ctrl-C, SIGTERM or SIGHUP; on a second do not even wait for what is in flight.
 
     What is in flight is paid for, and each request has its own time limit. Who kills the process meanwhile

@@ -110,7 +110,7 @@ class PackAsker:
     async def _ask(self, attempts: list[Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
         """Ask once; add the rows that have ended to `done` and return the others, or None when stopped."""
         pack = packed([attempt.text for attempt in attempts])
-        request = Request(b"", pack.text, self._cap(len(attempts)))
+        request = Request(b"", pack.text, pack_cap(self._packing, self._costing, len(attempts)))
 
         def sent() -> None:
             for attempt in attempts:
@@ -119,7 +119,8 @@ class PackAsker:
         answer = await self._courier.deliver(request, sent, rows=len(attempts), held=held)
         if not isinstance(answer, Reply):
             return None if answer is None else attempts
-        pieces = _shared_out(answer, attempts, unpacked(answer.text, pack.ids, self._packing.name))
+        lengths = [len(attempt.text) for attempt in attempts]
+        pieces = shared_out(answer, lengths, unpacked(answer.text, pack.ids, self._packing.name))
         self._asker.keep(attempts, pieces, answer)
         left = []
         for attempt, piece in zip(attempts, pieces, strict=True):
@@ -139,24 +140,15 @@ class PackAsker:
         each = min(self._packing.max_output_tokens or WIDEST, round(WIDER * self._costing.cost.output))
         return alone + [[plain[n] for n in run] for run in packs(tokens, each + ECHO_TOKENS, budget)]
 
-    def _cap(self, rows: int) -> int:
-        """Return the most output tokens of a pack, so that a model that repeats itself is cut soon.
 
-        It is a multiple of what answers have taken, at most the sum of the job's caps for single rows, and
-        never more than the budget of a pack's answer.
-        """
-        packing, cost = self._packing, self._costing.cost
-        room = (ROOM if cost.seen else FIRST_ROOM) * cost.output + ECHO_TOKENS
-        told = rows * ((packing.max_output_tokens or WIDEST) + ECHO_TOKENS)
-        return min(SPARE + round(rows * room), told, packing.budget.output_tokens, packing.output_ceiling)
+def shared_out(reply: Reply, lengths: Sequence[int], found: Unpacked) -> list[Reply]:
+    """Return what each row got out of a reply: its own answer or none, and its share of what was taken.
 
-
-def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> list[Reply]:
-    """Return what each row got out of a reply: its own answer or none, and its share of what was taken."""
+    `lengths` are those of the rows' prompts.
+    """
     answers = [answer or "" for answer in found.answers]
-    prompts = [len(attempt.text) for attempt in attempts]
-    taken = shares(reply.usage, prompts, [len(answer) for answer in answers])
-    stored = split(reply.stored, prompts)
+    taken = shares(reply.usage, lengths, [len(answer) for answer in answers])
+    stored = split(reply.stored, lengths)
     return [
         replace(
             reply,
@@ -164,8 +156,20 @@ def _shared_out(reply: Reply, attempts: Sequence[Attempt], found: Unpacked) -> l
             finish="STOP" if answer else MISSING,
             block="",
             usage=usage,
-            rows=len(attempts),
+            rows=len(lengths),
             stored=part,
         )
         for answer, usage, part in zip(answers, taken, stored, strict=True)
     ]
+
+
+def pack_cap(packing: Packing, costing: Costing, rows: int) -> int:
+    """Return the most output tokens of a pack, so that a model that repeats itself is cut soon.
+
+    It is a multiple of what answers have taken, at most the sum of the job's caps for single rows, and never
+    more than the budget of a pack's answer.
+    """
+    cost = costing.cost
+    room = (ROOM if cost.seen else FIRST_ROOM) * cost.output + ECHO_TOKENS
+    told = rows * ((packing.max_output_tokens or WIDEST) + ECHO_TOKENS)
+    return min(SPARE + round(rows * room), told, packing.budget.output_tokens, packing.output_ceiling)

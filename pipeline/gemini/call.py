@@ -69,6 +69,14 @@ def shared_body(generation: Generation) -> dict[str, object]:
     )
 
 
+def text_body(text: str, most: int | None) -> dict[str, object]:
+    """Return what a request holds of its own: its text and its output limit, in the API's names."""
+    body: dict[str, object] = {"contents": [{"parts": [{"text": text}], "role": "user"}]}
+    if most is not None:
+        body["generationConfig"] = {"maxOutputTokens": most}
+    return body
+
+
 def call_of(sdk: genai.Client, model: str, *, public: bool) -> Call:
     """Return the cheapest way to ask `model` that is known to be right; with `public` the SDK's own.
 
@@ -103,10 +111,7 @@ def private_call(sdk: genai.Client, model: str, *, version: str = genai.__versio
     path = f"{'publishers/google/models' if sdk.vertexai else 'models'}/{model}:generateContent"
 
     async def call(text: str, most: int | None) -> types.HttpResponse:
-        body: dict[str, object] = {"contents": [{"parts": [{"text": text}], "role": "user"}]}
-        if most is not None:
-            body["generationConfig"] = {"maxOutputTokens": most}
-        response: types.HttpResponse = await request("post", path, body)
+        response: types.HttpResponse = await request("post", path, text_body(text, most))
         return response
 
     return call

@@ -5,6 +5,8 @@
         lock            says which process runs; what that holds with flock is the folder itself
         replies.sqlite  the journal (`journal`)
         standing        how its rows stood with the parts then (`memo`)
+        batches.sqlite  which jobs of the Batch API are open, and what they ask (`batches`)
+        batches/        their lines and results while they are open
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)

@@ -1,0 +1,293 @@
+"""Asking by batches: what is pending is put into jobs of the Batch API, and their answers into the journal.
+
+    pending rows ──walk──▶ lines ──▶ file ──▶ job ──▶ results ──▶ journal ──walk──▶ outcomes
+
+A walk takes each row the way that it always takes (`asker`), over the journal and without a request. Where
+that ends with an answer, the row has ended; where it ends with a request, the request stands in an open batch
+already, or becomes a line of the next one. So a batch is only another way for replies to come into the
+journal, and a run may leave at any time: whoever comes next finds the open batches in their table and goes
+on.
+"""
+
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import anyio
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+
+from pipeline.batch import BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.disk import make_folder, whole_file
+from pipeline.executors.asker import Asker, Attempt
+from pipeline.executors.carrier import Carrier, Means, Terms
+from pipeline.executors.intake import key_of
+from pipeline.executors.loading import Line, Loading
+from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
+from pipeline.flow import Failure, FailureKind, Outcome
+from pipeline.progress import many
+from pipeline.store.batches import LINES
+from pipeline.usage import Enqueued
+
+ROUNDS = 3  # batches in which a request is asked in vain, before it is asked by itself
+FEW = 50  # rows that are not worth another batch when they are asked again, and
+SLIGHT = 0.01  # of all rows this share
+MOST_BYTES = 100_000_000  # of a file; the API takes 2 GB
+NOBODY, ENDED, ASIDE, ALONE = 0, -1, -2, -3  # what a row waits for, if not for a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows that are pending, how some of them are read, and how some are asked by themselves."""
+
+    pending: NDArray[np.bool_]
+    read: Callable[[NDArray[np.bool_]], Iterator[list[Pending]]]
+    ask: Callable[[NDArray[np.bool_]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """What lines for one row and lines for several have in common, in the API's names."""
+
+    alone: Mapping[str, object]
+    together: Mapping[str, object]
+
+
+class Shipping:
+    """Asks for the pending rows by batches."""
+
+    def __init__(
+        self,
+        means: Means,
+        terms: Terms,
+        rows: Rows,
+        *,
+        asker: Asker,
+        loading: Loading,
+        bodies: Bodies,
+        sink: Sink,
+    ) -> None:
+        self._means = means
+        self._terms = terms
+        self._rows = rows
+        self._asker = asker
+        self._loading = loading
+        self._bodies = bodies
+        self._sink = sink
+        self._carrier = Carrier(means, terms, self._release)
+        self._waits = np.where(rows.pending, NOBODY, ENDED).astype(np.int32)
+        self._again = False  # rows that were asked before are put into lines now
+        self._crowded = False  # there was no room for another line
+        self._ended: list[Outcome] = []
+
+    async def run(self) -> None:
+        """Ask until every row has ended, or the run is stopped, or it leaves its batches to the API."""
+        await to_thread.run_sync(self._tidy)
+        while True:
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as around:
+                around.start_soon(stop_on_signal, self._means.halt, scope)
+                with scope:
+                    await self._until_alone()
+                around.cancel_scope.cancel()
+            alone = self._waits == ALONE
+            if self._stopped or not alone.any():
+                break
+            self._means.tally.enqueued = None
+            await self._rows.ask(alone)
+            self._waits[alone] = ENDED
+        self._say()
+
+    @property
+    def _stopped(self) -> bool:
+        return self._means.halt.pulled.is_set()
+
+    async def _until_alone(self) -> None:
+        """Go on until rows are to be asked by themselves, or nothing is left to do."""
+        while not self._stopped:
+            for batch in self._means.table.open():
+                await self._carrier.advance(batch)
+            if not self._stopped and (self._waits == NOBODY).any() and not self._crowded:
+                await self._walk()
+            batches = self._means.table.open()
+            self._show(batches)
+            if self._stopped or (self._waits == ALONE).any():
+                return
+            if not (await self._wait(batches) if batches else self._next_round()):
+                return
+
+    async def _wait(self, batches: list[Batch]) -> bool:
+        """Wait for the next step of a batch; False where the run leaves instead."""
+        due = min(batch.due for batch in batches) - time.time()
+        if due > 0 and self._terms.leaves:
+            said = f"{many(len(batches), 'batch job')} left to the API"
+            self._means.halt.pull(Failure(FailureKind.LEFT_OPEN, said))
+            return False
+        return await self._means.halt.sleep(max(0.0, due))
+
+    def _next_round(self) -> bool:
+        """Say whether another walk is to come when no batch is open."""
+        aside, left = self._waits == ASIDE, self._waits == NOBODY
+        if aside.any():
+            few = aside.sum() <= max(FEW, SLIGHT * len(self._waits))
+            self._waits[aside] = ALONE if few else NOBODY
+            self._again, self._crowded = not few, False
+            return not few
+        if left.any() and self._terms.max_cost is not None:
+            most = f"${self._terms.max_cost:,.4f}"
+            said = f"another batch may cost more than is left of the {most} that the run may spend"
+            self._means.halt.pull(Failure(FailureKind.MAX_COST, said))
+        self._waits[left] = ALONE  # tokens of cancelled jobs leave no room
+        return False
+
+    def _release(self, number: int) -> None:
+        """Let the rows of a batch be looked at again."""
+        self._waits[self._waits == number] = NOBODY
+        self._crowded = False
+
+    # --- rows ---
+
+    async def _walk(self) -> None:
+        """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
+        self._loading.clear()
+        async with aclosing(self._lines()) as lines:
+            line = await anext(lines, None)
+            while line is not None and not self._stopped and not self._carrier.full:
+                if line.tokens > (self._terms.limits.batch_tokens or line.tokens):  # it fits into no batch
+                    self._waits[line.rows] = ALONE
+                    line = await anext(lines, None)
+                    continue
+                space = self._room()
+                if not self._fits(line, space, Batch(0, "")):
+                    break
+                batch, line = await self._load(line, lines, space)
+                await self._carrier.advance(batch, BEFORE)  # what it answers is for the next walk
+            self._crowded = line is not None
+        self._again = False
+        await self._flush()
+
+    async def _load(self, line: Line, lines: AsyncIterator[Line], space: Room) -> tuple[Batch, Line | None]:
+        """Write a file of lines and plan its batch; return it, and the line that did not fit."""
+        now = time.time()
+        with self._means.table.planning() as number:
+            name = f"rowmill-{uuid4().hex}"
+            batch = Batch(number, name, planned=now, since=now, due=now, scope=self._terms.scope)
+            path = self._means.paths.lines(number)
+            make_folder(path.parent)
+            with whole_file(path) as draft, draft.open("wb") as file:
+                following: Line | None = line
+                while following is not None and self._fits(following, space, batch):
+                    key = key_of(number, batch.lines)
+                    body = following.body(key, self._bodies.alone, self._bodies.together)
+                    self._means.table.add(number, batch.lines, following.members)
+                    file.write(body)
+                    self._waits[following.rows] = number
+                    batch = _with(batch, following, len(body))
+                    following = await anext(lines, None)
+            self._means.table.put(batch)
+        return batch, following
+
+    def _room(self) -> Room:
+        spent, most = self._means.tally.cost_usd, self._terms.max_cost
+        usd = None if most is None else most - spent
+        return room(self._means.table.all(), self._terms.limits, usd, time.time())
+
+    def _fits(self, line: Line, space: Room, batch: Batch) -> bool:
+        """Tell whether a line may still stand in a batch, in the room that there was before it."""
+        if batch.lines >= self._terms.lines or batch.size >= MOST_BYTES or space.jobs <= 0:
+            return False
+        if space.usd is not None and batch.cost_usd + line.cost_usd > space.usd:
+            return False
+        if space.tokens is None:
+            return True
+        most = share(self._terms.limits) if batch.lines else space.tokens
+        return batch.tokens + line.tokens <= min(space.tokens, most)
+
+    async def _lines(self) -> AsyncGenerator[Line, None]:
+        """Yield lines for the rows that wait for nobody and cannot end."""
+        source = self._rows.read(self._waits == NOBODY)
+        while batch := await to_thread.run_sync(next, source, None):
+            begun = self._asker.begin_all([(pending.row, pending.turn) for pending in batch])
+            for pending, one in zip(batch, begun, strict=True):
+                for line in self._placed(pending, one):
+                    yield line
+            if len(self._ended) >= PART_ROWS:
+                await self._flush()
+            if self._stopped:
+                return
+        for line in self._loading.rest():
+            yield line
+
+    def _placed(self, pending: Pending, begun: Attempt | Outcome) -> Iterator[Line]:
+        """Find out what a row waits for; yield the lines that are full with it."""
+        table, row = self._means.table, pending.row.index
+        if isinstance(begun, Outcome):
+            self._waits[row] = ENDED
+            self._ended.append(replace(begun, earlier=pending.earlier))
+            return
+        id_ = self._asker.id_of(begun)
+        if (holder := table.holder(id_)) is not None:
+            self._waits[row] = holder
+            return
+        vain = table.vain(id_)
+        if vain >= ROUNDS or not self._terms.submits:
+            self._waits[row] = ALONE
+        elif (vain or begun.replies) and not self._again:
+            self._waits[row] = ASIDE
+        else:
+            yield from self._loading.add(begun, id_, row, vain)
+
+    async def _flush(self) -> None:
+        """Make durable how rows have ended."""
+        ended, self._ended = self._ended, []
+        for outcome in ended:
+            self._sink.ended(outcome)
+        for start in range(0, len(ended), PART_ROWS):
+            await to_thread.run_sync(self._sink.write, ended[start : start + PART_ROWS])
+
+    # --- what is left lying about, and what is said ---
+
+    def _tidy(self) -> None:
+        """Remove files that no open batch has: a killed process has left them."""
+        known = {batch.number for batch in self._means.table.open()}
+        for path in (self._means.paths.folder / LINES).glob("*.jsonl*"):
+            number = path.name.partition(".")[0]
+            if not path.name.endswith(".jsonl") or not number.isdecimal() or int(number) not in known:
+                path.unlink(missing_ok=True)
+
+    def _show(self, batches: list[Batch]) -> None:
+        now = time.time()
+        states = Counter(map(state_of, batches))
+        self._means.tally.enqueued = Enqueued(
+            jobs=len(batches),
+            rows=int((self._waits > NOBODY).sum()),
+            states=tuple(sorted(states.items())),
+            oldest=max((now - batch.planned for batch in batches), default=0.0),
+            due=now + min((batch.due - now for batch in batches), default=0.0),
+        )
+
+    def _say(self) -> None:
+        """Leave a note about what goes on without this run."""
+        self._means.tally.enqueued = None
+        batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
+        if batches:
+            prompts = many(sum(batch.rows for batch in batches), "prompt")
+            self._means.notes.append(
+                f"{many(len(batches), 'batch job')} with {prompts} open at the API: the same command takes "
+                "in what they answer"
+            )
+
+
+def _with(batch: Batch, line: Line, size: int) -> Batch:
+    return replace(
+        batch,
+        lines=batch.lines + 1,
+        rows=batch.rows + len(line.members),
+        size=batch.size + size,
+        tokens=batch.tokens + line.tokens,
+        cost_usd=batch.cost_usd + line.cost_usd,
+    )

@@ -1,0 +1,321 @@
+"""The steps of one batch, from a file of lines to its answers in the journal.
+
+Each step ends with a line in the table, on disk, before the next one begins; so a killed process leaves at
+most one step of each batch half done, and `batch.next_step` says how to go on.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from anyio import to_thread
+
+from pipeline.batch import CUT, Batch, Do, Pace, Seen, Stage, is_stuck, later, moved, next_step, seen, unfound
+from pipeline.disk import whole_file
+from pipeline.errors import StoreError
+from pipeline.executors.halt import Halt
+from pipeline.executors.intake import Intake, Taken
+from pipeline.flow import Failure, FailureKind
+from pipeline.gemini.batches import Batches, Gone
+from pipeline.models import Limits
+from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act
+from pipeline.retry import next_step as next_try
+from pipeline.store.batches import SEPARATE, Paths, Table
+from pipeline.store.journal import Journal
+from pipeline.usage import Tally
+
+NO_FILE = "the uploaded file is gone"  # after 48 hours
+LARGER = 4  # times that results are expected to be as large as requests, at most
+
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a run may do.
+
+    `lines` of a job at most, `max_cost` in USD; `submits` new jobs at all, `leaves` before they end; `scope`
+    tells apart who pays.
+    """
+
+    limits: Limits
+    pace: Pace
+    lines: int
+    max_cost: float | None
+    submits: bool
+    leaves: bool
+    scope: str
+    longest_outage: float = LONGEST_OUTAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a batch needs on its way. `sync` makes the journal durable."""
+
+    api: Batches
+    table: Table
+    paths: Paths
+    journal: Journal
+    intake: Intake
+    sync: Callable[[], None]
+    tally: Tally
+    halt: Halt
+    notes: list[str]
+
+
+class Carrier:
+    """Takes the steps of batches. `full` says that the API took no other job when it was last asked."""
+
+    def __init__(self, means: Means, terms: Terms, released: Callable[[int], None]) -> None:
+        self.full = False
+        self._means = means
+        self._terms = terms
+        self._released = released  # told the number of a batch whose rows wait for it no longer
+        self._steps: Mapping[Do, Callable[[Batch], Awaitable[Batch | None]]] = {
+            Do.UPLOAD: self._upload,
+            Do.CREATE: self._create,
+            Do.FIND: self._find,
+            Do.LOOK: self._look,
+            Do.FETCH: self._fetch,
+            Do.INGEST: self._ingest,
+            Do.REMOVE: self._remove,
+            Do.DROP: self._drop,
+        }
+
+    async def advance(self, batch: Batch, stages: Container[Stage] = tuple(Stage)) -> None:
+        """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
+        current: Batch | None = batch
+        while current is not None and current.stage in stages and not self._stopped:
+            step = next_step(current, time.time(), self._terms.pace)
+            if step is None:
+                return
+            current = await self._steps[step](current)
+
+    # Each step returns where the batch stands now, or None where it has closed or the run is stopped.
+
+    async def _upload(self, batch: Batch) -> Batch | None:
+        lines = self._means.paths.lines(batch.number)
+        found = await self._asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
+        if not isinstance(found, str):
+            return self._stop(found)
+        return self._put(replace(moved(batch, Stage.UPLOADED, time.time()), file=found))
+
+    async def _create(self, batch: Batch) -> Batch | None:
+        """Create the job. The intent is on disk before the request leaves: a kill cannot hide a job."""
+        intent = self._put(moved(batch, Stage.CREATING, time.time()))
+        found = await self._means.api.create(batch.file, batch.name)
+        if isinstance(found, Seen):
+            return self._created(intent, found)
+        failure = found.failure if isinstance(found, Gone) else found
+        self._means.tally.refused(failure)
+        return self._not_created(batch, intent, failure)
+
+    def _created(self, batch: Batch, found: Seen) -> Batch:
+        self.full = False
+        self._means.tally.trouble = None
+        self._means.tally.requests += batch.lines
+        return self._put(seen(batch, found, time.time(), self._terms.pace))
+
+    def _not_created(self, batch: Batch, intent: Batch, failure: Failure) -> Batch | None:
+        """Say what follows; after a fault of the way nobody knows, so the intent stays."""
+        now, pace = time.time(), self._terms.pace
+        if failure.kind in OUTAGE:
+            return self._put(later(intent if failure.unsent is None else batch, now, pace))
+        if failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED):
+            self.full = True
+            waiting = later(batch, now, pace, failure.retry_after or 0.0)
+            return self._put(replace(waiting, why=failure.message))
+        if failure.kind is FailureKind.MODEL and "file" in failure.message.lower() and batch.why != NO_FILE:
+            return self._put(replace(moved(batch, Stage.PLANNED, now), why=NO_FILE))
+        self._put(batch)
+        return self._stop(failure)
+
+    async def _find(self, batch: Batch) -> Batch | None:
+        found = await self._asked(lambda: self._means.api.find(batch.name))
+        if not isinstance(found, list):
+            return self._stop(found)
+        if not found:
+            return self._put(unfound(batch, time.time(), self._terms.pace))
+        for double in found[1:]:
+            await self._asked(partial(self._means.api.cancel, double.job))
+        return self._created(batch, found[0])
+
+    async def _look(self, batch: Batch) -> Batch | None:
+        found = await self._asked(lambda: self._means.api.look(batch.job))
+        if isinstance(found, Gone):
+            return self._lost(batch)
+        if not isinstance(found, Seen):
+            return self._stop(found)
+        after = self._put(seen(batch, found, time.time(), self._terms.pace))
+        if is_stuck(after, time.time(), self._terms.pace):
+            return await self._abandon(after)
+        return await self._cancel(batch, after) if after.stage is Stage.CANCELLING else after
+
+    async def _cancel(self, before: Batch, batch: Batch) -> Batch | None:
+        """Ask a job to end; its table says so already, and each look at one that goes on asks again."""
+        refused = await self._asked(lambda: self._means.api.cancel(batch.job))
+        if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
+            return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
+        if before.stage is Stage.CANCELLING:
+            return batch
+        return self._put(later(batch, time.time(), self._terms.pace))
+
+    def _lost(self, batch: Batch) -> Batch | None:
+        """Take back the lines of a job that the API does not know, unless another key may know it."""
+        if batch.scope != self._terms.scope:
+            said = "a batch job is open that was created with another key, and this key cannot see it"
+            return self._stop(Failure(FailureKind.KEY, said))
+        self._note(f"the API does not know the job `{batch.job}` any more: its rows are asked again")
+        return self._put(replace(moved(batch, Stage.OVER, time.time()), state="GONE", results=""))
+
+    async def _fetch(self, batch: Batch) -> Batch | None:
+        target = self._means.paths.results(batch.number)
+        found = await self._asked(lambda: self._download(batch, target))
+        if isinstance(found, Gone):
+            self._note(f"the results of the job `{batch.job}` are gone: its rows are asked again")
+            return self._put(replace(moved(batch, Stage.OVER, time.time()), results=""))
+        if isinstance(found, Failure) or self._stopped:
+            return self._stop(found)
+        now = time.time()
+        return self._put(replace(batch, stage=Stage.FETCHED, since=now, due=now))
+
+    async def _download(self, batch: Batch, target: Path) -> Gone | Failure | None:
+        """Download the results; the file appears whole or not at all."""
+        try:
+            with whole_file(target) as draft:
+                failure = await self._means.api.fetch(batch.results, draft, LARGER * batch.size)
+                if failure is not None:
+                    raise _NotFetchedError(failure)
+        except _NotFetchedError as error:
+            return error.failure
+        except OSError as exc:
+            raise _unwritten(target, exc) from exc
+        return None
+
+    async def _ingest(self, batch: Batch) -> Batch | None:
+        """Put the answers into the journal, durably; only then forget the lines."""
+        taken = await to_thread.run_sync(self._read, batch)
+        if taken.told < batch.told:
+            if batch.results and batch.tries < CUT:  # the file was cut on its way
+                again = replace(batch, stage=Stage.OVER)
+                return self._put(later(again, time.time(), self._terms.pace))
+            self._note(f"the results of the job `{batch.job}` hold fewer answers than the API says")
+        if (verdict := taken.verdict) is not None:
+            self._means.halt.pull(verdict)
+        await to_thread.run_sync(self._means.sync)
+        separate = batch.spilled or batch.state == "EXPIRED"
+        return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else 1)
+
+    def _read(self, batch: Batch) -> Taken:
+        if not batch.results:
+            return Taken()
+        path = self._means.paths.results(batch.number)
+        try:
+            return self._means.intake.take(batch, path)
+        except FileNotFoundError:
+            return Taken()
+        except OSError as exc:
+            raise _unwritten(path, exc) from exc
+
+    async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
+        """Take the lines away; what no answer came for was asked `vain` times more."""
+        done = moved(batch, Stage.INGESTED, time.time())
+        left = await to_thread.run_sync(self._means.table.finish, done, self._is_kept, vain)
+        self.full = False
+        self._released(batch.number)
+        if taken.foreign:
+            self._note(f"{taken.foreign:,} lines in the results of `{batch.job}` are of nobody's")
+        if left:
+            kinds = ", ".join(f"{number:,} {kind}" for kind, number in taken.kinds.items())
+            told = kinds or batch.state.lower() or "not created"
+            why = f" ({batch.why})" if batch.why else ""
+            self._note(
+                f"batch {batch.number} left {left:,} of {batch.rows:,} prompts without an answer: {told}{why}"
+            )
+        return done
+
+    def _is_kept(self, id_: bytes) -> bool:
+        return self._means.journal.find(id_, b"") is not None
+
+    async def _remove(self, batch: Batch) -> Batch | None:
+        """Delete the files of a batch, here and there; what the API keeps is gone after 48 hours."""
+        for file in filter(None, (batch.results, batch.file)):
+            await self._means.api.remove(file)
+        for path in (self._means.paths.lines(batch.number), self._means.paths.results(batch.number)):
+            await to_thread.run_sync(partial(path.unlink, missing_ok=True))
+        self._put(moved(batch, Stage.CLOSED, time.time()))
+        return None
+
+    async def _drop(self, batch: Batch) -> Batch | None:
+        """Take back the lines of a batch that was never created."""
+        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE)
+
+    async def _abandon(self, batch: Batch) -> Batch:
+        """Take back the lines of a job that was cancelled and does not end."""
+        self._note(
+            f"the job `{batch.job}` was cancelled and does not end: its rows are asked again, and may be "
+            "billed twice"
+        )
+        return await self._finish(batch, Taken(), SEPARATE)
+
+    @property
+    def _stopped(self) -> bool:
+        return self._means.halt.pulled.is_set()
+
+    def _put(self, batch: Batch) -> Batch:
+        return self._means.table.put(batch)
+
+    def _note(self, words: str) -> None:
+        self._means.notes.append(words)
+
+    def _stop(self, failure: object) -> Batch | None:
+        """Stop the run because of a failure; where there is none, it has been stopped."""
+        if isinstance(failure, Gone):
+            failure = failure.failure
+        if not isinstance(failure, Failure):
+            return None
+        stops = TABLE[failure.kind].act in (Act.REFUSE, Act.STOP, Act.PAUSE) or failure.kind in OUTAGE
+        self._means.halt.pull(failure if stops else replace(failure, kind=FailureKind.CONFIG))
+        return None
+
+    async def _asked(self, call: Callable[[], Awaitable[Answered | Failure]]) -> Answered | Failure | None:
+        """Return what a call gives, again after faults that pass; None when the run is stopped.
+
+        A fault that lasts too long is returned, and so is what asking again does not cure.
+        """
+        times: Counter[FailureKind] = Counter()
+        began = time.monotonic()
+        while not self._stopped:
+            found = await call()
+            if not isinstance(found, Failure):
+                self._means.tally.trouble = None
+                return found
+            self._means.tally.refused(found)
+            times[found.kind] += 1
+            rule = TABLE[found.kind]
+            if rule.act not in (Act.AGAIN, Act.PAUSE):
+                return found
+            if time.monotonic() - began > self._terms.longest_outage:
+                return found
+            step = next_try(found, min(times[found.kind], rule.tries), 0.5)
+            await self._means.halt.sleep(step.wait)
+        return None
+
+
+class _NotFetchedError(Exception):
+    """Leaves no file behind."""
+
+    def __init__(self, failure: Gone | Failure) -> None:
+        super().__init__()
+        self.failure = failure
+
+
+def _unwritten(path: Path, exc: OSError) -> StoreError:
+    return StoreError(
+        f"`{path}` cannot be used: {exc}",
+        "free some space if the disk is full, then run the same command again: results can be fetched again",
+    )

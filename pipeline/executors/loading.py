@@ -1,0 +1,124 @@
+"""Putting what is to be asked into lines: which rows share one, and what a line will count."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from pipeline.executors.asker import Attempt
+from pipeline.executors.packed import ECHO_TOKENS, WIDER, WIDEST, WRAPPING, Packing, pack_cap
+from pipeline.flow import FailureKind
+from pipeline.gemini.lines import request_line
+from pipeline.models import Price
+from pipeline.packing import packed, packs
+from pipeline.store.batches import Member
+from pipeline.tokens import Costing
+
+SMALLER = 4  # times fewer rows stand together when they are asked again
+FAR = 1.5  # times the typical answer that a line is thought to cost at most
+
+
+@dataclass(slots=True)
+class Held:
+    """A prompt that waits for its line, and the numbers of the rows that have it."""
+
+    attempt: Attempt
+    rows: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is to be written: its request, whose it is, and what it will count."""
+
+    text: str
+    cap: int | None
+    packed: bool
+    members: list[Member]
+    rows: list[int]
+    tokens: int
+    cost_usd: float
+
+    def body(self, key: str, alone: Mapping[str, object], together: Mapping[str, object]) -> bytes:
+        """Return it as it is sent; requests for one row share `alone`, those for several `together`."""
+        return request_line(key, self.text, self.cap, together if self.packed else alone)
+
+
+@dataclass(slots=True)
+class Loading:
+    """Gathers prompts until a line is full. `price` is that of a batch; None costs nothing."""
+
+    packing: Packing | None
+    costing: Costing
+    price: Price | None
+    _held: dict[int, dict[bytes, Held]] = field(default_factory=dict)  # by the most rows of a line
+    _places: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, attempt: Attempt, id_: bytes, row: int, vain: int) -> Iterator[Line]:
+        """Take a row in, which was asked `vain` times in a batch; yield the lines that are full."""
+        if id_ in self._places:
+            self._held[self._places[id_]][id_].rows.append(row)
+            return
+        most = self._most(attempt, vain)
+        self._places[id_] = most
+        held = self._held.setdefault(most, {})
+        held[id_] = Held(attempt, [row])
+        if len(held) >= most:
+            yield from self._lines(most)
+
+    def clear(self) -> None:
+        """Forget what is held."""
+        self._held.clear()
+        self._places.clear()
+
+    def rest(self) -> Iterator[Line]:
+        """Yield what is held, in lines that need not be full."""
+        for most in list(self._held):
+            yield from self._lines(most)
+
+    def _most(self, attempt: Attempt, vain: int) -> int:
+        """Return with how many others a row may stand in a line."""
+        if self.packing is None or not attempt.plain:
+            return 1
+        again = vain + attempt.seen[FailureKind.MISSING]
+        return int(max(1, self.packing.budget.rows // SMALLER**again))
+
+    def _lines(self, most: int) -> Iterator[Line]:
+        held = list(self._held.pop(most, {}).items())
+        for id_, _ in held:
+            del self._places[id_]
+        tokens = [self.costing.tokens.added(one.attempt.text) + WRAPPING for _, one in held]
+        for run in self._runs(tokens, most):
+            yield self._line([held[n] for n in run])
+
+    def _runs(self, tokens: list[int], most: int) -> Iterator[range]:
+        if self.packing is None or most == 1:
+            return iter([range(n, n + 1) for n in range(len(tokens))])
+        each = min(self.packing.max_output_tokens or WIDEST, round(WIDER * self.costing.cost.output))
+        return packs(tokens, each + ECHO_TOKENS, replace(self.packing.budget, rows=most))
+
+    def _line(self, held: list[tuple[bytes, Held]]) -> Line:
+        attempts = [one.attempt for _, one in held]
+        together = len(attempts) > 1 and self.packing is not None
+        text, tags, cap = attempts[0].text, [""], attempts[0].cap
+        if together and self.packing is not None:
+            pack = packed([attempt.text for attempt in attempts])
+            text, tags = pack.text, list(pack.ids)
+            cap = pack_cap(self.packing, self.costing, len(attempts))
+        tokens = self.costing.tokens.most(text)
+        members = [
+            Member(id_, one.attempt.row.key, one.attempt.row.digest, len(one.attempt.text), tag)
+            for (id_, one), tag in zip(held, tags, strict=True)
+        ]
+        return Line(
+            text=text,
+            cap=cap,
+            packed=together,
+            members=members,
+            rows=[row for _, one in held for row in one.rows],
+            tokens=tokens,
+            cost_usd=self._cost(tokens, len(attempts)),
+        )
+
+    def _cost(self, tokens: int, rows: int) -> float:
+        if self.price is None:
+            return 0.0
+        output = FAR * rows * self.costing.cost.output
+        return (tokens * self.price.input + output * self.price.output) / 1e6

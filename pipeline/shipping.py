@@ -1,0 +1,118 @@
+"""Asking by batches: what is open for it, wired together."""
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pipeline.batch import Pace
+from pipeline.executors.asker import Asker
+from pipeline.executors.batch import Bodies, Rows, Shipping
+from pipeline.executors.carrier import Means, Terms
+from pipeline.executors.halt import Halt
+from pipeline.executors.intake import Intake
+from pipeline.executors.loading import Loading
+from pipeline.executors.online import Sink
+from pipeline.executors.packed import Packing
+from pipeline.flow import Reply
+from pipeline.gemini.batches import open_batches
+from pipeline.gemini.call import Generation, shared_body
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.job import job_price
+from pipeline.models import Price
+from pipeline.packing import id_name
+from pipeline.plan import Plan
+from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.store.journal import Journal
+from pipeline.tokens import Costing
+from pipeline.usage import Tally
+
+CALL_S = 120.0  # of a call to the Batch API, where the job sets no time limit
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """What a run has open; requests for one row share `alone`, those for several `together`."""
+
+    journal: Journal
+    asker: Asker
+    packing: Packing | None
+    sink: Sink
+    halt: Halt
+    tally: Tally
+    costing: Costing
+    notes: list[str]
+    rows: Rows
+    alone: Generation
+    together: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run ships: whether tokens are `free`, whether it leaves its jobs, and how patient it is."""
+
+    free: bool
+    detach: bool
+    pace: Pace
+    longest_outage: float
+
+
+def by_batches(plan: Plan) -> bool:
+    """Tell whether a run asks by batches, or has to take in those that an earlier one has left open."""
+    return plan.checked.loaded.job.mode == "batch" or bool(open_batches_of(plan.folder.path))
+
+
+async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> None:
+    """Ask for what is pending by batches; see `executors.batch`. Raises StoreError."""
+    job, model = plan.checked.loaded.job, plan.checked.settings.model
+    secrets = (endpoint.api_key,) if endpoint.api_key else ()
+    paths = Paths(plan.folder.path)
+
+    def replied(reply: Reply) -> None:
+        cargo.tally.replied(reply.usage, cargo.costing.usd(reply), reply.tier)
+        cargo.costing.cost.learn(reply.usage, reply.rows)
+
+    name = id_name(plan.checked.json_schema)
+    with closing(Table(paths.table)) as table:
+        intake = Intake(table, cargo.journal, name, replied=replied, secrets=secrets)
+        async with open_batches(endpoint, model, timeout_s=job.model.timeout or CALL_S) as api:
+            means = Means(
+                api=api,
+                table=table,
+                paths=paths,
+                journal=cargo.journal,
+                intake=intake,
+                sync=cargo.sink.sync,
+                tally=cargo.tally,
+                halt=cargo.halt,
+                notes=cargo.notes,
+            )
+            shipping = Shipping(
+                means,
+                _terms(plan, endpoint, manner),
+                cargo.rows,
+                asker=cargo.asker,
+                loading=Loading(cargo.packing, cargo.costing, _price(plan, manner)),
+                bodies=Bodies(shared_body(cargo.alone), shared_body(cargo.together)),
+                sink=cargo.sink,
+            )
+            await shipping.run()
+
+
+def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:
+    job = plan.checked.loaded.job
+    return Terms(
+        limits=plan.checked.limits,
+        pace=replace(manner.pace, spill=job.batch.spill_seconds),
+        lines=job.batch.requests,
+        max_cost=job.limits.max_cost,
+        submits=job.mode == "batch",
+        leaves=manner.detach,
+        scope=endpoint.scope(job.limits.project),
+        longest_outage=manner.longest_outage,
+    )
+
+
+def _price(plan: Plan, manner: Manner) -> Price | None:
+    """Return what tokens cost in a batch, None where nothing."""
+    section, model = plan.checked.loaded.job.model, plan.checked.settings.model
+    return None if manner.free else job_price(section, model, datetime.now(UTC).date(), "batch")

@@ -1,0 +1,245 @@
+"""The table of batches: which jobs of the Batch API exist, and which requests stand in their lines.
+
+SQLite, each transaction synced before it returns: what is written here before a job is created must survive a
+power cut as well, since the job costs money. Unlike the journal, it must not be deleted while jobs are open.
+"""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, TypeVar
+
+from pipeline.batch import ASKING, BEFORE, Batch, Stage
+from pipeline.errors import StoreError
+from pipeline.store.inspection import Finding
+
+FILE = "batches.sqlite"
+LINES = "batches"  # the folder of files of lines and of results, in the run folder
+KEEP = "keep a copy and report it; jobs that are open there would be paid for again without it"
+SEPARATE = 10**6  # behind so many times asked in vain, a request is asked in no batch any more
+
+_COLUMNS = tuple(field.name for field in fields(Batch))
+_TABLES = (
+    f"CREATE TABLE IF NOT EXISTS batch ({', '.join(_COLUMNS)}, PRIMARY KEY (number))",
+    "CREATE TABLE IF NOT EXISTS member (batch INTEGER NOT NULL, line INTEGER NOT NULL, "
+    "place INTEGER NOT NULL, id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
+    "letters INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (batch, line, place)) WITHOUT ROWID",
+    "CREATE UNIQUE INDEX IF NOT EXISTS member_id ON member (id)",
+    "CREATE TABLE IF NOT EXISTS vain (id BLOB NOT NULL PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID",
+)
+_PUT = f"INSERT OR REPLACE INTO batch VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names of ours
+
+Done = TypeVar("Done")
+
+
+class Member(NamedTuple):
+    """A request in a line: its id, whose row pays, the letters of its prompt, and its id in the pack."""
+
+    id: bytes
+    key: bytes
+    digest: bytes
+    letters: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where a run folder keeps the table and the files of its batches."""
+
+    folder: Path
+
+    @property
+    def table(self) -> Path:
+        """The SQLite file."""
+        return self.folder / FILE
+
+    def lines(self, number: int) -> Path:
+        """Return the file of a batch's lines."""
+        return self.folder / LINES / f"{number:06d}.jsonl"
+
+    def results(self, number: int) -> Path:
+        """Return the file of what came back for them."""
+        return self.folder / LINES / f"{number:06d}.results.jsonl"
+
+
+class Table:
+    """Batches and their lines. One task uses it at a time, in any thread. Every method raises StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db = self._do(lambda: _opened(path))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def all(self) -> list[Batch]:
+        """Return all batches, the oldest first."""
+        return self._do(lambda: list(_batches(self._db)))
+
+    def open(self) -> list[Batch]:
+        """Return the batches that are not closed, the oldest first."""
+        return [batch for batch in self.all() if batch.stage is not Stage.CLOSED]
+
+    def put(self, batch: Batch) -> Batch:
+        """Write down where a batch stands; when this returns, it survives a power cut."""
+        self._do(lambda: self._db.execute(_PUT, astuple(batch)))
+        return batch
+
+    @contextmanager
+    def planning(self) -> Iterator[int]:
+        """Yield the number of a new batch; what the block adds to it is kept as a whole or not at all."""
+        self._do(lambda: self._db.execute("BEGIN IMMEDIATE"))
+        try:
+            (last,) = self._do(lambda: self._db.execute("SELECT max(number) FROM batch").fetchone())
+            yield (last or 0) + 1
+        except BaseException:
+            self._db.rollback()
+            raise
+        self._do(lambda: self._db.execute("COMMIT"))
+
+    def add(self, number: int, line: int, members: Iterable[Member]) -> None:
+        """Add a line to the batch that is being planned."""
+        rows = [(number, line, place, *member) for place, member in enumerate(members)]
+        self._do(lambda: self._db.executemany("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
+
+    def holder(self, request_id: bytes) -> int | None:
+        """Return the number of the batch in which a request is asked."""
+        query = "SELECT batch FROM member WHERE id = ?"
+        found = self._do(lambda: self._db.execute(query, (request_id,)).fetchone())
+        return None if found is None else int(found[0])
+
+    def members(self, number: int, line: int) -> list[Member]:
+        """Return the requests of a line in their order; none for a line that is not there."""
+        query = "SELECT id, key, digest, letters, tag FROM member WHERE batch = ? AND line = ? ORDER BY place"
+        return [Member(*row) for row in self._do(lambda: self._db.execute(query, (number, line)).fetchall())]
+
+    def vain(self, request_id: bytes) -> int:
+        """Return how often a request was asked in a batch without an answer."""
+        query = "SELECT times FROM vain WHERE id = ?"
+        found = self._do(lambda: self._db.execute(query, (request_id,)).fetchone())
+        return 0 if found is None else int(found[0])
+
+    def finish(self, batch: Batch, answered: Callable[[bytes], bool], times: int) -> int:
+        """Take the lines of a batch away and write down where it stands; return how many were not answered.
+
+        Those that are not `answered` have been asked in vain `times` times more.
+        """
+        self._do(lambda: self._db.execute("BEGIN IMMEDIATE"))
+        try:
+            left = self._do(lambda: self._take_back(batch.number, answered, times))
+            self._do(lambda: self._db.execute("DELETE FROM member WHERE batch = ?", (batch.number,)))
+            self._do(lambda: self._db.execute(_PUT, astuple(batch)))
+        except BaseException:
+            self._db.rollback()
+            raise
+        self._do(lambda: self._db.execute("COMMIT"))
+        return left
+
+    def _take_back(self, number: int, answered: Callable[[bytes], bool], times: int) -> int:
+        add = "INSERT INTO vain VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET times = times + excluded.times"
+        left = 0
+        for (id_,) in self._db.execute("SELECT id FROM member WHERE batch = ?", (number,)):
+            if not answered(id_):
+                left += 1
+                self._db.execute(add, (id_, times))
+        return left
+
+    def _do(self, act: Callable[[], Done]) -> Done:
+        try:
+            return act()
+        except (sqlite3.Error, OSError, ValueError, TypeError) as exc:
+            raise StoreError(
+                f"the table of batches `{self._path}` cannot be used: {exc}",
+                "free some space if the disk is full, see to the disk if it fails; then run the same command "
+                "again. Do not delete the file while jobs are open: they would be paid for twice",
+            ) from exc
+
+
+def check_batches(folder: Path) -> Iterator[Finding]:
+    """Find what is wrong with the table of batches of a run folder and with their files. Changes nothing."""
+    paths = Paths(folder)
+    if not paths.table.exists():
+        return
+    try:
+        with _read_only(paths.table) as db:
+            for (said,) in db.execute("PRAGMA integrity_check"):
+                if said != "ok":
+                    yield Finding(paths.table, str(said), KEEP)
+            batches = list(_batches(db))
+            lines = dict(db.execute("SELECT batch, count(DISTINCT line) FROM member GROUP BY batch"))
+    except (sqlite3.Error, ValueError, TypeError) as exc:
+        yield Finding(paths.table, f"it cannot be read: {exc}", KEEP)
+        return
+    yield from _check_lines(paths, batches, lines)
+    live = {batch.number for batch in batches if batch.stage is not Stage.CLOSED}
+    for path in sorted((folder / LINES).glob("*.jsonl")):
+        number = path.name.partition(".")[0]
+        if not number.isdecimal() or int(number) not in live:
+            yield Finding(path, "it is of no open batch", "nothing: the next run by batches removes it")
+
+
+def _check_lines(paths: Paths, batches: list[Batch], lines: dict[int, int]) -> Iterator[Finding]:
+    """Compare batches with how many lines the table has of each."""
+    for batch in batches:
+        wanted = batch.lines if batch.stage in ASKING else 0
+        if lines.pop(batch.number, 0) != wanted:
+            yield Finding(paths.table, f"batch {batch.number} does not have its {wanted:,} lines", KEEP)
+        if batch.stage in BEFORE and not paths.lines(batch.number).exists():
+            yield Finding(paths.lines(batch.number), "the file of an open batch is missing", KEEP)
+    for number in lines:
+        yield Finding(paths.table, f"lines are of batch {number}, which it does not have", KEEP)
+
+
+def open_batches_of(folder: Path) -> list[Batch]:
+    """Return the batches of a run folder whose lines are still to be answered; empty where it has no table.
+
+    Changes nothing; another process may write the table meanwhile. Raises StoreError.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        with _read_only(path) as db:
+            return [batch for batch in _batches(db) if batch.stage in ASKING]
+    except (sqlite3.Error, ValueError, TypeError) as exc:
+        raise StoreError(f"the table of batches `{path}` cannot be read: {exc}", "see to the disk") from exc
+
+
+@contextmanager
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the table, or a copy of it where a killed process has left a transaction that is to be undone."""
+    begun = path.with_name(f"{path.name}-journal")
+    with TemporaryDirectory(prefix="rowmill-") as folder:
+        if begun.exists():
+            for one in (begun, path):
+                with suppress(FileNotFoundError):
+                    shutil.copy(one, folder)
+            path = Path(folder) / path.name
+        how = "rw" if path.is_relative_to(folder) else "ro"
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={how}", uri=True, timeout=5.0)) as db:
+            yield db
+
+
+def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
+    for values in db.execute(f"SELECT {', '.join(_COLUMNS)} FROM batch ORDER BY number"):  # noqa: S608
+        known = dict(zip(_COLUMNS, values, strict=True))
+        flags = {name: bool(known[name]) for name in ("spilled", "emulated")}
+        yield Batch(**{**known, **flags, "stage": Stage(known["stage"])})
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
+    try:
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder after the log of a transaction is gone
+        for table in _TABLES:
+            db.execute(table)
+    except BaseException:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,70 @@
+"""Which rows share a line of a batch."""
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.executors.asker import Attempt
+from pipeline.executors.loading import Line, Loading
+from pipeline.executors.packed import Packing
+from pipeline.flow import FailureKind, Row
+from pipeline.models import Price
+from pipeline.packing import Budget
+from pipeline.tokens import CostEstimate, Costing, TokenEstimate
+
+ROWS = 8
+PRICE = Price(0.125, 0.75, 0.0125)
+
+# prompts by a small number, how often each was asked in vain, and how often it was missing in a pack
+PROMPTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.integers(0, 3)), max_size=60)
+
+
+def loaded(prompts: list[tuple[int, int, int]], *, packs: bool) -> list[Line]:
+    """Put prompts into lines; equal numbers have equal texts and ids."""
+    packing = Packing(Budget(ROWS, 400, 2_000), "id", 100, 60_000) if packs else None
+    costing = Costing(TokenEstimate("Label this."), CostEstimate(None), lambda _: 0.0)
+    loading = Loading(packing, costing, PRICE)
+    lines: list[Line] = []
+    for number, (text, vain, missing) in enumerate(prompts):
+        prompt = f"prompt {text} " * (text + 1)
+        row = Row(number, number.to_bytes(16, "big"), bytes(16), {})
+        attempt = Attempt(row, 0, prompt, prompt, None, seen=Counter({FailureKind.MISSING: missing}))
+        lines += loading.add(attempt, text.to_bytes(16, "big"), number, vain)
+    return [*lines, *loading.rest()]
+
+
+@given(PROMPTS, st.booleans())
+def test_every_row_waits_for_one_line(prompts: list[tuple[int, int, int]], packs: bool) -> None:
+    """No row is left out, none stands in two lines, and what a line asks is in it once."""
+    lines = loaded(prompts, packs=packs)
+    assert sorted(row for line in lines for row in line.rows) == list(range(len(prompts)))
+    for line in lines:
+        ids = [member.id for member in line.members]
+        assert len(set(ids)) == len(ids) <= ROWS
+        asked = {prompts[row][0].to_bytes(16, "big") for row in line.rows}
+        assert asked == set(ids)
+
+
+@given(PROMPTS)
+def test_equal_prompts_that_come_together_are_asked_once(prompts: list[tuple[int, int, int]]) -> None:
+    """As long as a prompt is held, its twins join it; a pack knows its rows by their tags."""
+    for line in loaded(prompts, packs=True):
+        tags = [member.tag for member in line.members]
+        assert line.packed is (len(tags) > 1)
+        assert len(set(tags)) == len(tags)
+        assert all(tags) is line.packed
+        assert line.tokens > 0
+        assert line.cost_usd > 0
+
+
+@given(PROMPTS)
+def test_rows_that_were_asked_in_vain_stand_with_fewer(prompts: list[tuple[int, int, int]]) -> None:
+    """Each time a quarter, in the end alone, so that one bad row is found."""
+    for line in loaded(prompts, packs=True):
+        firsts = [
+            prompts[min(row for row in line.rows if prompts[row][0] == text)]
+            for text in {prompts[row][0] for row in line.rows}
+        ]
+        most = min(max(1, ROWS // 4 ** (vain + missing)) for _, vain, missing in firsts)
+        assert len(line.members) <= most
