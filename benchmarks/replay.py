@@ -4,7 +4,8 @@
 
 A record is a line of a `.jsonl` file with a status (`status` or `http_status`) and a body
 (`response_json`, `response_text`, `body` or `body_text`). A server on loopback answers each request with
-the next record. Lines of a file named `structured_success` must give a text that is JSON.
+the next record. Lines of a file named `structured_success` must give a text that is JSON. Records of the
+Batch API go through its own readers: jobs, known by their path, and lines of results.
 """
 
 import argparse
@@ -18,10 +19,13 @@ from pathlib import Path
 import anyio
 from aiohttp import web
 
+from pipeline.batch import Seen
 from pipeline.flow import Failure, Reply, Request
+from pipeline.gemini.batches import Batches, open_batches
 from pipeline.gemini.client import Client, Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import failure_of_reply
+from pipeline.gemini.lines import Job, answer_of_line
 
 STRUCTURED = "structured_success"
 GENERATION = Generation("recorded", "", {"type": "object"}, None, None, None, None, ())
@@ -34,6 +38,7 @@ class Recorded:
     line: int
     status: int
     body: str
+    kind: str = "call"  # or `job`, `line` or `error` of a line, of the Batch API
 
 
 @dataclass(slots=True)
@@ -65,7 +70,16 @@ def records(path: Path) -> Iterator[Recorded]:
         for number, line in enumerate(lines, 1):
             record = json.loads(line)
             status = record.get("status", record.get("http_status"))
-            yield Recorded(number, int(status), _body(record))
+            yield Recorded(number, int(status), _body(record), _kind(record))
+
+
+def _kind(record: dict[str, object]) -> str:
+    if record.get("method") == "BATCHLINE":
+        return "line"
+    if "batch output line" in str(record.get("framing", "")):
+        return "error"
+    path = str(record.get("url_path", ""))
+    return "job" if "/batches/" in path or path.endswith(":batchGenerateContent") else "call"
 
 
 def _body(record: dict[str, object]) -> str:
@@ -90,15 +104,45 @@ async def replay(paths: list[Path], verbose: bool) -> dict[str, Count]:
     )
     counts: dict[str, Count] = {}
     try:
-        async with open_client(endpoint, GENERATION, timeout_s=30, connections=1) as client:
+        async with (
+            open_client(endpoint, GENERATION, timeout_s=30, connections=1) as client,
+            open_batches(endpoint, GENERATION.model, timeout_s=30) as batches,
+        ):
             for path in paths:
                 counts[path.name] = count = Count()
                 for record in records(path):
                     state.record = record
-                    await _one(client, record, count, path.stem == STRUCTURED, verbose)
+                    if record.kind == "call":
+                        await _one(client, record, count, path.stem == STRUCTURED, verbose)
+                    else:
+                        await _of_batch(batches, record, count)
     finally:
         await runner.cleanup()
     return counts
+
+
+async def _of_batch(batches: Batches, record: Recorded, count: Count) -> None:
+    """Read a job or a line of results; what is understood counts by its state, or as an answer."""
+    count.lines += 1
+    try:
+        if record.kind == "job":
+            found = await batches.look("batches/recorded")
+            known = isinstance(found, Seen) and bool(found.job and found.state)
+            count.kinds[f"job {found.state}" if known and isinstance(found, Seen) else "job not read"] += 1
+            return
+        name = "error" if record.kind == "error" else "response"
+        wrapped = json.dumps({"key": "k", name: json.loads(record.body)})
+        line = answer_of_line(wrapped, Job())
+    except Exception as exc:  # noqa: BLE001  # an escaped exception is what this looks for
+        count.escaped.append(f"line {record.line}: {exc!r}")
+        return
+    answer = line.answer if line is not None else None
+    if not isinstance(answer, Reply):
+        count.kinds["line not read" if answer is None else f"line {answer.kind}"] += 1
+        return
+    count.replies += 1
+    failure = failure_of_reply(answer)
+    count.kinds[f"line {failure.kind}" if failure else "line answered"] += 1
 
 
 async def _one(client: Client, record: Recorded, count: Count, structured: bool, verbose: bool) -> None:
