@@ -199,6 +199,14 @@ def test_twins_do_not_wait_for_each_other_at_a_closed_gate(
     assert (report.table.ok, report.table.failed) == (10, 2)
 
 
+def test_bad_rows_in_the_first_pack_are_no_bad_job(project: Project, emulator: Emulator) -> None:
+    """A pack is refused with its rows: only rows that are refused alone put the job in doubt."""
+    project.change("[output]", "[packing]\nrows = 16\n\n[output]")
+    project.rows([f"{'<400-argument>' if n in (1, 14) else 'good'} {n}" for n in range(16)])
+    report = project.run(emulator.address)
+    assert (report.table.ok, report.table.failed) == (14, 2)
+
+
 def test_a_grown_input_asks_for_the_new_rows_only(project: Project, emulator: Emulator) -> None:
     """Rows that were answered are not asked again, a changed row is."""
     project.rows(["good", "bad"])

@@ -70,7 +70,7 @@ class Gate:
                 again = await self.day.refused(answer) if probe else self._doubt(answer)
             else:
                 if probe:
-                    self._judge(answer)
+                    self._judge(answer, rows)
                 again = answer is None  # the gate was closed before it left, or the run is stopped
             if not again:
                 return answer
@@ -164,13 +164,17 @@ class Gate:
             return admission.amount  # nobody knows whether it is paid
         return Amount(1, admission.amount.tokens)  # what was refused costs nothing, yet it counts
 
-    def _judge(self, answer: Reply | Failure | None) -> None:
-        """Open the gate, unless the answer leaves open whether any request is welcome."""
+    def _judge(self, answer: Reply | Failure | None, rows: int) -> None:
+        """Open the gate, unless the answer leaves open whether any request is welcome.
+
+        A refused pack says nothing: one of its rows may be to blame.
+        """
         if answer is None:
             return
         if isinstance(answer, Failure):
             if answer.kind is FailureKind.BAD_REQUEST and not self.answered:
-                self._suspect(answer)
+                if rows == 1:
+                    self._suspect(answer)
                 return
             if answer.kind in OUTAGE or TABLE[answer.kind].act not in (Act.AGAIN, Act.GIVE_UP):
                 return

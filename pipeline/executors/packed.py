@@ -60,7 +60,8 @@ class PackAsker:
         try:
             todo = deque(self._packs(attempts, self._packing.budget.rows))
             while todo:
-                pack = todo.popleft()
+                # before any answer the last half first: one without the bad row opens the gate
+                pack = todo.popleft() if self._courier.gate.answered else todo.pop()
                 if len(pack) == 1:
                     held = len(rows) if tally.replies > replies else 1  # somebody was answered meanwhile
                     left = await self._alone(pack[0], done, held)
