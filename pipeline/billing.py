@@ -5,8 +5,9 @@ from datetime import UTC, date, datetime
 from functools import cache
 
 from pipeline.flow import Reply
-from pipeline.job import ModelSection, job_price
+from pipeline.job import job_price
 from pipeline.models import Model, Price
+from pipeline.sections import ModelSection
 from pipeline.usage import cost_usd
 
 

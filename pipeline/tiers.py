@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from pipeline.errors import JobError
-from pipeline.job import ModelSection
 from pipeline.models import Model
+from pipeline.sections import ModelSection
 
 STANDARD: Final = "standard"
 FLEX: Final = "flex"

@@ -22,12 +22,12 @@ from pipeline.calibration import Calibration, Field, Share, Trial, calibrated, f
 from pipeline.disk import make_folder, whole_file
 from pipeline.errors import JobError, StoreError, UsageError
 from pipeline.input.source import Source
-from pipeline.job import MOST_ROWS, InputSection, Job, OutputSection
 from pipeline.keys import SIZE, digest, digests
 from pipeline.plan import Plan, make_plan
 from pipeline.report import RunReport, Stop
 from pipeline.run import run_job
 from pipeline.schema_file import nearest
+from pipeline.sections import MOST_ROWS, InputSection, Job, OutputSection
 from pipeline.shape import shape_of
 from pipeline.store.advice import HINT, Advice, keep_advice, trials
 from pipeline.store.completion import completion

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.billing import billing
 from pipeline.flow import Reply, Usage
-from pipeline.job import ModelSection, job_model
+from pipeline.job import job_model
+from pipeline.sections import ModelSection
 
 TODAY = date(2026, 11, 22)
 MILLION = Usage(prompt=1_000_000, total=1_000_000)

@@ -12,7 +12,7 @@ from pipeline.cli.app import BUG, rowmill
 from pipeline.emulator import faults
 from pipeline.errors import Exit
 from pipeline.flow import FailureKind
-from pipeline.job import Job
+from pipeline.sections import Job
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = (DOCS / "reference.md").read_text()

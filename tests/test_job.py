@@ -13,10 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import JobError
 from pipeline.job import (
-    Job,
-    LimitsSection,
     LoadedJob,
-    ModelSection,
     identity,
     job_limits,
     job_model,
@@ -27,6 +24,7 @@ from pipeline.job import (
 )
 from pipeline.models import Limits, Price, Settings
 from pipeline.schema_file import load_schema
+from pipeline.sections import Job, LimitsSection, ModelSection
 
 TODAY = date(2026, 11, 22)
 SCHEMA = """

@@ -6,7 +6,8 @@ import urllib.request
 import pytest
 
 from pipeline.errors import Exit, JobError
-from pipeline.job import ModelSection, job_model
+from pipeline.job import job_model
+from pipeline.sections import ModelSection
 from pipeline.tiers import check_tier, served_otherwise
 from tests.conftest import TODAY, Emulator, Project, emulating
 from tests.test_costs import rows_of, runs_of
