@@ -26,7 +26,16 @@ _LETTERS = "abcdefghjkmnpqrstuvwxyz"  # without those taken for each other, and 
 _ID_LENGTH = 3
 
 _BETWEEN = re.compile(r"[\s,]*")
-_DECODER = json.JSONDecoder()
+_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs, which no UTF-8 can hold
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """Return an object; None for one that names a key twice, since it may be two rows' answers in one."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def unpacked(text: str, ids: Sequence[str], name: str) -> Unpacked:
         if id_ in found and torn is None:
             torn = last
         last = id_
-        answer = json.dumps(element, ensure_ascii=False)
+        answer = _written(element)
         if id_ in found and found[id_] != answer:
             doubled += found[id_] is not None
             found[id_] = None
@@ -195,10 +204,16 @@ def _elements(text: str) -> tuple[list[Any], bool]:
             return found, True
         try:
             element, at = _DECODER.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also integers of too many digits
             return found, False
         found.append(element)
     return found, False
+
+
+def _written(element: dict[str, Any]) -> str:
+    """Return the JSON text of an answer, short where it can be; half a surrogate pair stays an escape."""
+    text = json.dumps(element, ensure_ascii=False)
+    return json.dumps(element) if _HALVES.search(text) else text
 
 
 def _sums(*columns: Sequence[int]) -> list[int]:

@@ -97,6 +97,26 @@ def test_odd_answers_are_none() -> None:
         assert unpacked(text, ("a",), "id").answers == (None,)
 
 
+def test_a_number_without_end_is_where_the_text_is_cut() -> None:
+    """A loop of digits costs its own row and those after it, and stops nothing."""
+    said = '[{"id": "abc", "label": "1"}, {"id": "def", "n": ' + "1" * 5_000 + "}]"
+    found = unpacked(said, ["abc", "def"], "id")
+    assert (found.answers, found.whole) == (('{"label": "1"}', None), False)
+
+
+def test_half_a_surrogate_pair_can_be_kept() -> None:
+    """What no UTF-8 can hold stays an escape, so that only its own row is judged by it."""
+    found = unpacked(r'[{"id": "abc", "label": "\ud800"}]', ["abc"], "id")
+    assert (found.answers[0] or "").encode() == rb'{"label": "\ud800"}'
+
+
+def test_an_element_with_two_ids_is_of_nobody() -> None:
+    """An answer that began as one row's and went on as another's is none."""
+    said = '[{"id": "abc", "reason": "of abc", "id": "def", "label": "1"}, {"id": "ghj", "label": "2"}]'
+    found = unpacked(said, ["abc", "def", "ghj"], "id")
+    assert (found.answers, found.foreign) == ((None, None, '{"label": "2"}'), 1)
+
+
 def test_a_fenced_answer_is_read() -> None:
     """Some models write a code fence around it."""
     assert unpacked('```json\n[{"id": "a", "n": 1}]\n```', ("a",), "id").answers == ('{"n": 1}',)
