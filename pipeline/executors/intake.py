@@ -1,7 +1,7 @@
 """Taking in what a batch has answered: from a file of results, line by line, into the journal.
 
-It may be done twice: an answer that the journal has is replaced by itself. A line is known by its key, never
-by its place. What no line answers is asked again by whoever comes next.
+It may be done twice: an answer that the journal has is replaced by itself, and not counted again. A line is
+known by its key, never by its place. What no line answers is asked again by whoever comes next.
 """
 
 from collections import Counter
@@ -88,7 +88,8 @@ class Intake:
             taken.told += 1
             if isinstance(answer.answer, Reply):
                 taken.replies += 1
-                self._replied(answer.answer)
+                if self._journal.find(members[0].id, b"") is None:  # or it was counted when it came first
+                    self._replied(answer.answer)
                 kept += self._pieces(answer.answer, members)
             else:
                 self._refused(answer.answer, members, taken, kept, suspects)
