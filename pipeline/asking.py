@@ -310,7 +310,8 @@ def _question(work: Work) -> Question:
         template=checked.template,
         answer=checked.loaded.schema,
         fingerprint=work.plan.question,
-        max_output_tokens=checked.settings.max_output_tokens or (told.output_tokens if packed else None),
+        max_output_tokens=checked.settings.max_output_tokens,
+        bound=told.output_tokens if packed else None,
         output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
         price=_price(work),
     )

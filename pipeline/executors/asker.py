@@ -27,12 +27,18 @@ REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is the same for every row. `price` gives the USD that a reply cost."""
+    """What is the same for every row. `price` gives the USD that a reply cost.
+
+    `max_output_tokens` is what the job asks for; where it sets none, `bound` is sent. That keeps a loop short
+    and has no part in an answer that is whole, so it has none in the id of a request either: an open batch or
+    the journal knows a row whatever bound it was asked with.
+    """
 
     template: Template
     answer: type[BaseModel]
     fingerprint: str
     max_output_tokens: int | None
+    bound: int | None
     output_ceiling: int
     price: Callable[[Reply], float]
 
@@ -118,9 +124,9 @@ class Asker:
             text = Failure(FailureKind.TEMPLATE, "the prompt of this row is empty")
         if isinstance(text, Failure):
             return self._ended(Attempt(row, turn, "", "", None), text)
-        cap = self._question.max_output_tokens
-        id_ = request_id(self._question.fingerprint, text, cap, 0)
-        attempt = Attempt(row, turn, text, text, cap, id_)
+        told = self._question.max_output_tokens
+        id_ = request_id(self._question.fingerprint, text, told, 0)
+        attempt = Attempt(row, turn, text, text, told or self._question.bound, id_)
         return self.replay(attempt) or attempt
 
     def _served(self, attempt: Attempt, known: Mapping[bytes, Reply]) -> Outcome | None:
@@ -226,7 +232,8 @@ class Asker:
         if attempt.fresh and attempt.plain:
             return attempt.question
         print_ = self._question.fingerprint
-        return request_id(print_, attempt.text, attempt.cap, attempt.turn, attempt.replies)
+        cap = attempt.cap if attempt.enlarged else self._question.max_output_tokens
+        return request_id(print_, attempt.text, cap, attempt.turn, attempt.replies)
 
     def _ended(self, attempt: Attempt, answer: BaseModel | Failure) -> Outcome:
         self._courier.tally.unasked += not attempt.sent
