@@ -143,9 +143,12 @@ AT_WORK: Final = (Stage.CREATING, Stage.CREATED, Stage.CANCELLING)
 ASKING: Final = (*BEFORE, *AT_WORK, Stage.OVER, Stage.FETCHED)  # its lines are still to be answered
 
 
-def next_step(batch: Batch, now: float, pace: Pace) -> Do | None:
-    """Return what is to be done with a batch now, or None where nothing is, or not before `due`."""
-    if batch.stage in BEFORE and is_late(batch, now, pace):
+def next_step(batch: Batch, now: float, pace: Pace, *, submits: bool = True) -> Do | None:
+    """Return what is to be done with a batch now, or None where nothing is, or not before `due`.
+
+    A run that no longer `submits` drops what it has not created.
+    """
+    if batch.stage in BEFORE and (not submits or is_late(batch, now, pace)):
         return Do.DROP
     if batch.stage is Stage.OVER and not batch.results:
         return Do.INGEST

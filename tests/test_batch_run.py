@@ -452,3 +452,48 @@ def test_a_signal_leaves_jobs_open(batched: Project, another: Emulator) -> None:
     report = batched.run(another.address, endpoint=another.address)
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
     assert "answers to batches of earlier runs" in report.sentences()[1]
+
+
+def test_results_that_are_read_again_are_counted_once(batched: Project, another: Emulator) -> None:
+    """Where the API tells of more answers than the file holds, fetching it again costs nothing."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    another.change(batch_wait=0)
+    wait_for(lambda: '"done":true' in listed(another))
+    table = Table(Paths(batched.plan().folder.path).table)
+    (batch,) = table.open()
+    results = batch.job.replace("batches/", "files/batch-")
+    table.put(replace(batch, stage=Stage.OVER, state="SUCCEEDED", told=ROWS + 5, results=results, due=0))
+    table.close()
+    report = batched.run(another.address)
+    assert another.stats()["operations"]["file-download"] > 1
+    assert batched.table()["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
+
+
+def test_rows_in_an_open_job_are_known_whatever_the_pack(batched: Project, another: Emulator) -> None:
+    """Another size of packs asks nothing again, also where the job sets no cap of output tokens."""
+    batched.change("max_output_tokens = 200\n", "")
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    batched.change("[output]", "[packing]\nrows = 20\n\n[output]")
+    another.change(batch_wait=0)
+    report = batched.run(another.address)
+    assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
+
+
+def test_an_online_run_creates_no_job(batched: Project, emulator: Emulator) -> None:
+    """What was never created is asked one by one, so that a refused creation holds up nobody."""
+    emulator.change(faults=["batch-create/400-argument@1+"])
+    assert batched.run(emulator.address).exit_code is Exit.REFUSED
+    batched.change('mode = "batch"', 'mode = "online"')
+    report = batched.run(emulator.address)
+    assert (report.exit_code, bill(emulator)) == (Exit.OK, (0, ROWS))
+
+
+def test_a_job_that_is_missing_once_is_not_given_up(batched: Project, another: Emulator) -> None:
+    """One 404 may be a lag or a gateway's; only the second says that the job is gone."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    another.change(batch_wait=0, faults=["batch-get/404-model@1"])
+    report = batched.run(another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))

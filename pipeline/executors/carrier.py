@@ -14,7 +14,21 @@ from typing import TypeVar
 
 from anyio import to_thread
 
-from pipeline.batch import CUT, Batch, Do, Pace, Seen, Stage, is_stuck, later, moved, next_step, seen, unfound
+from pipeline.batch import (
+    CUT,
+    Batch,
+    Do,
+    Pace,
+    Seen,
+    Stage,
+    is_late,
+    is_stuck,
+    later,
+    moved,
+    next_step,
+    seen,
+    unfound,
+)
 from pipeline.disk import whole_file
 from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
@@ -29,6 +43,7 @@ from pipeline.store.journal import Journal
 from pipeline.usage import Tally
 
 NO_FILE = "the uploaded file is gone"  # after 48 hours
+GONE = "GONE"  # the state of a job that the API does not know
 LARGER = 4  # times that results are expected to be as large as requests, at most
 
 Answered = TypeVar("Answered")
@@ -90,7 +105,7 @@ class Carrier:
         """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
-            step = next_step(current, time.time(), self._terms.pace)
+            step = next_step(current, time.time(), self._terms.pace, submits=self._terms.submits)
             if step is None:
                 return
             current = await self._steps[step](current)
@@ -124,7 +139,8 @@ class Carrier:
         """Say what follows; after a fault of the way nobody knows, so the intent stays."""
         now, pace = time.time(), self._terms.pace
         if failure.kind in OUTAGE:
-            return self._put(later(intent if failure.unsent is None else batch, now, pace))
+            # it may still be on its way: the time that the list may lag begins now
+            return self._put(later(batch if failure.unsent else replace(intent, since=now), now, pace))
         if failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED):
             self.full = True
             waiting = later(batch, now, pace, failure.retry_after or 0.0)
@@ -165,12 +181,18 @@ class Carrier:
         return self._put(later(batch, time.time(), self._terms.pace))
 
     def _lost(self, batch: Batch) -> Batch | None:
-        """Take back the lines of a job that the API does not know, unless another key may know it."""
+        """Take back the lines of a job that the API does not know, unless another key may know it.
+
+        Only what was missing twice is: it is paid for, and a list may lag behind or a gateway err.
+        """
         if batch.scope != self._terms.scope:
             said = "a batch job is open that was created with another key, and this key cannot see it"
             return self._stop(Failure(FailureKind.KEY, said))
+        now, pace = time.time(), self._terms.pace
+        if batch.state != GONE:
+            return self._put(later(replace(batch, state=GONE), now, pace, pace.settle))
         self._note(f"the API does not know the job `{batch.job}` any more: its rows are asked again")
-        return self._put(replace(moved(batch, Stage.OVER, time.time()), state="GONE", results=""))
+        return self._put(replace(moved(batch, Stage.OVER, now), results=""))
 
     async def _fetch(self, batch: Batch) -> Batch | None:
         target = self._means.paths.results(batch.number)
@@ -251,8 +273,9 @@ class Carrier:
         return None
 
     async def _drop(self, batch: Batch) -> Batch | None:
-        """Take back the lines of a batch that was never created."""
-        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE)
+        """Take back the lines of a batch that was never created; they may stand in another one later."""
+        late = is_late(batch, time.time(), self._terms.pace)
+        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else 0)
 
     async def _abandon(self, batch: Batch) -> Batch:
         """Take back the lines of a job that was cancelled and does not end."""
