@@ -36,6 +36,10 @@ OVER = (
     "ON CONFLICT (id) DO UPDATE SET used = excluded.used, since = excluded.since, rows = excluded.rows, "
     "key = excluded.key, digest = excluded.digest, body = excluded.body, crc = excluded.crc "
 )
+NEWER = (  # than what is there, where it came in an earlier run or out of a batch
+    "WHERE coalesce(json_extract(CAST(excluded.body AS TEXT), '$.at'), 0) "
+    "> coalesce(json_extract(CAST(answer.body AS TEXT), '$.at'), 0)"
+)
 NOT_PACKED = "WHERE excluded.rows <= answer.rows"  # rather the answer that shared its request with fewer
 KEEP = "ON CONFLICT DO NOTHING"
 MARK = (
@@ -221,8 +225,9 @@ class Cache:
             self._open_reader()  # others have come to fill it, too
 
     def _take(self, db: sqlite3.Connection, learned: list[Learned], now: int) -> None:
-        over = OVER if self._use is Use.REFRESH else OVER + NOT_PACKED
-        for asked, rule in ((True, over), (False, KEEP)):
+        refreshes = self._use is Use.REFRESH
+        rules = (OVER, OVER + NEWER) if refreshes else (OVER + NOT_PACKED, KEEP)
+        for asked, rule in zip((True, False), rules, strict=True):
             chosen = [one for one in learned if one.asked is asked]
             records = b"".join(
                 [one.id + one.key + b"%03d" % one.rows for one in chosen if one.id == one.reply_id]

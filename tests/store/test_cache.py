@@ -124,6 +124,18 @@ def test_what_an_earlier_run_had_replaces_nothing(tmp_path: Path) -> None:
     assert known(tmp_path, range(1))[0].text == "newer"
 
 
+def test_a_refresh_that_a_batch_has_answered_replaces(tmp_path: Path) -> None:
+    """What came while no run was there replaces what is older, and nothing that is newer."""
+    fill(tmp_path, range(1), replace(REPLIED, text="middle", at=50.0))
+    for name, at in (("older", 40.0), ("newer", 60.0)):
+        path = tmp_path / f"{name}.sqlite"
+        with closing(Journal(path)) as journal, closing(opened(tmp_path, Use.REFRESH)) as cache:
+            journal.keep(id_of(0), row_of(0), replace(REPLIED, text=name, at=at))
+            cache.learn(Learned(id_of(0), id_of(0), row_of(0).key, 1, asked=False))
+            cache.write(path, 2_000)
+        assert known(tmp_path, range(1))[0].text == ("middle" if name == "older" else "newer")
+
+
 def test_a_damaged_entry_is_not_served_and_goes(tmp_path: Path) -> None:
     """One flipped byte makes an answer unknown; it is removed, and named once."""
     fill(tmp_path, range(3))
