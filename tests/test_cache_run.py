@@ -174,9 +174,10 @@ SETTINGS = {
     "temperature": ('id = "gemini-3.1-flash-lite"', 'id = "gemini-2.5-flash-lite"\ntemperature = 0.5'),
     "safety": ("[limits]", '[model.safety]\nharassment = "off"\n[limits]'),
 }
+SERVED = {"service_tier", "cache"}  # how a request is served changes no answer
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Generation)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Generation) if field.name not in SERVED])
 def test_whatever_is_sent_has_a_part_in_the_id(project: Project, name: str) -> None:
     """Each setting that requests share changes their ids; a new one fails here until that is decided."""
     project.rows(["good"])
