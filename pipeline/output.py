@@ -156,16 +156,25 @@ def first_rows(target: Path, rows: int) -> pl.DataFrame:
 
 
 def count(parts: Parts, standing: Standing) -> Written:
-    """Return what the answers are that the table would hold if it were written now."""
+    """Return what the answers are that the table would hold if it were written now.
+
+    Rows are those of the input, so equal ones count each; what an answer took counts once.
+    """
     written = Written()
     starts = standing.index.starts
     used = np.zeros(starts[-1], np.bool_)
+    ok = failed = shared = 0
     for _, rows in standing.rows.slices():
-        used[rows["place"][rows["place"] >= 0]] = True
+        answered = rows["place"] >= 0
+        used[rows["place"][answered]] = True
+        ok += int((answered & rows["ok"]).sum())
+        failed += int((answered & ~rows["ok"]).sum())
+        shared += int((answered & ~rows["first"]).sum())
     for start, table in zip(starts, parts.columns(COUNTED), strict=False):
         mask = used[start : start + len(table)]
         if mask.any():
             written.count(table.filter(pa.array(mask)))
+    written.ok, written.failed, written.shared = ok, failed, written.shared + shared
     return written
 
 

@@ -15,17 +15,25 @@ def pending_rows(standing: Standing, turn: int | None = None) -> NDArray[np.bool
 
     In round `turn` of `--retry-failed`, rows that failed in an earlier round are to be asked too.
     """
-    pending = np.zeros(len(standing.rows), np.bool_)
+    pending = waiting_rows(standing, turn)
+    for start, rows in standing.rows.slices():
+        pending[start : start + len(rows)] &= rows["first"]
+    return pending
+
+
+def waiting_rows(standing: Standing, turn: int | None = None) -> NDArray[np.bool_]:
+    """Return which rows of the input have no answer: those to be asked, and those that are equal to them."""
+    waiting = np.zeros(len(standing.rows), np.bool_)
     for start, rows in standing.rows.slices():
         answered = rows["place"] >= 0
         if turn is not None:
             answered &= rows["ok"] | (rows["round"] >= turn)
-        pending[start : start + len(rows)] = rows["first"] & ~answered
-    return pending
+        waiting[start : start + len(rows)] = ~answered
+    return waiting
 
 
 def replied(survey: Survey, pending: NDArray[np.bool_], folder: Folder) -> int:
-    """Return how many of the pending rows have a reply in the journal, which the next run takes first."""
+    """Return how many of these rows have a reply in the journal, which the next run takes first."""
     if not pending.any():
         return 0
     known, found = names(*latest(folder.journal)), 0

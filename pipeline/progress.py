@@ -60,9 +60,11 @@ class Progress:
 
     async def _lines(self, run: Watched) -> None:
         kept = f", {run.tally.kept:,} with a reply in the journal" if run.tally.kept else ""
+        alike = f", {run.tally.alike:,} equal to one of these" if run.tally.alike else ""
         to_ask = many(run.tally.left - run.tally.kept, "row")
         packs = f" with up to {run.tally.pack} in a request" if run.tally.pack > 1 else ""
-        words = f"{to_ask} to ask{packs}, {run.tally.earlier:,} done before{kept}"
+        before = f"{run.tally.earlier - run.tally.alike:,} done before"
+        words = f"{to_ask} to ask{packs}, {before}{kept}{alike}"
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
@@ -73,7 +75,7 @@ class Progress:
 def _picture(run: Watched) -> Table:
     grid = Table.grid(padding=(0, 1))
     rows, *rest = words_of(run)
-    done = run.tally.earlier + run.tally.finished
+    done = run.tally.answered
     grid.add_row(ProgressBar(total=max(1, run.tally.total), completed=done, width=30), Text(rows))
     grid.add_row(Text(""), Text(" · ".join(rest[:3])))
     grid.add_row(Text(""), Text(" · ".join(rest[3:])))
@@ -85,7 +87,7 @@ def words_of(run: Watched) -> list[str]:
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     words = [
-        f"{tally.earlier + tally.finished:,} of {tally.total:,} rows{failed}",
+        f"{tally.answered:,} of {tally.total:,} rows{failed}",
         f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
         f"{tally.requests_per_minute(now):,.0f}{_of(limits.rpm)} requests/min",
         f"{tally.tokens_per_minute(now):,.0f}{_of(limits.tpm)} input tokens/min",

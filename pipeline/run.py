@@ -7,7 +7,7 @@ from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import DamagedError, Exit
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
-from pipeline.pending import pending_rows, replied
+from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import span
 from pipeline.quota import day_reset
@@ -54,8 +54,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         if not standing.index.known:
             remember(standing, taken, plan.folder)
         turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
-        todo = int(pending_rows(standing, turn).sum())
-        tally = Tally(total=survey.rows, started=time.monotonic(), pack=plan.pack, earlier=survey.rows - todo)
+        tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
@@ -126,11 +125,19 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
             standing = stand(survey, parts, standing)
             if stop is not None:
                 remember(standing, run.taken, plan.folder)
-        unanswered = int(pending_rows(standing).sum())
+        unanswered = int(waiting_rows(standing).sum())
         left = int(pending_rows(standing, run.turn).sum())
         return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
     except DamagedError:
         return None
+
+
+def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:
+    """Return the counters of a run that begins."""
+    rows = len(standing.rows)
+    todo = int(pending_rows(standing, turn).sum())
+    alike = int(waiting_rows(standing, turn).sum()) - todo
+    return Tally(total=rows, started=time.monotonic(), pack=pack, earlier=rows - todo, alike=alike)
 
 
 def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:

@@ -11,7 +11,7 @@ from pipeline.batch import Batch, state_of
 from pipeline.errors import StoreError
 from pipeline.input.source import Survey
 from pipeline.output import Written, count
-from pipeline.pending import pending_rows, replied
+from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span
 from pipeline.quota import day_reset
@@ -30,7 +30,7 @@ class JobStatus:
     """Rows by state, what they took, and the day's quota.
 
     `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks;
-    `pack` of the others may share a request.
+    `to_ask` of the others need a request, of which `pack` may share one; the rest are equal to one of these.
     `differs` names what was different in the last run, where there was none with these settings;
     `batches` are the open jobs of the Batch API.
     `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
@@ -42,6 +42,7 @@ class JobStatus:
     rows: int
     pending: int
     replied: int
+    to_ask: int
     pack: int
     table: Written
     sent_today: int | None
@@ -108,7 +109,7 @@ class JobStatus:
     @property
     def _requests(self) -> int:
         """How many requests the rest takes where all packs are full."""
-        return -(-(self.pending - self.replied) // self.pack)
+        return -(-self.to_ask // self.pack)
 
     def _open(self) -> list[str]:
         if not self.batches:
@@ -144,7 +145,7 @@ def job_status(plan: Plan, sent_today: int | None, now: float, survey: Survey | 
 def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> JobStatus:
     parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
     standing = stand(survey, parts)
-    pending = pending_rows(standing)
+    pending, to_ask = waiting_rows(standing), pending_rows(standing)
     return JobStatus(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
@@ -152,6 +153,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> Job
         rows=survey.rows,
         pending=int(pending.sum()),
         replied=replied(survey, pending, plan.folder),
+        to_ask=int(to_ask.sum()) - replied(survey, to_ask, plan.folder),
         pack=plan.pack,
         table=count(parts, standing),
         sent_today=sent_today,

@@ -121,9 +121,10 @@ class Saved:
 class Tally:
     """Live counters of one run, changed by one event loop only.
 
-    `total` rows include `earlier`, those that earlier runs finished; for `kept` ones of the others a reply
-    stands in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this
-    run. `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
+    `total` rows include `earlier`, those that need no request of their own: earlier runs finished them, or
+    they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply stands
+    in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
+    `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
     every call sent, retries too; tokens and cost are those of replies that arrived in this run. Rates are of
     about the last minute where `mark` is called now and then, and since the start otherwise.
     """
@@ -132,6 +133,7 @@ class Tally:
     started: float
     pack: int = 1
     earlier: int = 0
+    alike: int = 0
     kept: int = 0
     unasked: int = 0
     done: int = 0
@@ -186,6 +188,11 @@ class Tally:
     def asked(self) -> int:
         """Rows that ended in this run by a request of this run."""
         return self.finished - self.unasked
+
+    @property
+    def answered(self) -> int:
+        """Rows of the input that have ended; equal ones are taken to end last."""
+        return self.earlier + self.finished - (self.alike if self.left else 0)
 
     @property
     def left(self) -> int:

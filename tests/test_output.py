@@ -64,10 +64,10 @@ def test_row_groups_are_larger_than_chunks(tmp_path: Path) -> None:
 
 
 def test_what_is_there_is_counted_before_all_is(tmp_path: Path) -> None:
-    """An answer counts once, however many rows have it."""
+    """Every row counts, as in the table; what an answer took counts once, however many rows have it."""
     source = opened(tmp_path, 12)
     parts, standing = answered(source, tmp_path, 2)
-    expected = Written(ok=2, prompt_tokens=6, output_tokens=2, cost_usd=1.0, sources={"api"})
+    expected = Written(ok=8, shared=6, prompt_tokens=6, output_tokens=2, cost_usd=1.0, sources={"api"})
     assert count(parts, standing) == expected
 
 
