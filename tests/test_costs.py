@@ -56,6 +56,7 @@ def test_rows_cost_what_the_runs_did(project: Project, rows: int) -> None:
     table = project.table()
     assert {"ok", "failed"} == set(table["_status"])
     assert max(table["_attempts"].to_list()) > 1
-    assert (table["_source"] == "cache").sum() >= ROWS // 10 - len(FAULTS)
+    # a tenth are doubles; those whose first had its answer damaged in a pack ask for themselves
+    assert (table["_source"] == "cache").sum() >= ROWS // 20
     assert reports[-1].table.cost_usd == rows_of(project) / PICO
     assert len(list(reports[-1].folder.glob("parts/*"))) > 1

@@ -230,15 +230,16 @@ class Mill(RuleBasedStateMachine):
             log.write_bytes(log.read_bytes()[: int(log.stat().st_size * share)] + garbage)
         self.damaged, self.straight = True, False
 
-    @precondition(lambda self: self.folders())
+    def journals(self) -> list[Path]:
+        """Return journals and their logs that hold anything; a deleted one is not there."""
+        found = self.project.folder.glob(".rowmill/labels/*/replies.sqlite*")
+        return sorted(file for file in found if file.stat().st_size)
+
+    @precondition(lambda self: bool(self.journals()))
     @rule(data=st.data())
     def flip_byte_of_journal(self, data: st.DataObject) -> None:
         """Damage one byte of a journal or of its log, wherever."""
-        files = sorted(
-            file
-            for file in self.project.folder.glob(".rowmill/labels/*/replies.sqlite*")
-            if file.stat().st_size
-        )
+        files = self.journals()
         path = files[data.draw(st.integers(0, len(files) - 1))]
         raw = bytearray(path.read_bytes())
         raw[round(data.draw(st.floats(0, 1)) * (len(raw) - 1))] ^= data.draw(st.integers(1, 255))
