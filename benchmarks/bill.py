@@ -139,7 +139,7 @@ def billed(way: str, emulator: Emulator, scale: float = 1.0) -> Bill:
 
 def looped(made: Project, count: int) -> Bill:
     """Run the loop over the first rows."""
-    with emulating() as emulator:
+    with emulating("--tier", "paid") as emulator:
         command = [sys.executable, "-m", "benchmarks.bill", "--loop", str(made.table), emulator.address]
         took = measure([*command, str(count)], environment(made.folder))
         if took.code:
@@ -149,7 +149,7 @@ def looped(made: Project, count: int) -> Bill:
 
 def ran(made: Project, way: str, *flags: str) -> Bill:
     """Run the job with an emulator and a run folder of its own."""
-    with emulating() as emulator:
+    with emulating("--tier", "paid") as emulator:
         own = ["--no-cache", "--runs-dir", str(made.folder / way.replace(" ", "-").replace(",", ""))]
         took = measure(made.command(emulator, *own, *flags), environment(made.folder))
         if took.code:
