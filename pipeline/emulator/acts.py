@@ -51,8 +51,10 @@ def _finished(reason: str, made: Said) -> Said:
 
 
 def _looped(made: Said, limit: int | None) -> Said:
-    """Say the first half again and again until the cap."""
+    """Say the first half of an answer to several rows again and again until the cap."""
     text = made.text or ""
+    if not text.startswith("["):
+        return made
     half = text[: len(text) // 2]
     cap = limit or _THOUGHTS
     times = 2 * cap // max(1, made.output)

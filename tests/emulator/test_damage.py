@@ -63,6 +63,12 @@ def test_an_answer_that_was_cut_before_is_no_mistake(kind: str) -> None:
     assert len(DAMAGE[kind](PACK[: len(PACK) // 2])) <= len(PACK)
 
 
+def test_a_loop_is_of_packs_only() -> None:
+    """A row alone is answered as ever, so that all rows of damaged packs can have an answer in the end."""
+    alone = Said('{"sentiment": "positive"}', "STOP", 10, 9, [])
+    assert bend("pack-loop", alone, 500) == alone
+
+
 @pytest.mark.parametrize(("kind", "output"), [("pack-short", 60), ("pack-loop", 500)])
 def test_an_answer_ends_at_its_cap(kind: str, output: int) -> None:
     """With the reason MAX_TOKENS, and what was written is billed."""
