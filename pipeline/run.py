@@ -1,7 +1,7 @@
 """One run: find what is pending, ask for it, write the table, sum up."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import DamagedError, Exit
@@ -9,7 +9,7 @@ from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
-from pipeline.progress import span
+from pipeline.progress import many, span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
@@ -24,6 +24,10 @@ from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
+STOPPED = "stopped before the end, by Ctrl-C, SIGTERM or SIGHUP"
+DROPPED = "; {dropped} in flight {was} dropped"
+AGAIN = "what was in flight is asked once more and may be paid for again"
+ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
 UNCALIBRATED = (
@@ -121,7 +125,7 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
             run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
             work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
             halt = ask_all(work, watch)
-            stop = _stop(halt.reason) if halt.pulled.is_set() else None
+            stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
             standing = stand(survey, parts, standing)
             if stop is not None:
                 remember(standing, run.taken, plan.folder)
@@ -167,9 +171,17 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(reason: Failure | None) -> Stop:
-    if reason is None:
-        return Stop("stopped before the end, by Ctrl-C, SIGTERM or SIGHUP", GOES_ON, Exit.STOPPED)
+def _stop(reason: Failure | None, dropped: int) -> Stop:
+    """Say why a run stopped; `dropped` requests were not waited for, because Ctrl-C was pressed again."""
+    stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason)
+    if not dropped:
+        return stop
+    words = DROPPED.format(dropped=many(dropped, "request"), was="was" if dropped == 1 else "were")
+    hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
+    return replace(stop, message=f"{stop.message}{words}", hint=hint)
+
+
+def _stopped_by(reason: Failure) -> Stop:
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}"

@@ -125,8 +125,9 @@ class Tally:
     they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply stands
     in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
     `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
-    every call sent, retries too; tokens and cost are those of replies that arrived in this run. Rates are of
-    about the last minute where `mark` is called now and then, and since the start otherwise.
+    every call sent, retries too, `dropped` those whose answer was not waited for, since the run ended at
+    once; tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
+    where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -140,6 +141,7 @@ class Tally:
     failed: int = 0
     requests: int = 0
     replies: int = 0
+    dropped: int = 0
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)

@@ -356,8 +356,13 @@ def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: 
             for _ in range(2):
                 second.send_signal(signal.SIGTERM)
                 time.sleep(0.5)
-            second.communicate(timeout=5)
+            _, err = second.communicate(timeout=5)
         assert second.returncode == 3
+        dropped = emulator.stats()["requests"] - before
+        assert f"{dropped} request" in err
+        assert "in flight" in err
+        assert "may be paid for again" in err
+        assert "nothing twice" not in err
 
 
 def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Project) -> None:
