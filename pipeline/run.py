@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
-from pipeline.errors import DamagedError, Exit
+from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
@@ -25,7 +25,6 @@ from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
 STOPPED = "stopped before the end, by Ctrl-C, SIGTERM or SIGHUP"
-DROPPED = "; {dropped} in flight {was} dropped"
 AGAIN = "what was in flight is asked once more and may be paid for again"
 ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
@@ -40,8 +39,9 @@ SHORTER = "the table in `{output}` had {before:,} rows and has {after:,} now; `-
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
     """Run a plan to its end or to a stop, and report.
 
-    `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before
-    anything is written, StoreError when the run folder or the disk fails; what was answered is kept.
+    `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before anything is
+    written, and StoreError where the run folder cannot be used. When the disk fails or the input changes
+    later, the report says what is kept, and its `stop` why the run ended.
     """
     taken = census(plan.source, plan.folder)
     survey = taken.survey
@@ -64,9 +64,9 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
-        if turn is not None and not ended.left:
+        if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
-        if not ended.unanswered:
+        if ended.written:
             done = ended.table
             mark(plan.folder, ok=done.ok, failed=done.failed, limited=plan.limited, output=plan.output)
             notes += _shorter(before, plan, survey.rows)
@@ -77,7 +77,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         limited=plan.limited,
         pending=ended.unanswered,
         table=ended.table,
-        output=None if ended.unanswered else plan.output,
+        replied=ended.replied,
+        output=plan.output if ended.written else None,
         target=plan.output,
         requests=tally.requests,
         asked=tally.asked,
@@ -90,7 +91,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         saved=tally.saved,
         offline=plan.identity["endpoint"] == "emulator",
         notes=notes,
-        stop=ended.stop if ended.left else None,
+        stop=ended.stop,
     )
 
 
@@ -107,33 +108,58 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """Where a run stands: its table, the rows without an answer, and those `left` in this round."""
+    """Where a run stands: its table, and whether that is `written`; the rows without an answer, and more.
+
+    `left` rows are still to be asked in this round, `replied` of them have a reply in the journal.
+    """
 
     table: Written
+    written: bool
     unanswered: int
     left: int
     stop: Stop | None
+    replied: int = 0
 
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
+    try:
+        return _whole_round(plan, service, run, watch, standing)
+    except DamagedError:
+        return None
+    except (StoreError, ChangedError) as error:
+        return _broken_off(plan, run, standing, error)
+
+
+def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended:
     survey, parts = run.taken.survey, run.parts
     pending = pending_rows(standing, run.turn)
     stop = None
+    if pending.any():
+        run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
+        halt = ask_all(work, watch)
+        stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
+        standing = stand(survey, parts, standing)
+        if stop is not None:
+            remember(standing, run.taken, plan.folder)
+    unanswered = int(waiting_rows(standing).sum())
+    left = int(pending_rows(standing, run.turn).sum())
+    table = _table(plan, parts, standing, complete=not unanswered)
+    return _Ended(table, not unanswered, unanswered, left, stop if left else None)
+
+
+def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | ChangedError) -> _Ended:
+    """Say what is kept where the disk or the input has failed; raises the error where that cannot be told."""
     try:
-        if pending.any():
-            run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
-            work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
-            halt = ask_all(work, watch)
-            stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
-            standing = stand(survey, parts, standing)
-            if stop is not None:
-                remember(standing, run.taken, plan.folder)
-        unanswered = int(waiting_rows(standing).sum())
-        left = int(pending_rows(standing, run.turn).sum())
-        return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
-    except DamagedError:
-        return None
+        standing = stand(run.taken.survey, run.parts, standing)
+        pending = pending_rows(standing, run.turn)
+        unanswered, left = int(waiting_rows(standing).sum()), int(pending.sum())
+        known = 0 if run.turn else replied(run.taken.survey, pending, plan.folder)
+        stop = _cut_short(error, run.tally.dropped, left)
+        return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
+    except RowmillError:
+        raise error from None
 
 
 def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:
@@ -176,9 +202,22 @@ def _stop(reason: Failure | None, dropped: int) -> Stop:
     stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason)
     if not dropped:
         return stop
-    words = DROPPED.format(dropped=many(dropped, "request"), was="was" if dropped == 1 else "were")
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
-    return replace(stop, message=f"{stop.message}{words}", hint=hint)
+    return replace(stop, message=stop.message + _dropped(dropped), hint=hint)
+
+
+def _cut_short(error: StoreError | ChangedError, dropped: int, left: int) -> Stop:
+    """Say why a run could not go on: replies that the disk did not take are lost like those in flight."""
+    if isinstance(error, StoreError):
+        hint = f"{error.hint}; {AGAIN}" if left else error.hint
+        return Stop(error.message, hint, error.exit_code)
+    hint = f"{error.hint}; {AGAIN}" if dropped else error.hint
+    return Stop(error.message + _dropped(dropped), hint, error.exit_code)
+
+
+def _dropped(dropped: int) -> str:
+    was = "was" if dropped == 1 else "were"
+    return f"; {many(dropped, 'request')} in flight {was} dropped" if dropped else ""
 
 
 def _stopped_by(reason: Failure) -> Stop:
