@@ -256,13 +256,13 @@ def span(seconds: float) -> str:
 
 
 def picture(frame: pl.DataFrame, width: int) -> Table:
-    """Return a table for a terminal of `width` letters: a line for each row, the longest cells cut."""
+    """Return a table for a terminal of `width` letters: a line for each row, the longest texts cut."""
     cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
     wanted = [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
     table = Table(box=SIMPLE_HEAD)
-    for (name, kind), most in zip(
-        frame.schema.items(), _fitted(wanted, width - 3 * len(wanted)), strict=True
-    ):
+    texts = [not kind.is_numeric() for kind in frame.dtypes]
+    fitted = _fitted(wanted, texts, width - 3 * len(wanted) - 1)
+    for (name, kind), most in zip(frame.schema.items(), fitted, strict=True):
         table.add_column(
             name,
             no_wrap=True,
@@ -275,11 +275,13 @@ def picture(frame: pl.DataFrame, width: int) -> Table:
     return table
 
 
-def _fitted(widths: list[int], room: int) -> list[int]:
-    """Shorten the widest columns until all fit."""
+def _fitted(widths: list[int], texts: list[bool], room: int) -> list[int]:
+    """Shorten the widest columns until all fit: those of text first, since part of a number says nothing."""
     fitted = list(widths)
-    while sum(fitted) > room and max(fitted) > NARROWEST:
-        fitted[fitted.index(max(fitted))] -= 1
+    for may in (texts, [True] * len(texts)):
+        cut = [place for place, allowed in enumerate(may) if allowed]
+        while sum(fitted) > room and cut and max(fitted[place] for place in cut) > NARROWEST:
+            fitted[max(cut, key=fitted.__getitem__)] -= 1
     return fitted
 
 

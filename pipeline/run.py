@@ -17,7 +17,7 @@ from pipeline.store.advice import advice
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
-from pipeline.store.folder import begin_round, changes, end_round, owned
+from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
 from pipeline.store.memo import recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
@@ -33,7 +33,10 @@ UNCALIBRATED = (
     "`packing.rows` is `auto` and nothing is known of this prompt, schema and model yet, so each row has a "
     "request of its own: `rowmill calibrate {job}` finds out how many may share one"
 )
-SHORTER = "the table in `{output}` had {before:,} rows and has {after:,} now; `--output` keeps tables apart"
+SHORTER = (
+    "this run took {fewer} fewer than the last one, and so has the table in `{output}`; the answers to rows "
+    "that were left out stay in the run folder, and `--output` keeps tables apart"
+)
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
@@ -174,13 +177,13 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
     """Return a note where the table of another input, or of all rows, was replaced by a shorter one."""
     if before is None or before.output != plan.output or before.ok + before.failed <= rows:
         return []
-    return [SHORTER.format(output=plan.output, before=before.ok + before.failed, after=rows)]
+    return [SHORTER.format(output=plan.output, fewer=many(before.ok + before.failed - rows, "row"))]
 
 
 def _notes(plan: Plan) -> list[str]:
     notes = []
     if changed := changes(plan.folder, plan.identity):
-        names = ", ".join(f"`{name}`" for name in changed)
+        names = ", ".join(f"`{name}`" for name in in_words(changed))
         notes.append(
             f"{names} changed since the last run, so every row is asked anew; the old answers are kept"
         )

@@ -387,6 +387,17 @@ def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Proje
         assert emulator.stats()["requests"] - before == 60 - said["replied"]
 
 
+def test_another_address_is_called_that(shell: Shell, project: Project) -> None:
+    """Who asks the emulator after an API, or the other way round, is told that the address differs."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell("run", project.job, "--offline", "--quiet")
+    assert "differs in `address`" in shell("status", project.job).out
+    assert "differs in `address`" in shell("verify", project.job).err
+    listed = shell("runs", "--runs-dir", project.folder / ".rowmill").out
+    assert "endpoint" not in listed
+
+
 def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> None:
     """A limit on the size of files stands for it; no more is asked again than was in flight."""
     project.rows([f"good {n}" for n in range(2_000)])

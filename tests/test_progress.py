@@ -1,12 +1,15 @@
 """What is said while a run goes on."""
 
+import io
 import time
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 
 import anyio
+import polars as pl
 import pytest
+from rich.console import Console
 
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -16,7 +19,7 @@ from pipeline.flow import Failure, FailureKind, Usage
 from pipeline.ledger import Ledger, Moment
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
-from pipeline.progress import MESSAGE, Watched, drawing, unwrapped, words_of
+from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
 from pipeline.quota import NANO, Amount, allowances
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally
@@ -109,3 +112,17 @@ async def test_what_the_api_said_is_cut_where_it_is_long() -> None:
     said = words_of(run).reason
     assert said.endswith("x…")
     assert len(said) < MESSAGE + 20
+
+
+@pytest.mark.parametrize("texts", [1, 9])
+def test_of_a_wide_table_texts_are_cut_and_no_numbers(texts: int) -> None:
+    """What stands there fits, with the whole name and value of the cost."""
+    columns = {f"a_long_name_{n}": ["a long text that says much " * 5] for n in range(texts)}
+    frame = pl.DataFrame({**columns, "_cost_usd": [0.000123]})
+    console = Console(width=120, file=io.StringIO())
+    console.print(picture(frame, 120))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "_cost_usd" in shown
+    assert "0.000123" in shown
+    assert max(map(len, shown.splitlines())) <= 120
