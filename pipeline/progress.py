@@ -176,7 +176,7 @@ def _held(limiter: Limiter) -> str:
     limits, to_go = limiter.limits, f", {span(limiter.room_in)} to go" if limiter.room_in >= 1 else ""
     match limiter.short_of:
         case "nano_usd":
-            return f"waiting for the spend limit of ten minutes (${limits.spend_10min_usd:,.2f}){to_go}"
+            return f"waiting for the spend limit of ten minutes (${limits.spend_10min_usd:,.12g}){to_go}"
         case "requests":
             return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
         case "tokens":
