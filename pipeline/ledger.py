@@ -98,7 +98,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """There is no room `of` something for `wait` seconds or, with `day`, until the daily quota resets."""
+    """There is no room `of` something for `wait` seconds or, with `day`, until the daily quota resets.
+
+    There may be room earlier, since others give back what they did not use.
+    """
 
     wait: float
     day: bool = False
@@ -185,7 +188,7 @@ class Ledger:
             wait, dimension = max(
                 (wait, one.dimension) for one, (_, wait) in zip(allowed, rooms, strict=True)
             )
-            return Full(min(POLL_SECONDS, wait), of=dimension)
+            return Full(wait, of=dimension)
         return self._take(each, fits, now)
 
     def give_back(self, lease: Lease) -> None:

@@ -16,6 +16,7 @@ from aiolimiter import AsyncLimiter
 
 from pipeline.congestion import Congestion
 from pipeline.flow import Failure
+from pipeline.holdup import Holdup
 from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Full, Lease, Ledger, Moment
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import Allowance, Amount, Dimension, Pace, allowances, learned, pace, pacific_day
@@ -25,6 +26,7 @@ SLICE_SECONDS = 0.02  # what is waited for at once, at high rates
 NOTICED = 0.1  # a share that changed by less does not change the pace
 SHARED_SECONDS = 2.0  # how often shares are looked at
 UNUSED = Amount(0)
+UNSEEN = {"nano_usd"}  # whose pace is not among the rates that a run shows
 
 Estimate = Callable[[], Amount]
 Wanted = Callable[[], bool]
@@ -60,7 +62,8 @@ class Limiter:
         self.limits = limits
         self.congestion = Congestion(cap, paced=paced and (limits.rpm or limits.tpm) is not None)
         self.in_flight = 0
-        self.short_of: Dimension | None = None  # what the next request waits for
+        self._holdup = Holdup()
+        self._room_at = 0.0  # when there is room for the next request, as far as that is known
         self._ledger = ledger
         self._margin = margin
         self._wall = wall
@@ -81,24 +84,40 @@ class Limiter:
         async with self._turn:
             if not wanted():
                 return None
-            amount = estimate()
-            for bucket in self._buckets:
-                self.short_of = bucket.dimension
-                await bucket.take(amount)
-            self.short_of = None
-            while True:
-                if not wanted():
-                    return None
-                wait = self._held()
-                if wait == 0:
-                    found = self._room(amount)
-                    if not isinstance(found, Full) or found.day:
-                        return found
-                    wait, self.short_of = found.wait, found.of
-                self._changed = anyio.Event()
-                with anyio.move_on_after(wait):
-                    await self._changed.wait()
-                self._changed = None
+            try:
+                return await self._admitted(estimate(), wanted)
+            finally:
+                self._waits_for(None)
+
+    async def _admitted(self, amount: Amount, wanted: Wanted) -> Admission | Full | None:
+        """Do what `admit` does once a request is at the head of the line."""
+        for bucket in self._buckets:
+            self._waits_for(bucket.dimension if bucket.dimension in UNSEEN else None)
+            await bucket.take(amount)
+        while wanted():
+            wait = self._held()
+            if wait:
+                self._waits_for(None)
+            else:
+                found = self._room(amount)
+                if not isinstance(found, Full) or found.day:
+                    return found
+                wait = self._short(found)
+            self._changed = anyio.Event()
+            with anyio.move_on_after(wait):
+                await self._changed.wait()
+            self._changed = None
+        return None
+
+    def _short(self, found: Full) -> float:
+        """Take note of what there is no room of; return when to look again, since room may be given back."""
+        if found.of is not None:  # or another run has the ledger just now
+            self._waits_for(found.of)
+            self._room_at = time.monotonic() + found.wait
+        return min(POLL_SECONDS, found.wait)
+
+    def _waits_for(self, of: Dimension | None) -> None:
+        self._holdup.turn(of, time.monotonic())
 
     def admit_now(self, amount: Amount) -> Admission | None:
         """Admit a request at once where nobody is in line and nothing has to be waited for; else None."""
@@ -141,6 +160,16 @@ class Limiter:
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0 when there is none."""
         return max(0.0, max(self._resume, self.congestion.held_until) - time.monotonic())
+
+    @property
+    def short_of(self) -> Dimension | None:
+        """What has held the run up lately, besides its even pace: a limit that is used up."""
+        return self._holdup.named(time.monotonic())
+
+    @property
+    def room_in(self) -> float:
+        """Seconds until there is room again for the next request; 0 where that is not known."""
+        return max(0.0, self._room_at - time.monotonic())
 
     def close(self) -> None:
         """Give back what was leased and not used."""

@@ -1,28 +1,38 @@
 """Shows a `Tally` while a run goes on: a live display on a terminal, a line now and then elsewhere."""
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from textwrap import wrap
 
 import anyio
 import polars as pl
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
+from rich.control import Control
 from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.segment import ControlCode, ControlType
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
+from pipeline.limiter import Limiter
 from pipeline.usage import Enqueued, Tally
 
 REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 RARE_SECONDS = 300.0  # where batch jobs are waited for
 NARROWEST = 6
+ECHO = 5  # cells at the end of a line that stay free: a terminal shows ^C there
+BAR, SHORTEST_BAR = 30, 8  # cells
+BETWEEN = " · "
+REASON_LINES = 3
 MESSAGE = 120  # letters of what the API said
+USED_UP = "are used up, by this run or others"
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
 
 
@@ -33,6 +43,23 @@ class Watched:
     tally: Tally
     gate: Gate
     halt: Halt
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Where a run stands, in words; the fields of each list from the most to the least useful."""
+
+    rows: str
+    left: list[str]
+    rates: list[str]
+    totals: list[str]
+    reason: str
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        reason = [self.reason] if self.reason else []
+        return BETWEEN.join([self.rows, *self.rates, *self.totals, *self.left, *reason])
 
 
 class Progress:
@@ -52,10 +79,17 @@ class Progress:
             await self._lines(run)
 
     async def _live(self, run: Watched) -> None:
+        drawn: list[int] = []  # the length of each line that stands there
+        width = self._console.width
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 run.tally.mark(time.monotonic())
-                live.update(_picture(run), refresh=True)
+                if self._console.width < width:
+                    self._console.control(unwrapped(drawn, self._console.width))
+                width = self._console.width
+                lines = drawing(words_of(run), run.tally, max(NARROWEST, width - ECHO))
+                drawn = [cell_len(line) for line in lines]
+                live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
                 await anyio.sleep(REDRAW_SECONDS)
 
     async def _lines(self, run: Watched) -> None:
@@ -69,44 +103,85 @@ class Progress:
         while True:
             run.tally.mark(time.monotonic())
             await anyio.sleep(LINE_SECONDS if run.tally.enqueued is None else RARE_SECONDS)
-            self._console.print(" · ".join(words_of(run)), soft_wrap=True)
+            self._console.print(words_of(run).line, soft_wrap=True, markup=False)
 
 
-def _picture(run: Watched) -> Table:
-    grid = Table.grid(padding=(0, 1))
-    rows, *rest = words_of(run)
-    done = run.tally.answered
-    grid.add_row(ProgressBar(total=max(1, run.tally.total), completed=done, width=30), Text(rows))
-    grid.add_row(Text(""), Text(" · ".join(rest[:3])))
-    grid.add_row(Text(""), Text(" · ".join(rest[3:])))
-    return grid
+def drawing(words: Words, tally: Tally, room: int) -> list[str]:
+    """Return lines of at most `room` cells; the last fields of a line are left out where it is short."""
+    head = _joined([words.rows, *words.left], room)
+    bar = min(BAR, room - cell_len(head) - 1)
+    if bar >= SHORTEST_BAR:
+        head = f"{_bar(tally.answered, tally.total, bar)} {head}"
+    lines = [head, _joined(words.rates, room), _joined(words.totals, room)]
+    lines += wrap(words.reason, room, max_lines=REASON_LINES, placeholder=" …")
+    return [line for line in lines if line]
 
 
-def words_of(run: Watched) -> list[str]:
-    """Return rows; rates; requests and tokens a minute; requests and tokens so far, cost and time left."""
+def _joined(fields: list[str], room: int) -> str:
+    """Join the first fields, as many as there is room for."""
+    while len(fields) > 1 and cell_len(BETWEEN.join(fields)) > room:
+        fields = fields[:-1]
+    return BETWEEN.join(fields)
+
+
+def _bar(done: int, total: int, width: int) -> str:
+    filled = width * done // max(1, total)
+    return "━" * filled + "─" * (width - filled)
+
+
+def unwrapped(drawn: list[int], width: int) -> Control:
+    """Erase the lines that a terminal has made of longer ones, since it became as narrow as that.
+
+    `Live` knows nothing of them: it erases as many as it has drawn.
+    """
+    more = sum(max(0, math.ceil(length / width) - 1) for length in drawn)
+    erased: list[ControlCode] = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)]
+    return Control(*erased * more)
+
+
+def words_of(run: Watched) -> Words:
+    """Say where a run stands."""
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
-    words = [
-        f"{tally.answered:,} of {tally.total:,} rows{failed}",
+    tokens = f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out"
+    rates = [
         f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
-        f"{tally.requests_per_minute(now):,.0f}{_of(limits.rpm)} requests/min",
-        f"{tally.tokens_per_minute(now):,.0f}{_of(limits.tpm)} input tokens/min",
-        f"{many(tally.requests, 'request')}, {tally.usage.prompt:,} tokens in, "
-        f"{tally.usage.output + tally.usage.thoughts:,} out",
-        f"${tally.cost_usd:,.4f}",
-        _left(tally.seconds_left(now, limits, run.gate.day.so_far())),
+        f"{tally.requests_per_minute(now):,.0f} requests/min{_of(limits.rpm)}",
+        f"{tally.tokens_per_minute(now):,.0f} input tokens/min{_of(limits.tpm)}",
     ]
-    if tally.enqueued is not None:
-        words[1:4], words[-1] = [], _enqueued(tally.enqueued)
-    if run.halt.pulled.is_set():
-        words[-1] = _stopping(run)
-    elif waiting := _waiting(run.gate, tally.trouble):
-        words[-1] = waiting
-    elif tally.trouble is not None:
-        words.append(f"asking again: {_short(tally.trouble.message)}")
-    elif run.gate.limiter.short_of == "nano_usd":
-        words.append(f"held by the spend limit of ${limits.spend_10min_usd:,.2f} per ten minutes")
-    return words
+    stopping, enqueued = run.halt.pulled.is_set(), tally.enqueued
+    waiting = _stopping(run) if stopping else _waiting(run.gate, tally.trouble)
+    slowed = [_enqueued(enqueued)] if enqueued else []
+    slowed += _trouble(run)
+    left = [] if waiting or enqueued else [_left(tally.seconds_left(now, limits, run.gate.day.so_far()))]
+    return Words(
+        rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
+        left=left,
+        rates=rates if enqueued is None else [],
+        totals=[f"${tally.cost_usd:,.4f}", many(tally.requests, "request"), tokens],
+        reason=waiting or BETWEEN.join(slowed),
+    )
+
+
+def _trouble(run: Watched) -> list[str]:
+    """Say what makes a run slower than it might be, though it goes on; empty where nothing does."""
+    if run.tally.trouble is not None:
+        return [f"asking again: {_short(run.tally.trouble.message)}"]
+    held = _held(run.gate.limiter)
+    return [held] if held else []
+
+
+def _held(limiter: Limiter) -> str:
+    """Say which limit is used up, and until when; empty where the pace alone holds requests back."""
+    limits, to_go = limiter.limits, f", {span(limiter.room_in)} to go" if limiter.room_in >= 1 else ""
+    match limiter.short_of:
+        case "nano_usd":
+            return f"waiting for the spend limit of ten minutes (${limits.spend_10min_usd:,.12g}){to_go}"
+        case "requests":
+            return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
+        case "tokens":
+            return f"waiting: the {limits.tpm:,} input tokens of this minute {USED_UP}{to_go}"
+    return ""
 
 
 def _enqueued(open_: Enqueued) -> str:
@@ -151,7 +226,7 @@ def _refused(trouble: Failure | None, pause: str) -> str:
 
 
 def _of(limit: int | None) -> str:
-    return "" if limit is None else f" of {limit:,}"
+    return "" if limit is None else f" (limit {limit:,})"
 
 
 def _short(message: str) -> str:
@@ -181,13 +256,13 @@ def span(seconds: float) -> str:
 
 
 def picture(frame: pl.DataFrame, width: int) -> Table:
-    """Return a table for a terminal of `width` letters: a line for each row, the longest cells cut."""
+    """Return a table for a terminal of `width` letters: a line for each row, the longest texts cut."""
     cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
     wanted = [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
     table = Table(box=SIMPLE_HEAD)
-    for (name, kind), most in zip(
-        frame.schema.items(), _fitted(wanted, width - 3 * len(wanted)), strict=True
-    ):
+    texts = [not kind.is_numeric() for kind in frame.dtypes]
+    fitted = _fitted(wanted, texts, width - 3 * len(wanted) - 1)
+    for (name, kind), most in zip(frame.schema.items(), fitted, strict=True):
         table.add_column(
             name,
             no_wrap=True,
@@ -200,11 +275,13 @@ def picture(frame: pl.DataFrame, width: int) -> Table:
     return table
 
 
-def _fitted(widths: list[int], room: int) -> list[int]:
-    """Shorten the widest columns until all fit."""
+def _fitted(widths: list[int], texts: list[bool], room: int) -> list[int]:
+    """Shorten the widest columns until all fit: those of text first, since part of a number says nothing."""
     fitted = list(widths)
-    while sum(fitted) > room and max(fitted) > NARROWEST:
-        fitted[fitted.index(max(fitted))] -= 1
+    for may in (texts, [True] * len(texts)):
+        cut = [place for place, allowed in enumerate(may) if allowed]
+        while sum(fitted) > room and cut and max(fitted[place] for place in cut) > NARROWEST:
+            fitted[max(cut, key=fitted.__getitem__)] -= 1
     return fitted
 
 

@@ -30,8 +30,9 @@ class RunReport:
     `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run; `table`
     is of all rows of the input that have an answer. `limited` says that only the first rows were taken,
     `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no table was
-    written because rows are pending; `target` is where it will stand; `tiers` counts the replies of this run
-    by the service tier that served them.
+    written because rows are pending or the disk failed; `target` is where it will stand; `tiers` counts the
+    replies of this run by the service tier that served them. `replied` of the pending rows have a reply in
+    the journal; it is counted where the disk failed or the input changed, and 0 otherwise.
     """
 
     job: str
@@ -52,6 +53,7 @@ class RunReport:
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     offline: bool = False  # the emulator of the command was asked
+    replied: int = 0
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
 
@@ -77,6 +79,7 @@ class RunReport:
             "ok": self.table.ok,
             "failed": self.table.failed,
             "pending": self.pending,
+            "replied": self.replied,
             "output": None if self.output is None else str(self.output),
             "run_folder": str(self.folder),
             "emulated": self.emulated,
@@ -107,12 +110,13 @@ class RunReport:
     def sentences(self) -> list[str]:
         """Return the report for people, a line each."""
         rows = f"the first {many(self.rows, 'row')} (--limit)" if self.limited else many(self.rows, "row")
-        pending = f", {self.pending:,} pending" if self.pending else ""
+        kept = f" ({self.replied:,} of them with a reply in the journal)" if self.replied else ""
+        pending = f", {self.pending:,} pending{kept}" if self.pending else ""
         lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
         lines.append(self._this_run())
         if self.saved.shared or self.saved.cached:
             lines.append(self._saved())
-        if self.requests and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
+        if self.requests and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
             lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
@@ -123,8 +127,8 @@ class RunReport:
             )
         if self.output is not None:
             lines.append(f"  written: {self.output}")
-        elif self.pending:
-            lines.append(f"  not written while rows are pending: {self.target}")
+        else:
+            lines.append(f"  not written{' while rows are pending' if self.pending else ''}: {self.target}")
         if self.emulated:
             lines.append(f"  {EMULATED}")
         return lines

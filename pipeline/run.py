@@ -1,15 +1,15 @@
 """One run: find what is pending, ask for it, write the table, sum up."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
-from pipeline.errors import DamagedError, Exit
+from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
-from pipeline.progress import span
+from pipeline.progress import many, span
 from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
@@ -17,27 +17,34 @@ from pipeline.store.advice import advice
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
-from pipeline.store.folder import begin_round, changes, end_round, owned
+from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
 from pipeline.store.memo import recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
+STOPPED = "stopped before the end, by Ctrl-C, SIGTERM or SIGHUP"
+AGAIN = "what was in flight is asked once more and may be paid for again"
+ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
 UNCALIBRATED = (
     "`packing.rows` is `auto` and nothing is known of this prompt, schema and model yet, so each row has a "
     "request of its own: `rowmill calibrate {job}` finds out how many may share one"
 )
-SHORTER = "the table in `{output}` had {before:,} rows and has {after:,} now; `--output` keeps tables apart"
+SHORTER = (
+    "this run took {fewer} fewer than the last one, and so has the table in `{output}`; the answers to rows "
+    "that were left out stay in the run folder, and `--output` keeps tables apart"
+)
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
     """Run a plan to its end or to a stop, and report.
 
-    `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before
-    anything is written, StoreError when the run folder or the disk fails; what was answered is kept.
+    `watch` is run beside it and cancelled at its end; it shows progress. Raises InputError before anything is
+    written, and StoreError where the run folder cannot be used. When the disk fails or the input changes
+    later, the report says what is kept, and its `stop` why the run ended.
     """
     taken = census(plan.source, plan.folder)
     survey = taken.survey
@@ -60,9 +67,9 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
-        if turn is not None and not ended.left:
+        if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
-        if not ended.unanswered:
+        if ended.written:
             done = ended.table
             mark(plan.folder, ok=done.ok, failed=done.failed, limited=plan.limited, output=plan.output)
             notes += _shorter(before, plan, survey.rows)
@@ -73,7 +80,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         limited=plan.limited,
         pending=ended.unanswered,
         table=ended.table,
-        output=None if ended.unanswered else plan.output,
+        replied=ended.replied,
+        output=plan.output if ended.written else None,
         target=plan.output,
         requests=tally.requests,
         asked=tally.asked,
@@ -86,7 +94,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         saved=tally.saved,
         offline=plan.identity["endpoint"] == "emulator",
         notes=notes,
-        stop=ended.stop if ended.left else None,
+        stop=ended.stop,
     )
 
 
@@ -103,33 +111,58 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """Where a run stands: its table, the rows without an answer, and those `left` in this round."""
+    """Where a run stands: its table, and whether that is `written`; the rows without an answer, and more.
+
+    `left` rows are still to be asked in this round, `replied` of them have a reply in the journal.
+    """
 
     table: Written
+    written: bool
     unanswered: int
     left: int
     stop: Stop | None
+    replied: int = 0
 
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
+    try:
+        return _whole_round(plan, service, run, watch, standing)
+    except DamagedError:
+        return None
+    except (StoreError, ChangedError) as error:
+        return _broken_off(plan, run, standing, error)
+
+
+def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended:
     survey, parts = run.taken.survey, run.parts
     pending = pending_rows(standing, run.turn)
     stop = None
+    if pending.any():
+        run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
+        halt = ask_all(work, watch)
+        stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
+        standing = stand(survey, parts, standing)
+        if stop is not None:
+            remember(standing, run.taken, plan.folder)
+    unanswered = int(waiting_rows(standing).sum())
+    left = int(pending_rows(standing, run.turn).sum())
+    table = _table(plan, parts, standing, complete=not unanswered)
+    return _Ended(table, not unanswered, unanswered, left, stop if left else None)
+
+
+def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | ChangedError) -> _Ended:
+    """Say what is kept where the disk or the input has failed; raises the error where that cannot be told."""
     try:
-        if pending.any():
-            run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
-            work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
-            halt = ask_all(work, watch)
-            stop = _stop(halt.reason) if halt.pulled.is_set() else None
-            standing = stand(survey, parts, standing)
-            if stop is not None:
-                remember(standing, run.taken, plan.folder)
-        unanswered = int(waiting_rows(standing).sum())
-        left = int(pending_rows(standing, run.turn).sum())
-        return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
-    except DamagedError:
-        return None
+        standing = stand(run.taken.survey, run.parts, standing)
+        pending = pending_rows(standing, run.turn)
+        unanswered, left = int(waiting_rows(standing).sum()), int(pending.sum())
+        known = 0 if run.turn else replied(run.taken.survey, pending, plan.folder)
+        stop = _cut_short(error, run.tally.dropped, left)
+        return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
+    except RowmillError:
+        raise error from None
 
 
 def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:
@@ -144,13 +177,13 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
     """Return a note where the table of another input, or of all rows, was replaced by a shorter one."""
     if before is None or before.output != plan.output or before.ok + before.failed <= rows:
         return []
-    return [SHORTER.format(output=plan.output, before=before.ok + before.failed, after=rows)]
+    return [SHORTER.format(output=plan.output, fewer=many(before.ok + before.failed - rows, "row"))]
 
 
 def _notes(plan: Plan) -> list[str]:
     notes = []
     if changed := changes(plan.folder, plan.identity):
-        names = ", ".join(f"`{name}`" for name in changed)
+        names = ", ".join(f"`{name}`" for name in in_words(changed))
         notes.append(
             f"{names} changed since the last run, so every row is asked anew; the old answers are kept"
         )
@@ -167,9 +200,30 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(reason: Failure | None) -> Stop:
-    if reason is None:
-        return Stop("stopped before the end, by Ctrl-C, SIGTERM or SIGHUP", GOES_ON, Exit.STOPPED)
+def _stop(reason: Failure | None, dropped: int) -> Stop:
+    """Say why a run stopped; `dropped` requests were not waited for, because Ctrl-C was pressed again."""
+    stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason)
+    if not dropped:
+        return stop
+    hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
+    return replace(stop, message=stop.message + _dropped(dropped), hint=hint)
+
+
+def _cut_short(error: StoreError | ChangedError, dropped: int, left: int) -> Stop:
+    """Say why a run could not go on: replies that the disk did not take are lost like those in flight."""
+    if isinstance(error, StoreError):
+        hint = f"{error.hint}; {AGAIN}" if left else error.hint
+        return Stop(error.message, hint, error.exit_code)
+    hint = f"{error.hint}; {AGAIN}" if dropped else error.hint
+    return Stop(error.message + _dropped(dropped), hint, error.exit_code)
+
+
+def _dropped(dropped: int) -> str:
+    was = "was" if dropped == 1 else "were"
+    return f"; {many(dropped, 'request')} in flight {was} dropped" if dropped else ""
+
+
+def _stopped_by(reason: Failure) -> Stop:
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}"

@@ -15,7 +15,7 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
-from pipeline.store.folder import IDENTITY, SHORT, Folder, owner
+from pipeline.store.folder import IDENTITY, SHORT, Folder, in_words, owner
 from pipeline.store.inspection import count_replies
 from pipeline.store.reading import NAMES, UNREADABLE, part_files, read_part, row_ids
 
@@ -78,7 +78,7 @@ class Run:
             "size": size(self.size),
             "changed": f"{self.changed.astimezone():%F %H:%M}",
             "model": self.model,
-            "differs in": ", ".join(self.differs),
+            "differs in": ", ".join(in_words(self.differs)),
         }
 
     def as_json(self) -> dict[str, object]:

@@ -17,7 +17,7 @@ from pipeline.progress import many, span
 from pipeline.quota import day_reset
 from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
-from pipeline.store.folder import changes, owner
+from pipeline.store.folder import changes, in_words, owner
 from pipeline.store.parts import Parts
 from pipeline.store.standing import stand
 
@@ -100,7 +100,7 @@ class JobStatus:
         ]
         lines += self._open()
         if self.differs:
-            names = ", ".join(f"`{name}`" for name in self.differs)
+            names = ", ".join(f"`{name}`" for name in in_words(self.differs))
             lines.append(f"  not run with these settings yet: the last run of this job differs in {names}")
             if "endpoint" in self.differs:
                 lines.append("  (give `--offline` or `--base-url` here, too, where the run had it)")

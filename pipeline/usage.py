@@ -15,6 +15,7 @@ PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millio
 _MINUTE = 60.0
 _TEN_MINUTES = 600.0
 _LEAST = 10.0  # seconds below which no rate is made of a count
+ENOUGH = 10  # requests that have come back, and as many packs of rows: fewer say little of the rest
 _DAY = 86_400.0
 
 
@@ -125,8 +126,9 @@ class Tally:
     they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply stands
     in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
     `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
-    every call sent, retries too; tokens and cost are those of replies that arrived in this run. Rates are of
-    about the last minute where `mark` is called now and then, and since the start otherwise.
+    every call sent, retries too, `dropped` those whose answer was not waited for, since the run ended at
+    once; tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
+    where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -140,6 +142,8 @@ class Tally:
     failed: int = 0
     requests: int = 0
     replies: int = 0
+    refusals: int = 0
+    dropped: int = 0
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)
@@ -148,6 +152,7 @@ class Tally:
     tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
+    _idle: _Mark | None = None  # the last one before the first row had ended
 
     def sent(self) -> None:
         """Count one request on its way."""
@@ -162,12 +167,15 @@ class Tally:
         self._pico += round(cost_usd * PICO)
 
     def refused(self, failure: Failure) -> None:
-        """Remember why a call was not answered."""
+        """Count a call that was not answered, and remember why."""
+        self.refusals += 1
         self.trouble = failure
 
     def mark(self, now: float) -> None:
         """Remember where the counters stand, so that rates are those of the last minute."""
         self._marks.append(_Mark(now, self.asked, self.requests, self.usage.prompt))
+        if not self.asked:
+            self._idle = self._marks[-1]
         while len(self._marks) > 1 and self._marks[1].at <= now - _MINUTE:
             self._marks.popleft()
 
@@ -217,24 +225,32 @@ class Tally:
         return self._rate(self.usage.prompt - self._since.tokens, now, least=_MINUTE) * _MINUTE
 
     def seconds_left(self, now: float, limits: Limits, today: Today) -> float | None:
-        """Return the longest of what the measured rate and each limit allow; None while nothing is known.
+        """Return the longest of what the measured rate and each limit allow; None until enough is known.
 
         What the rest of today has no room for waits for the reset, and a whole day for each one after it.
         """
         if not self.left:
             return 0.0
-        if not self.asked and (self.trouble is not None or now - self.started > _LEAST):
-            return None  # something holds it up, and nothing tells for how long
-        reasons = (self._by_rate(now), *seconds_by_limit(self._need, limits, today).values())
-        return max((seconds for seconds in reasons if seconds is not None), default=None)
+        by_rate = self._by_rate(now) if self._measured else None
+        if by_rate is None:
+            return None
+        return max([by_rate, *seconds_by_limit(self._need, limits, today).values()])
+
+    @property
+    def _measured(self) -> bool:
+        """Whether enough has been answered to tell what the rest takes."""
+        return self._back >= ENOUGH and self.asked >= ENOUGH * self.pack
+
+    @property
+    def _back(self) -> int:
+        """Requests that have come back; those in flight belong to rows that have not ended."""
+        return self.replies + self.refusals
 
     @property
     def _need(self) -> Need:
         """What the rows that are left will take, as those before them did."""
-        if not self.asked:
-            return Need(self.left / self.pack)  # before the first row has ended: full packs of unknown size
         each = self.left / self.asked
-        requests = max(self.asked / self.pack, self.requests)
+        requests = max(self.asked / self.pack, self._back)
         return Need(requests * each, self.usage.prompt * each, self.cost_usd * each)
 
     @property
@@ -247,5 +263,13 @@ class Tally:
         return count / max(elapsed, least) if elapsed > 0 else 0.0
 
     def _by_rate(self, now: float) -> float | None:
-        rate = self.rows_per_second(now)
-        return self.left / rate if rate else None
+        """Return the seconds that the rest takes at the rate of the last minute.
+
+        Where fewer than enough have ended in it, at that of the whole run, since they waited for something.
+        """
+        begun = self._idle or _Mark(self.started)
+        since = max(self._since, begun)
+        if self.asked - since.asked < ENOUGH * self.pack:
+            since = begun
+        elapsed = now - since.at
+        return self.left * elapsed / (self.asked - since.asked) if elapsed >= _LEAST else None

@@ -22,7 +22,7 @@ from pipeline.status import JobStatus, job_status
 from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
-from pipeline.store.folder import IDENTITY, SHORT, changes, owner
+from pipeline.store.folder import IDENTITY, SHORT, changes, in_words, owner
 from pipeline.store.inspection import Finding, check_journal, check_part, count_replies, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import part_files
@@ -134,7 +134,7 @@ def verify_job(plan: Plan) -> Verdict:
 
 def _check_idle(plan: Plan) -> None:
     if not (plan.folder.path / IDENTITY).exists() and not plan.folder.parts.exists():
-        names = ", ".join(f"`{name}`" for name in changes(plan.folder, plan.identity))
+        names = ", ".join(f"`{name}`" for name in in_words(changes(plan.folder, plan.identity)))
         raise UsageError(
             "this job has never been run with these settings"
             + (f": the last run differs in {names}" if names else ""),

@@ -3,11 +3,12 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -277,11 +278,12 @@ def test_a_second_run_of_the_same_job_is_refused(shell: Shell, project: Project)
 
 
 def started(
-    project: Project, emulator: Emulator, *flags: str, command: str = "run"
+    project: Project, emulator: Emulator, *flags: str, command: str = "run", before: Sequence[str] = ()
 ) -> "subprocess.Popen[str]":
     """Start a run, or another command on a job, as a process of its own."""
     environment = {**os.environ, "GEMINI_API_KEY": KEY, "ROWMILL_STATE_DIR": str(project.folder / "state")}
     words = [
+        *before,
         sys.executable,
         "-m",
         "pipeline",
@@ -356,8 +358,13 @@ def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: 
             for _ in range(2):
                 second.send_signal(signal.SIGTERM)
                 time.sleep(0.5)
-            second.communicate(timeout=5)
+            _, err = second.communicate(timeout=5)
         assert second.returncode == 3
+        dropped = emulator.stats()["requests"] - before
+        assert f"{dropped} request" in err
+        assert "in flight" in err
+        assert "may be paid for again" in err
+        assert "nothing twice" not in err
 
 
 def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Project) -> None:
@@ -378,6 +385,40 @@ def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Proje
             f"{60 - said['replied']} rows to ask, 0 done before, {said['replied']} with a reply" in last.err
         )
         assert emulator.stats()["requests"] - before == 60 - said["replied"]
+
+
+def test_another_address_is_called_that(shell: Shell, project: Project) -> None:
+    """Who asks the emulator after an API, or the other way round, is told that the address differs."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell("run", project.job, "--offline", "--quiet")
+    assert "differs in `address`" in shell("status", project.job).out
+    assert "differs in `address`" in shell("verify", project.job).err
+    listed = shell("runs", "--runs-dir", project.folder / ".rowmill").out
+    assert "endpoint" not in listed
+
+
+def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> None:
+    """A limit on the size of files stands for it; no more is asked again than was in flight."""
+    project.rows([f"good {n}" for n in range(2_000)])
+    with emulating("--latency", "0.01") as emulator:
+        limited = ["bash", "-c", 'ulimit -f 400; exec "$@"', "-"]
+        with started(project, emulator, "--concurrency", "8", before=limited) as first:
+            _, err = first.communicate(timeout=60)
+        assert first.returncode == 4
+        answered = emulator.stats()["answered"]
+        said = re.search(
+            r"(\d[\d,]*) ok.* pending(?: \((\d[\d,]*) of them with a reply in the journal)?", err
+        )
+        assert said is not None, err
+        kept = sum(int(number.replace(",", "")) for number in said.groups("0"))
+        assert answered - 8 <= kept <= answered, (err, emulator.stats())
+        assert "this run: " in err
+        assert "what was in flight is asked once more and may be paid for again" in err
+        with started(project, emulator, "--concurrency", "8") as second:
+            second.communicate(timeout=60)
+        assert second.returncode == 0
+        assert emulator.stats()["repeated"] <= 8
 
 
 def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:

@@ -153,7 +153,7 @@ def test_a_run_outlasts_an_outage_and_says_so(project: Project, emulator: Emulat
 
     async def watch(run: Watched) -> None:
         while True:
-            said.update(words_of(run))
+            said.add(words_of(run).reason)
             await anyio.sleep(0.02)
 
     proxy = Proxy(emulator.address)

@@ -1,41 +1,107 @@
 """What is said while a run goes on."""
 
+import io
+import time
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
 import anyio
+import polars as pl
 import pytest
+from rich.console import Console
 
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
-from pipeline.flow import Failure, FailureKind
-from pipeline.ledger import Ledger
+from pipeline.flow import Failure, FailureKind, Usage
+from pipeline.ledger import Ledger, Moment
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
-from pipeline.progress import MESSAGE, Watched, words_of
-from pipeline.quota import NANO, Amount
+from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
+from pipeline.quota import NANO, Amount, allowances
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Tally
 
 
-def watched(limits: Limits) -> Watched:
+def watched(limits: Limits, ledger: Ledger | None = None) -> Watched:
     """Return a run that has asked nothing yet."""
-    ledger, halt, crew = Ledger(None, "test"), Halt(), Crew(4)
+    ledger, halt, crew = ledger or Ledger(None, "test"), Halt(), Crew(4)
     limiter = Limiter(limits, ledger, cap=4)
     day = Day(limiter, ledger, halt, wait=False)
     costing = Costing(TokenEstimate(""), CostEstimate(None), lambda _reply: 0.0)
     return Watched(Tally(total=9, started=0.0), Gate(limiter, day, halt, crew, costing=costing), halt)
 
 
-@pytest.mark.anyio
-async def test_a_run_held_by_the_spend_limit_says_so() -> None:
-    """Whoever waits for money is told that it is money."""
-    run = watched(Limits(spend_10min_usd=1.0))
+async def held(run: Watched, amount: Amount) -> str:
+    """Return what a run says when it has waited for room for some time."""
     async with anyio.create_task_group() as group:
         for _ in range(3):
-            group.start_soon(run.gate.limiter.admit, lambda: Amount(1, 10, NANO // 2))
-        await anyio.sleep(0.1)
-        assert "held by the spend limit of $1.00 per ten minutes" in words_of(run)
+            group.start_soon(run.gate.limiter.admit, lambda: amount)
+        for _ in range(1_000):
+            if reason := words_of(run).reason:
+                break
+            await anyio.sleep(0.01)
         group.cancel_scope.cancel()
+    return reason
+
+
+@pytest.mark.anyio
+async def test_a_run_held_by_the_spend_limit_says_so() -> None:
+    """Whoever waits for money is told that it is money, and not that it were spent."""
+    run = watched(Limits(spend_10min_usd=1.0))
+    reason = await held(run, Amount(1, 10, NANO // 2))
+    assert reason.startswith("waiting for the spend limit of ten minutes ($1)")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(rpm=60), "waiting: the 60 requests of this minute are used up, by this run or others"),
+        (Limits(tpm=600), "waiting: the 600 input tokens of this minute are used up, by this run or others"),
+    ],
+)
+async def test_a_minute_that_others_have_used_up_is_named(tmp_path: Path, limits: Limits, words: str) -> None:
+    """What another run has sent is a reason to wait, and until when is told."""
+    with closing(Ledger(tmp_path / "l", "t")) as other, closing(Ledger(tmp_path / "l", "t")) as own:
+        now = lambda: Moment(time.monotonic(), date(2026, 11, 22))  # noqa: E731 - it is one expression
+        each = Amount(1, 10)
+        other.lease(each, 60, list(allowances(limits, 0.0)), rpd=None, clock=now)
+        reason = await held(watched(limits, own), each)
+    assert reason.startswith(words)
+    assert reason.endswith(" to go")
+
+
+def busy() -> Watched:
+    """Return a run with large numbers and a long reason."""
+    run = watched(Limits(rpm=30_000, tpm=30_000_000))
+    tally = run.tally
+    tally.total, tally.failed, tally.requests = 12_345_678, 1_234, 2_345_678
+    tally.replied(Usage(prompt=1_234_567_890, output=123_456_789, total=1_358_024_679), 1_234.5678)
+    tally.done, tally.replies, tally.started = 1_234_567, 1_234_567, time.monotonic() - 100
+    tally.refused(Failure(FailureKind.SERVER, "the API has failed " * 20))
+    return run
+
+
+@pytest.mark.parametrize("width", [20, 60, 70, 80, 100, 120, 200])
+def test_what_is_drawn_fits(width: int) -> None:
+    """No line is longer than there is room, and at 60 the rows and what is wrong are still there."""
+    run = busy()
+    lines = drawing(words_of(run), run.tally, width)
+    assert len(lines) <= 6
+    assert width < 60 or max(map(len, lines)) <= width
+    assert "1,235,801 of 12,345,678 rows, 1,234 failed" in lines[0]
+    assert any("asking again" in line for line in lines)
+    assert any("input tokens/min" in line for line in lines) == (width >= 120)
+
+
+def test_lines_that_a_narrower_terminal_has_wrapped_are_erased() -> None:
+    """A line of 70 takes two at 40 and three at 30; one that still fits takes no more than it did."""
+    assert unwrapped([70, 30], 40).segment.text.count("\x1b[1A") == 1
+    assert unwrapped([70, 30], 30).segment.text.count("\x1b[1A") == 2
+    assert not unwrapped([70, 30], 80).segment.text
 
 
 @pytest.mark.anyio
@@ -43,6 +109,20 @@ async def test_what_the_api_said_is_cut_where_it_is_long() -> None:
     """The line stays readable, and shows that something was cut."""
     run = watched(Limits())
     run.tally.refused(Failure(FailureKind.SERVER, "x" * 500))
-    said = words_of(run)[-1]
+    said = words_of(run).reason
     assert said.endswith("x…")
     assert len(said) < MESSAGE + 20
+
+
+@pytest.mark.parametrize("texts", [1, 9])
+def test_of_a_wide_table_texts_are_cut_and_no_numbers(texts: int) -> None:
+    """What stands there fits, with the whole name and value of the cost."""
+    columns = {f"a_long_name_{n}": ["a long text that says much " * 5] for n in range(texts)}
+    frame = pl.DataFrame({**columns, "_cost_usd": [0.000123]})
+    console = Console(width=120, file=io.StringIO())
+    console.print(picture(frame, 120))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "_cost_usd" in shown
+    assert "0.000123" in shown
+    assert max(map(len, shown.splitlines())) <= 120

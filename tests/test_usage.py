@@ -15,6 +15,7 @@ LITE = Price(0.25, 1.5, 0.025)
 NO_LIMITS = Limits()
 FRESH = Today(sent=0, resets_in=3_600.0)
 NOTHING = Usage()
+BUSY = Failure(FailureKind.OVERLOADED, "busy")
 
 
 class Answer(BaseModel):
@@ -137,6 +138,7 @@ def test_rows_from_the_journal_do_not_make_a_run_look_fast() -> None:
         tally.unasked += 1
         tally.add(outcome())
     for _ in range(20):
+        tally.replied(NOTHING, 0.0)
         tally.add(outcome())
     assert tally.rows_per_second(20.0) == 1.0
     assert tally.seconds_left(20.0, Limits(), Today(0, 0.0)) == 480
@@ -176,20 +178,44 @@ def test_time_left_is_the_longest_of_all_reasons(limits: Limits, seconds: float)
     tally = Tally(total=100, started=0.0)
     for _ in range(10):
         tally.sent()
+        tally.refused(BUSY)
         tally.sent()
         tally.replied(Usage(prompt=100), 0.0)
         tally.add(outcome())
     assert tally.seconds_left(10.0, limits, Today(sent=20, resets_in=3_600.0)) == pytest.approx(seconds)
 
 
-def test_time_left_before_the_first_row_goes_by_the_limits() -> None:
-    """Before anything is measured a row is taken to be one request."""
-    assert Tally(total=30, started=0.0).seconds_left(0.0, Limits(rpm=15), FRESH) == 120
+@pytest.mark.parametrize(("rows", "seconds"), [(0, 30.0), (1, 30.0), (9, 30.0), (10, 9.0)])
+def test_time_left_is_unknown_until_enough_is_answered(rows: int, seconds: float) -> None:
+    """A few replies, or those of a few seconds, make no estimate, whatever the limits."""
+    tally = Tally(total=1_000, started=0.0)
+    for _ in range(rows):
+        tally.replied(Usage(prompt=100), 0.0)
+        tally.add(outcome())
+    assert tally.seconds_left(seconds, Limits(rpm=15, tpm=100), FRESH) is None
 
 
-def test_time_left_is_unknown_without_rate_and_limits() -> None:
-    """Nothing measured and no limit: no number is made up."""
-    assert Tally(total=30, started=0.0).seconds_left(0.0, NO_LIMITS, FRESH) is None
+def test_time_left_does_not_count_what_is_in_flight_for_the_rows_that_have_ended() -> None:
+    """Of 110 requests a hundred are in flight: that is no tenfold need of requests."""
+    tally = Tally(total=110, started=0.0)
+    for _ in range(110):
+        tally.sent()
+    for _ in range(10):
+        tally.replied(NOTHING, 0.0)
+        tally.add(outcome())
+    assert tally.seconds_left(10.0, Limits(rpm=60), FRESH) == 100.0
+
+
+def test_time_left_goes_on_where_a_minute_brought_nothing() -> None:
+    """A run that waits goes by its rate so far; before its first answer it had none."""
+    tally = Tally(total=1_000, started=0.0)
+    for second in range(301):
+        tally.mark(float(second))
+        if 100 <= second < 200:
+            tally.replied(NOTHING, 0.0)
+            tally.add(outcome())
+    assert tally.rows_per_second(300.0) == 0.0
+    assert tally.seconds_left(300.0, NO_LIMITS, FRESH) == 900 * 2
 
 
 def test_no_row_left_takes_no_time() -> None:

@@ -46,7 +46,7 @@ BEHIND = (
 @click.option("--no-cache", is_flag=True, help="Leave the cache of all jobs alone.")
 @click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, and nothing else there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
 def run(
     *,

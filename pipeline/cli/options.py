@@ -48,7 +48,10 @@ def job_options(command: Command) -> Command:
         click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
         click.option(
-            "--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Stop there."
+            "--max-cost",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="USD",
+            help="Stop at this cost.",
         ),
         click.option("--pack", type=PackRows(), metavar="N|auto", help="Rows that share a request."),
         click.option(

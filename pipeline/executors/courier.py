@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+import anyio
+
 from pipeline.executors.crew import Crew
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
@@ -95,7 +97,11 @@ class Courier:
         async def send() -> Reply | Failure:
             self.tally.sent()
             sent()
-            answer = await self._client.ask(request)
+            try:
+                answer = await self._client.ask(request)
+            except anyio.get_cancelled_exc_class():
+                self.tally.dropped += 1
+                raise
             if isinstance(answer, Failure):
                 self.tally.refused(answer)
             return answer

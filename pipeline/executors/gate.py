@@ -134,7 +134,8 @@ class Gate:
         probe = not self._open
         with self._halt.waiting():
             return await self.limiter.admit(
-                lambda: self._costing.amount(text, rows), lambda: probe or self._open
+                lambda: self._costing.amount(text, rows),
+                lambda: (probe or self._open) and not self._halt.pulled.is_set(),
             )
         return None  # the run is stopped
 

@@ -18,6 +18,7 @@ import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from pipeline.errors import StoreError
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
@@ -85,7 +86,9 @@ async def execute(
                     async with anyio.create_task_group() as workers:
                         workers.start_soon(_feed, batches, rows_in, group, halt)
                         crew.begin(
-                            lambda: workers.start_soon(_work, rows_out.clone(), ended_in.clone(), asker, crew)
+                            lambda: workers.start_soon(
+                                _work, rows_out.clone(), ended_in.clone(), asker, crew, halt
+                            )
                         )
         around.cancel_scope.cancel()
     await to_thread.run_sync(sink.sync)
@@ -107,12 +110,16 @@ async def _feed(
                 await rows.send(rest)
 
 
-async def _work(rows: Rows, ended: Ended, asker: Asks, crew: Crew) -> None:
+async def _work(rows: Rows, ended: Ended, asker: Asks, crew: Crew, halt: Halt) -> None:
     async with rows, ended:
         with suppress(anyio.EndOfStream):
             while True:
                 group = await _next(rows)
-                outcomes = await asker.outcomes([(pending.row, pending.turn) for pending in group])
+                try:
+                    outcomes = await asker.outcomes([(pending.row, pending.turn) for pending in group])
+                except StoreError:
+                    halt.pull(None)  # at once: nothing leaves in the place of a reply that could not be kept
+                    raise
                 earlier = {pending.row.key: pending.earlier for pending in group if pending.earlier}
                 if earlier:
                     outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]

@@ -4,7 +4,8 @@ HTTP errors have their own rules in `pipeline.gemini.statuses`; this module is t
 """
 
 import json
-import re
+import os
+import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -31,8 +32,6 @@ __all__ = [
 
 Kind = FailureKind
 
-_CONTEXT = re.compile(r" ssl:(?:default|<.*?>(?=[ \]]))")  # an object's address says nothing
-
 FOREIGN: Final[tuple[type[Exception], ...]] = (
     errors.APIError,
     aiohttp.ClientError,
@@ -44,6 +43,24 @@ FOREIGN: Final[tuple[type[Exception], ...]] = (
 )
 """Every family of exceptions that a call may raise because of the network or the API."""
 
+_WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (  # the first that fits
+    (aiohttp.ServerDisconnectedError, "the API closed the connection before it had answered"),
+    (aiohttp.ClientPayloadError, "the answer was cut before its end"),
+    (aiohttp.ClientResponseError, "the answer is none of the API's"),
+    (TimeoutError, "no answer came in time"),
+    (httpx2.TimeoutException, "no answer came in time"),
+    (auth.TransportError, "Google's service for signing in cannot be reached"),
+    (auth.GoogleAuthError, "signing in to Google failed"),
+    (json.JSONDecodeError, "the answer is not JSON"),
+    (UnicodeDecodeError, "the answer is not UTF-8"),
+)
+_SILENT: Final = (  # say nothing that their words do not, or name classes
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientPayloadError,
+    auth.TransportError,
+    UnicodeDecodeError,
+)
+
 
 def failure_of_exception(exc: Exception, *, secrets: tuple[str, ...] = ()) -> Failure:
     """Classify an exception of one of the FOREIGN families; raises any other again, since it is a bug."""
@@ -53,9 +70,37 @@ def failure_of_exception(exc: Exception, *, secrets: tuple[str, ...] = ()) -> Fa
     kind = _kind_of_exception(exc)
     if kind is None:
         raise exc
-    words = _CONTEXT.sub("", str(exc))
-    said = line(f"{type(exc).__name__}: {words}" if words else type(exc).__name__, secrets)
-    return Failure(kind, said, unsent=_unsent(exc))
+    return Failure(kind, line(_said(exc), secrets), unsent=_unsent(exc))
+
+
+def _said(exc: Exception) -> str:
+    """Say in words what an exception is, and its cause where that is not a name of the libraries, too."""
+    if isinstance(exc, SpokeUnaskedError):
+        return str(exc)
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+            fault: Exception = exc.certificate_error
+        else:
+            fault = exc.os_error
+        return f"no connection to {exc.host}:{exc.port} ({_cause(fault)})"
+    words = next((words for kind, words in _WORDS if isinstance(exc, kind)), "the connection failed")
+    cause = "" if isinstance(exc, _SILENT) else _cause(exc)
+    return f"{words} ({cause})" if cause else words
+
+
+def _cause(exc: Exception) -> str:
+    """Return what an exception says, without its number."""
+    match exc:
+        case ssl.SSLError() if verdict := getattr(exc, "verify_message", ""):
+            return f"its certificate is not trusted: {verdict}"
+        case ssl.SSLError() if reason := getattr(exc, "reason", None):
+            return str(reason).replace("_", " ").lower()
+        case OSError() if exc.errno is not None and exc.errno > 0:
+            return os.strerror(exc.errno).lower()
+        case OSError() if exc.strerror:
+            return exc.strerror.lower()
+        case _:
+            return str(exc.args[0] if exc.args and isinstance(exc, auth.GoogleAuthError) else exc)
 
 
 def _unsent(exc: Exception) -> Unsent | None:

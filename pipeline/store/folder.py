@@ -22,7 +22,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -82,6 +82,11 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     if before is None:
         return ["its settings"]
     return sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
+
+
+def in_words(names: Iterable[str]) -> list[str]:
+    """Return what people call the keys of an identity."""
+    return ["address" if name == "endpoint" else name for name in names]
 
 
 @contextmanager

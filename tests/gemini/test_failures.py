@@ -7,6 +7,7 @@ from collections.abc import Callable
 import aiohttp
 import httpx2
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 from google.auth import exceptions as auth
 from google.genai import errors, types
 from hypothesis import given
@@ -62,6 +63,45 @@ def test_exceptions(exc: Exception, kind: FailureKind) -> None:
     """Every way in which a call ends has a kind, on both transports of the SDK."""
     assert isinstance(exc, FOREIGN)
     assert failure_of_exception(exc).kind is kind
+
+
+def _refused() -> Exception:
+    key = ConnectionKey("api.test", 443, True, True, None, None, None)
+    return aiohttp.ClientConnectorError(key, OSError(111, "Connect call failed ('10.0.0.1', 443)"))
+
+
+def _untrusted() -> Exception:
+    key = ConnectionKey("api.test", 443, True, True, None, None, None)
+    fault = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
+    fault.verify_message = "self-signed certificate"
+    return aiohttp.ClientConnectorCertificateError(key, fault)
+
+
+@pytest.mark.parametrize(
+    ("exc", "said"),
+    [
+        (_refused(), "no connection to api.test:443 (connection refused)"),
+        (
+            _untrusted(),
+            "no connection to api.test:443 (its certificate is not trusted: self-signed certificate)",
+        ),
+        (aiohttp.ServerDisconnectedError(), "the API closed the connection before it had answered"),
+        (
+            aiohttp.ClientPayloadError("not completed: <ContentLengthError: 400>"),
+            "the answer was cut before its end",
+        ),
+        (aiohttp.ClientOSError(104, "reset"), "the connection failed (connection reset by peer)"),
+        (httpx2.ReadTimeout("slow"), "no answer came in time (slow)"),
+        (TimeoutError(), "no answer came in time"),
+        (json.JSONDecodeError("no", "<", 0), "the answer is not JSON (no: line 1 column 1 (char 0))"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "the answer is not UTF-8"),
+        (_google(auth.RefreshError, "revoked"), "signing in to Google failed (revoked)"),
+        (_google(auth.TransportError, "away"), "Google's service for signing in cannot be reached"),
+    ],
+)
+def test_exceptions_are_told_in_words(exc: Exception, said: str) -> None:
+    """What a library calls its exceptions says nothing to a user."""
+    assert failure_of_exception(exc).message == said
 
 
 @pytest.mark.parametrize("exc", [ValueError("ours"), KeyError("ours"), RuntimeError("ours")])
