@@ -1,6 +1,7 @@
 """Putting what is to be asked into lines: which rows share one, and what a line will count."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.executors.asker import Attempt
@@ -39,6 +40,29 @@ class Line:
     def body(self, key: str, alone: Mapping[str, object], together: Mapping[str, object]) -> bytes:
         """Return it as it is sent; requests for one row share `alone`, those for several `together`."""
         return request_line(key, self.text, self.cap, together if self.packed else alone)
+
+
+class Ahead:
+    """Lines, of which some may be looked at before they are taken."""
+
+    def __init__(self, lines: AsyncIterator[Line]) -> None:
+        self._lines = lines
+        self._seen: deque[Line] = deque()
+
+    async def next(self) -> Line | None:
+        """Take the next line; None after the last."""
+        return self._seen.popleft() if self._seen else await anext(self._lines, None)
+
+    async def hold(self, count: int, *, packed: bool) -> bool:
+        """Tell whether at least `count` of the next lines are for several rows, or for one."""
+        found = sum(line.packed is packed for line in self._seen)
+        while found < count and len(self._seen) < 2 * count:
+            line = await anext(self._lines, None)
+            if line is None:
+                break
+            self._seen.append(line)
+            found += line.packed is packed
+        return found >= count
 
 
 @dataclass(slots=True)
