@@ -161,6 +161,7 @@ class Shipping:
             while line is not None and not self._stopped and not self._carrier.full:
                 if line.tokens > (self._terms.limits.batch_tokens or line.tokens):  # it fits into no batch
                     self._waits[line.rows] = ALONE
+                    self._loading.settled(line)
                     line = await lines.next()
                     continue
                 space = self._room()
@@ -189,6 +190,7 @@ class Shipping:
                     self._means.table.add(number, batch.lines, following.members)
                     file.write(body)
                     self._waits[following.rows] = number
+                    self._loading.settled(following)
                     batch = _with(batch, following, len(body))
                     following = await lines.next()
             self._means.table.put(batch)

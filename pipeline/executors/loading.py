@@ -74,9 +74,13 @@ class Loading:
     price: Price | None
     _held: dict[int, dict[bytes, Held]] = field(default_factory=dict)  # by the most rows of a line
     _places: dict[bytes, int] = field(default_factory=dict)
+    _unwritten: dict[bytes, Line] = field(default_factory=dict)  # lines that were looked at and not taken
 
     def add(self, attempt: Attempt, id_: bytes, row: int, vain: int) -> Iterator[Line]:
         """Take a row in, which was asked `vain` times in a batch; yield the lines that are full."""
+        if id_ in self._unwritten:
+            self._unwritten[id_].rows.append(row)
+            return
         if id_ in self._places:
             self._held[self._places[id_]][id_].rows.append(row)
             return
@@ -89,8 +93,14 @@ class Loading:
 
     def clear(self) -> None:
         """Forget what is held."""
+        self._unwritten.clear()
         self._held.clear()
         self._places.clear()
+
+    def settled(self, line: Line) -> None:
+        """Forget a line of which it is known now what its rows wait for."""
+        for member in line.members:
+            self._unwritten.pop(member.id, None)
 
     def rest(self) -> Iterator[Line]:
         """Yield what is held, in lines that need not be full."""
@@ -110,7 +120,9 @@ class Loading:
             del self._places[id_]
         tokens = [self.costing.tokens.added(one.attempt.text) + WRAPPING for _, one in held]
         for run in self._runs(tokens, most):
-            yield self._line([held[n] for n in run])
+            line = self._line([held[n] for n in run])
+            self._unwritten |= {member.id: line for member in line.members}
+            yield line
 
     def _runs(self, tokens: list[int], most: int) -> Iterator[range]:
         if self.packing is None or most == 1:
