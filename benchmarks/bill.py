@@ -213,7 +213,7 @@ def report(found: Sequence[Bill], rows: int) -> str:
             "",
             "requests",
             "tokens in",
-            "of them cached",
+            "cached",
             "tokens out",
             "USD",
             "times cheaper",

@@ -23,7 +23,7 @@ from tests.test_packed_run import word
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by the SDK
 
-ROWS = 280  # a cache pays from 252 on
+ROWS = 280  # a cache pays from 242 on
 FRESH, CACHED, OUTPUT = 125_000, 25_000, 750_000  # picodollars for a token
 
 

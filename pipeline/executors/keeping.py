@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import anyio
 
 from pipeline.batch import ASKING, Batch
-from pipeline.caching import storage_pico, uses_to_pay
+from pipeline.caching import BATCH_HOURS, storage_pico, uses_to_pay
 from pipeline.executors.cached import AHEAD, CLOSE_S, LOSSES, UNABLE
 from pipeline.flow import Failure
 from pipeline.gemini.caches import Cache, Caches
@@ -24,7 +24,6 @@ from pipeline.retry import OUTAGE, is_of_cache
 from pipeline.store.batches import Kept, Table
 from pipeline.usage import PICO
 
-HOURS: Final = 24.0  # that a job is taken to need when it is weighed: what the API aims at
 SHORT: Final = 600.0  # seconds until the job that names it is created
 LONG: Final = 49 * 3_600.0  # the API gives up a job after 48 hours
 SLACK: Final = 600.0  # seconds of that which may be missing
@@ -60,7 +59,7 @@ class Keeping:
 
     def __init__(self, caches: Caches, table: Table, terms: Terms, notes: list[str]) -> None:
         self._caches, self._table, self._terms, self._notes = caches, table, terms, notes
-        self._need = None if terms.price is None else uses_to_pay(terms.price, HOURS)
+        self._need = None if terms.price is None else uses_to_pay(terms.price, BATCH_HOURS)
         self._off = not terms.wanted
         self._losses = 0
         self._tokens, self._uses, self._stored = 0, 0, 0
