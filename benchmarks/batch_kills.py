@@ -49,7 +49,7 @@ from benchmarks.ground import (
 )
 
 CALLS = ["upload-start", "upload-bytes", "batch-create", "batch-get", "file-download", "file-delete"]
-CACHE_CALLS = ["cache-list", "cache-create", "cache-update", "cache-delete", "batch-create"]
+CACHE_CALLS = ["cache-list", "cache-create", "cache-update", "cache-delete"]
 CACHE_ROWS = 300  # enough for a cache to pay
 CACHE_LINES = 100
 SYSCALLS = ["fsync", "fdatasync", "rename", "unlink"]
@@ -85,7 +85,8 @@ def job(rows: int, pack: int, spill: str = "", *, long: bool = False) -> Iterato
     twins = [(f"twin-{n}", text) for n, (_, text) in enumerate(own[:TWINS])]
     with filled([*own, *twins]) as made:
         file = made.folder / "jobs" / "bench.toml"
-        batch = f"[packing]\nrows = {pack}\n[batch]\nrequests = {CACHE_LINES if long else LINES}\n{spill}\n[output]"
+        lines = CACHE_LINES if long else LINES
+        batch = f"[packing]\nrows = {pack}\n[batch]\nrequests = {lines}\n{spill}\n[output]"
         text = file.read_text().replace("[output]", batch)
         text = text.replace(SYSTEM, f"{SYSTEM} {'Be fair to every coat. ' * 250}") if long else text
         file.write_text(f'mode = "batch"\n{text}')
