@@ -1,6 +1,6 @@
 """Kill runs that ask by batches at every step: one bill, one answer for each row, the right table.
 
-    python benchmarks/batch_kills.py [--rows 60] [--every 1] [--only calls|cancel|disk]
+    python benchmarks/batch_kills.py [--rows 60] [--every 1] [--only calls|cache|cancel|disk]
 
 A job is run once undisturbed; its bill (the emulator counts answers and tokens itself) and its table are what
 the others are judged by. Then it is run again and again in fresh folders. Each time the process gets SIGKILL
@@ -9,6 +9,7 @@ at one step, and the same command is run to its end:
 calls   the API holds back one call for good, before it does it (`hang`) or after it has (`done-hang`): each
 of
         upload, creation, look, download and deletion, of the first and of the second job; then comes the kill
+cache   likewise when the context cache that lines name is found, made, kept and deleted; none may be left
 cancel  likewise when a job that is late is cancelled, also where the API keeps nothing of what it has
 answered disk    strace kills the process at the Nth call of fsync, fdatasync, rename and unlink: at each
 durable step
@@ -23,9 +24,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ground import (
+    SYSTEM,
     Emulator,
     Project,
     echo,
@@ -47,6 +49,9 @@ from benchmarks.ground import (
 )
 
 CALLS = ["upload-start", "upload-bytes", "batch-create", "batch-get", "file-download", "file-delete"]
+CACHE_CALLS = ["cache-list", "cache-create", "cache-update", "cache-delete"]
+CACHE_ROWS = 300  # enough for a cache to pay
+CACHE_LINES = 100
 SYSCALLS = ["fsync", "fdatasync", "rename", "unlink"]
 LINES = 20  # of a job
 TWINS = 6  # rows with the text of another
@@ -74,14 +79,16 @@ class Death:
 
 
 @contextmanager
-def job(rows: int, pack: int, spill: str = "") -> Iterator[Project]:
-    """Make a project that asks by batches of a few lines."""
+def job(rows: int, pack: int, spill: str = "", *, long: bool = False) -> Iterator[Project]:
+    """Make a project that asks by batches of a few lines; with a `long` instruction more, and a cache."""
     own = [*texts(rows)]
     twins = [(f"twin-{n}", text) for n, (_, text) in enumerate(own[:TWINS])]
     with filled([*own, *twins]) as made:
         file = made.folder / "jobs" / "bench.toml"
-        batch = f"[packing]\nrows = {pack}\n[batch]\nrequests = {LINES}\n{spill}\n[output]"
+        lines = CACHE_LINES if long else LINES
+        batch = f"[packing]\nrows = {pack}\n[batch]\nrequests = {lines}\n{spill}\n[output]"
         text = file.read_text().replace("[output]", batch)
+        text = text.replace(SYSTEM, f"{SYSTEM} {'Be fair to every coat. ' * 250}") if long else text
         file.write_text(f'mode = "batch"\n{text}')
         yield made
 
@@ -102,10 +109,10 @@ def table(made: Project) -> pl.DataFrame:
     return pl.read_parquet(made.output).drop("_latency_ms")
 
 
-def unbroken(emulator: Emulator, rows: int, pack: int) -> Judge:
+def unbroken(emulator: Emulator, rows: int, pack: int, *, long: bool = False) -> Judge:
     """Run a job that nobody disturbs."""
     calm(emulator)
-    with job(rows, pack) as made:
+    with job(rows, pack, long=long) as made:
         if finish(made, emulator):
             raise SystemExit("the unbroken run has failed")
         return Judge(bill(emulator), table(made))
@@ -117,7 +124,9 @@ def calm(emulator: Emulator, **settings: object) -> None:
     emulator.reset()
 
 
-def judged(made: Project, emulator: Emulator, judge: Judge, *, late: bool = False) -> list[str]:
+def judged(
+    made: Project, emulator: Emulator, judge: Judge, *, late: bool = False, bare: Sequence[str] = ()
+) -> list[str]:
     """Run to the end and say what differs from the unbroken run."""
     emulator.change({"faults": []})
     if (code := finish(made, emulator)) != 0:
@@ -133,7 +142,7 @@ def judged(made: Project, emulator: Emulator, judge: Judge, *, late: bool = Fals
     else:
         if found != wanted:
             faults.append(f"billed {found}, not {wanted}")
-        if not table(made).equals(judge.table):
+        if not table(made).drop(bare).equals(judge.table):
             faults.append("another table")
     if emulator.stats()["repeated"]:
         faults.append(f"{emulator.stats()['repeated']} prompts answered twice")
@@ -166,6 +175,27 @@ def calls(emulator: Emulator, rows: int, pack: int, judge: Judge) -> Iterator[De
                     calm(emulator, faults=[f"{call}/{when}@{number}"])
                     came = held(made, emulator, f"{call}/{when}")
                     yield Death("calls", f"{call} {number}, {when}", came, judged(made, emulator, judge))
+
+
+def caches(emulator: Emulator) -> Iterator[Death]:
+    """Kill at each call about the cache that lines name; its storage is part of the costs of rows."""
+    judge = unbroken(emulator, CACHE_ROWS, 1, long=True)
+    wanted = replace(judge, table=judge.table.drop("_cost_usd"))  # storage hangs on the time that it took
+    for call in CACHE_CALLS:
+        for when in ("hang", "done-hang"):
+            with job(CACHE_ROWS, 1, long=True) as made:
+                calm(emulator, faults=[f"{call}/{when}@1"])
+                came = held(made, emulator, f"{call}/{when}")
+                faults = judged(made, emulator, wanted, bare=["_cost_usd"])
+                told: dict[str, Any] = dict(emulator.stats())
+                made_twice = told["operations"]["cache-create"] - (call == "cache-create" and when == "hang")
+                stored = told["cache_token_seconds"]
+                if made_twice != 1:
+                    faults.append(f"{made_twice} caches made")
+                time.sleep(LOOK_S)
+                if dict[str, Any](emulator.stats())["cache_token_seconds"] > stored:
+                    faults.append("a cache is left")
+                yield Death("cache", f"{call}, {when}", came, faults)
 
 
 def cancels(emulator: Emulator, rows: int, judge: Judge) -> Iterator[Death]:
@@ -212,7 +242,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="kills at every step of batches")
     parser.add_argument("--rows", type=int, default=60)
     parser.add_argument("--every", type=int, default=1, help="take each Nth step of the disk only")
-    parser.add_argument("--only", choices=["calls", "cancel", "disk"])
+    parser.add_argument("--only", choices=["calls", "cache", "cancel", "disk"])
     given = parser.parse_args()
     print(echo(), flush=True)
     deaths: list[Death] = []
@@ -221,6 +251,7 @@ def main() -> int:
         packed = unbroken(emulator, given.rows, 4)
         kinds: dict[str, Iterator[Death]] = {
             "calls": calls(emulator, given.rows, 1, judge),
+            "cache": caches(emulator),
             "cancel": cancels(emulator, given.rows, judge),
         }
         if shutil.which("strace"):

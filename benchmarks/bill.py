@@ -46,6 +46,7 @@ from pipeline.emulator.tokens import count_tokens
 from pipeline.schema_file import load_schema
 
 INPUT, OUTPUT = 0.25, 1.50  # USD per million tokens; pipeline/models.toml has the source
+CACHED, STORAGE = 0.025, 1.00  # the former in every tier, the latter for an hour
 HALF = {"standard": 1.0, "batch": 0.5}
 INSTRUCTION, ROW = 1_000, 80  # tokens
 SCHEMA = '''"""An answer of 30 tokens, as the emulator counts them."""
@@ -72,6 +73,7 @@ class Bill:
     way: str
     requests: float
     prompt: float
+    cached: float
     output: float
     usd: float
 
@@ -121,17 +123,19 @@ async def naive(prompts: Sequence[str], instruction: str, address: str, schema: 
 
 
 def billed(way: str, emulator: Emulator, scale: float = 1.0) -> Bill:
-    """Read the emulator's bill."""
+    """Read the emulator's bill, the storage of context caches included."""
     stats = cast("Mapping[str, Any]", emulator.stats())
     bills: Mapping[str, Mapping[str, int]] = stats["billed"]
-    usd = sum(
-        HALF[tier] * (one["prompt_tokens"] * INPUT + one["output_tokens"] * OUTPUT) / 1e6
-        for tier, one in bills.items()
-    )
+    usd = STORAGE * stats["cache_token_seconds"] / 3_600 / 1e6
+    for tier, one in bills.items():
+        fresh = one["prompt_tokens"] - one["cached_tokens"]
+        usd += HALF[tier] * (fresh * INPUT + one["output_tokens"] * OUTPUT) / 1e6
+        usd += one["cached_tokens"] * CACHED / 1e6
     return Bill(
         way,
         requests=scale * sum(one["answered"] for one in bills.values()),
         prompt=scale * sum(one["prompt_tokens"] for one in bills.values()),
+        cached=scale * sum(one["cached_tokens"] for one in bills.values()),
         output=scale * sum(one["output_tokens"] for one in bills.values()),
         usd=scale * usd,
     )
@@ -196,6 +200,7 @@ def report(found: Sequence[Bill], rows: int) -> str:
             one.way,
             f"{one.requests:,.0f}",
             f"{one.prompt:,.0f}",
+            f"{one.cached:,.0f}",
             f"{one.output:,.0f}",
             f"{one.usd:,.2f}",
             f"{base.usd / one.usd:.2f}",
@@ -204,7 +209,17 @@ def report(found: Sequence[Bill], rows: int) -> str:
         for one in found
     ]
     return markdown(
-        ["", "requests", "tokens in", "tokens out", "USD", "times cheaper", "rows a request"], lines
+        [
+            "",
+            "requests",
+            "tokens in",
+            "cached",
+            "tokens out",
+            "USD",
+            "times cheaper",
+            "rows a request",
+        ],
+        lines,
     )
 
 

@@ -81,6 +81,8 @@ def foot(found: Forecast) -> list[str]:
     own = found.ways[0]
     if own.held_by and own.seconds > 60:
         lines.append(f"what holds it up: {HELD[own.held_by]}")
+    if any(way.cached for way in found.ways):
+        lines.append("in a batch the instruction lies in a cache: its storage is counted for a day")
     if found.unbatched:
         lines.append(found.unbatched)
     return [*lines, *advice(found)]
@@ -176,6 +178,7 @@ def _way_json(way: Way) -> dict[str, object]:
         "requests": way.requests,
         "input_tokens": _span_json(way.tokens_in, 0),
         "output_tokens": _span_json(way.tokens_out, 0),
+        "cached_input_tokens": round(way.cached),
         "cost_usd": _span_json(way.usd, 6),
         "seconds": round(way.seconds, 1),
         "seconds_at_most": way.at_most,

@@ -48,7 +48,7 @@ from pipeline.store.journal import Journal, stored_until
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
 from pipeline.tiers import served_otherwise, wire_tier
-from pipeline.tokens import DOUBT, CostEstimate, Costing, TokenEstimate
+from pipeline.tokens import CostEstimate, Costing, TokenEstimate, may_be_cached
 from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
@@ -62,7 +62,6 @@ LOWER = (
 )
 _SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
 NO_VERTEX_CACHE = "the long instruction is sent with each request: on Vertex AI it is not cached by Rowmill"
-CACHE_TOKENS = 1_024  # the least that a cache takes, for models of which that is not known
 OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
 
@@ -216,7 +215,7 @@ def _terms(work: Work, generation: Generation) -> Terms | None:
     tokens = TokenEstimate(generation.system).tokens("")
     price = model.price(datetime.now(UTC).date(), section.service_tier)
     wanted = section.context_cache == "auto" and not work.service.free
-    if not wanted or price is None or tokens < (1 - DOUBT) * (model.cache_tokens or CACHE_TOKENS):
+    if not wanted or price is None or not may_be_cached(generation.system, model):
         return None
     if work.service.endpoint.vertex:
         work.notes.append(NO_VERTEX_CACHE)

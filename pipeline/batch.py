@@ -55,7 +55,8 @@ class Batch:
     uploaded file, the job and the file of its results. `tokens` (input) and `cost_usd` are estimates. `since`
     is when it came to its stage, `due` when the next step is, `tries` how often that was tried. `state` is as
     last seen, `told` how many lines the API says that it has answered, `seconds` how long the job took,
-    `ended` when that was, `scope` who owns it.
+    `ended` when that was, `scope` who owns it. `cache` is the context cache that its lines name, `stored` the
+    picodollars of that cache's storage that its answers bear.
     """
 
     number: int
@@ -81,6 +82,8 @@ class Batch:
     spilled: bool = False
     emulated: bool = False
     scope: str = ""
+    cache: str = ""
+    stored: int = 0
 
 
 @dataclass(frozen=True, slots=True)

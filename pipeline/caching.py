@@ -5,10 +5,12 @@ token and hour. Both grow with the tokens alike, so whether it pays hangs on use
 costs the same in every service tier, since discounts do not multiply: a use in a cheap tier saves less.
 """
 
+from math import floor
 from typing import Final
 
 from pipeline.models import Price
 
+BATCH_HOURS: Final = 24.0  # that a job is taken to need beforehand: what the API aims at
 PICO_PER_TOKEN: Final = 10**6  # picodollars a token for each dollar a million tokens
 _HOUR = 3600.0
 
@@ -29,6 +31,14 @@ def gain_usd(price: Price, tokens: int, uses: float, hours: float, *, already: f
         return -tokens * price.input / 1e6
     saved = uses * max(0.0, tokens - already) * (price.input - price.cached)
     return (saved - tokens * (price.storage * hours + price.input)) / 1e6
+
+
+def uses_to_pay(price: Price, hours: float) -> int | None:
+    """Return the fewest uses that a cache pays for which is held so many hours; None where none do."""
+    saving = price.input - price.cached
+    if price.storage is None or saving <= 0:
+        return None
+    return floor((price.storage * hours + price.input) / saving) + 1
 
 
 def storage_pico(price: Price, tokens: int, seconds: float) -> int:

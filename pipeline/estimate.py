@@ -7,6 +7,7 @@ follows from a sample of prompts, from what answers took so far, and from prices
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.caching import BATCH_HOURS, uses_to_pay
 from pipeline.flow import Usage
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget, packs
@@ -70,7 +71,8 @@ class Answers:
 class Service:
     """Who answers at what price: `name` is `online`, `flex` or `batch`; price None costs nothing.
 
-    `label` names the tier for people, `margin` is the share by which windows are counted longer.
+    `label` names the tier for people, `margin` is the share by which windows are counted longer. In a batch
+    an instruction of at least `cache_tokens` is put into a cache where that pays, with None never.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Service:
     today: Today
     margin: float = 0.0
     in_flight: int = MOST_IN_FLIGHT
+    cache_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Way:
     """A way of asking and what it takes; `rows` share a request at most.
 
     `seconds` is an upper end for flex and batch; `held_by` is the limit that decides it, empty where none
-    does.
+    does. `cached` input tokens are read from a cache, whose storage for a day is in `usd`.
     """
 
     rows: int
@@ -98,6 +101,7 @@ class Way:
     usd: Span
     seconds: float
     held_by: str
+    cached: float = 0.0
     current: bool = False
 
     @property
@@ -143,14 +147,33 @@ def way(rows: int, service: Service, load_: Load, sizes: Sizes, answers: Answers
     texts = (load_.packed_rows + load_.alone) * sizes.row + load_.packed_rows * sizes.tags
     tokens_in = _around(fixed, sizes.doubt) + _around(texts, sizes.error + sizes.doubt)
     tokens_out = answers.packed * load_.packed_rows + answers.alone * load_.alone
+    saved, cached = _cached(service, load_.packs or load_.alone, _shared(load_, sizes))
     usd = Span(
         _usd(tokens_in.expected, tokens_out.expected, service.price),
         _usd(tokens_in.low, tokens_out.low, service.price),
         _usd(tokens_in.high, tokens_out.high, service.price),
-    )
+    ) + Span(-saved, -saved, -saved)
     need = Need(load_.requests, tokens_in.expected, usd.expected)
     seconds, held_by = _seconds(need, service, answers.seconds)
-    return Way(rows, service, round(load_.requests), tokens_in, tokens_out, usd, seconds, held_by)
+    asked = round(load_.requests)
+    return Way(rows, service, asked, tokens_in, tokens_out, usd, seconds, held_by, cached=cached)
+
+
+def _shared(load_: Load, sizes: Sizes) -> float:
+    """Return the tokens of the instruction that a cache would hold."""
+    return sizes.fixed_packed if load_.packs else sizes.fixed
+
+
+def _cached(service: Service, uses: float, tokens: float) -> tuple[float, float]:
+    """Return what a cache of the instruction saves in a batch, in USD, and the tokens that are read there."""
+    price, least = service.price, service.cache_tokens
+    if least is None or tokens < least or price is None or price.storage is None:
+        return 0.0, 0.0
+    need = uses_to_pay(price, BATCH_HOURS)
+    if need is None or uses < need:
+        return 0.0, 0.0
+    storage = price.storage * BATCH_HOURS
+    return tokens * (uses * (price.input - price.cached) - storage) / 1e6, tokens * uses
 
 
 def seconds_until_done(need: Need, limits: Limits, today: Today, margin: float = 0.0) -> tuple[float, str]:

@@ -26,6 +26,7 @@ from pipeline.store.folder import round_under_way
 from pipeline.store.journal import latest
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
+from pipeline.tokens import CACHE_TOKENS
 from pipeline.usage import Today
 
 SAMPLE = 2_000  # prompts that are rendered
@@ -183,8 +184,15 @@ def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     for name in ("flex", "batch"):
         price = checked.model.price(day, name)
         if price is not None and not (name == "batch" and paid.limits.batch_tokens == 0):
-            found.append(replace(paid, name=name, price=price))
+            least = _cache_tokens(plan) if name == "batch" else None
+            found.append(replace(paid, name=name, price=price, cache_tokens=least))
     return found, UNBATCHED if asking.free else ""
+
+
+def _cache_tokens(plan: Plan) -> int | None:
+    """Return how many tokens an instruction needs for a cache, None where the job wants none."""
+    wanted = plan.checked.loaded.job.model.context_cache == "auto"
+    return (plan.checked.model.cache_tokens or CACHE_TOKENS) if wanted else None
 
 
 def _compared(plan: Plan) -> Limits:

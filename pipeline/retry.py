@@ -176,6 +176,12 @@ def is_final(failure: Failure) -> bool:
     return TABLE[failure.kind].act is Act.GIVE_UP
 
 
+def is_of_cache(failure: Failure) -> bool:
+    """Tell whether a refusal is about the cache of the instruction, and not about the row or the run."""
+    refused = TABLE[failure.kind].act in (Act.REFUSE, Act.GIVE_UP) and "cache" in failure.message.lower()
+    return failure.kind is FailureKind.CACHE or refused
+
+
 def larger_cap(cap: int, thoughts: int, ceiling: int) -> int:
     """Return the cap of output tokens for the second try after MAX_TOKENS.
 

@@ -7,23 +7,28 @@ from datetime import UTC, datetime
 from pipeline.batch import Pace
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Bodies, Rows, Shipping
+from pipeline.executors.cached import AHEAD
 from pipeline.executors.carrier import Means, Terms
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake
+from pipeline.executors.keeping import Keeping
+from pipeline.executors.keeping import Terms as KeepingTerms
 from pipeline.executors.loading import Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
 from pipeline.flow import Reply
 from pipeline.gemini.batches import open_batches
+from pipeline.gemini.caches import open_caches
 from pipeline.gemini.call import Generation, shared_body
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
+from pipeline.keys import cache_name
 from pipeline.models import Price
 from pipeline.packing import id_name
 from pipeline.plan import Plan
 from pipeline.store.batches import Paths, Table, open_batches_of
-from pipeline.store.journal import Journal
-from pipeline.tokens import Costing
+from pipeline.store.journal import Journal, stored_until
+from pipeline.tokens import Costing, may_be_cached
 from pipeline.usage import Tally
 
 CALL_S = 120.0  # of a call to the Batch API, where the job sets no time limit
@@ -74,13 +79,17 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
     name = id_name(plan.checked.json_schema)
     with closing(Table(paths.table)) as table:
         intake = Intake(table, cargo.journal, name, replied=replied, secrets=secrets)
-        async with open_batches(endpoint, model, timeout_s=job.model.timeout or CALL_S) as api:
+        async with (
+            open_batches(endpoint, model, timeout_s=job.model.timeout or CALL_S) as api,
+            open_caches(endpoint) as caches,
+        ):
             means = Means(
                 api=api,
                 table=table,
                 paths=paths,
                 journal=cargo.journal,
                 intake=intake,
+                keeping=Keeping(caches, table, _kept(plan, cargo, manner), cargo.notes),
                 sync=cargo.sink.sync,
                 tally=cargo.tally,
                 halt=cargo.halt,
@@ -92,10 +101,35 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
                 cargo.rows,
                 asker=cargo.asker,
                 loading=Loading(cargo.packing, cargo.costing, _price(plan, manner)),
-                bodies=Bodies(shared_body(cargo.alone), shared_body(cargo.together)),
+                bodies=lambda cache: _bodies(cargo, cache),
                 sink=cargo.sink,
             )
             await shipping.run()
+
+
+def _bodies(cargo: Cargo, cache: str) -> Bodies:
+    """Return what lines share; of those for one row and those for several only the job's own name a cache."""
+    alone, together = cargo.alone, cargo.together
+    if cache and cargo.packing is None:
+        alone = replace(alone, cache=cache)
+    elif cache:
+        together = replace(together, cache=cache)
+    return Bodies(shared_body(alone), shared_body(together))
+
+
+def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> KeepingTerms:
+    """Return what may be cached of a run's instruction."""
+    checked = plan.checked
+    system = (cargo.alone if cargo.packing is None else cargo.together).system
+    wanted = checked.loaded.job.model.context_cache == "auto" and may_be_cached(system, checked.model)
+    return KeepingTerms(
+        model=checked.settings.model,
+        system=system,
+        display_name=cache_name(plan.fingerprint, system),
+        price=_price(plan, manner),
+        since=lambda: stored_until(plan.folder.journal) + AHEAD,
+        wanted=wanted and not manner.free,
+    )
 
 
 def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.flow import Reply, Usage
-from pipeline.models import Price
+from pipeline.models import Model, Price
 from pipeline.quota import NANO, Amount
 
 # Tokens for a character of ASCII, of other alphabets, and of CJK and whatever else takes three bytes.
@@ -24,6 +24,9 @@ EAGER = 50  # after so many replies the fit is renewed with every twelfth only
 SETTLED = 200  # after so many replies every fourth is enough
 DOUBT = 0.3  # by which share an estimate is off while nothing has been seen
 TYPICAL_OUTPUT = 60.0  # output tokens of an answer while none has been seen
+
+
+CACHE_TOKENS = 1_024  # the least that a cache takes, for models of which that is not known
 
 
 class TokenEstimate:
@@ -130,3 +133,8 @@ def _scripts(text: str) -> tuple[int, int, int]:
     spread = len(text.encode("utf-8", "surrogatepass")) - plain - 2 * foreign  # 0, 1 or 2 for each of them
     wide = min(foreign, spread)
     return plain, foreign - wide, wide
+
+
+def may_be_cached(system: str, model: Model) -> bool:
+    """Tell whether an instruction may have the tokens that a cache takes; the API has the last word."""
+    return TokenEstimate(system).tokens("") >= (1 - DOUBT) * (model.cache_tokens or CACHE_TOKENS)

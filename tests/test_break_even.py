@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.caching import break_even, gain_usd, storage_pico
+from pipeline.caching import BATCH_HOURS, break_even, gain_usd, storage_pico, uses_to_pay
 from pipeline.models import Price, find_model
 from tests.conftest import TODAY
 
@@ -42,6 +42,16 @@ def test_the_break_even_is_where_the_gain_begins(tokens: int, hours: float, time
     filling = tokens * LITE.input / 1e6
     gained = gain_usd(LITE, tokens, rate * hours * times, hours) + filling
     assert gained == pytest.approx(tokens * hours * (times - 1) / 1e6, abs=1e-9)
+
+
+@pytest.mark.parametrize(("model", "uses"), [("gemini-3.1-flash-lite", 242), ("gemini-3.5-flash-lite", 202)])
+def test_a_cache_for_the_day_of_a_batch_needs_hundreds_of_uses(model: str, uses: int) -> None:
+    """It is held for hours, whatever the job needs, so that a rate tells nothing: the uses do."""
+    price = find_model(model, TODAY).price(TODAY, "batch")
+    assert price is not None
+    assert uses_to_pay(price, BATCH_HOURS) == uses
+    assert gain_usd(price, 2_000, uses, BATCH_HOURS) > 0 >= gain_usd(price, 2_000, uses - 1, BATCH_HOURS)
+    assert uses_to_pay(Price(0.25, 1.5, 0.025), BATCH_HOURS) is None
 
 
 def test_what_is_cached_anyway_is_not_gained() -> None:

@@ -1,6 +1,7 @@
 """The arithmetic of an estimate: requests, tokens, money and time of each way of asking."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,23 @@ def test_a_batch_waits_for_the_tokens_before_it() -> None:
     assert way(1, batch, Load(0, 0, 10_000), sizes, ANSWERS).seconds == DAY
     assert way(1, batch, Load(0, 0, 10_001), sizes, ANSWERS).seconds == 2 * DAY
     assert way(1, batch, Load(0, 0, 0), sizes, ANSWERS).seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("requests", "least", "cached"),
+    [(242, 1_024, True), (241, 1_024, False), (900, 2_048, False), (900, None, False)],
+)
+def test_a_batch_reads_a_long_instruction_from_a_cache(
+    requests: int, least: int | None, cached: bool
+) -> None:
+    """Where that pays for a day: the instruction at the cached price, and its storage for that day."""
+    sizes = Sizes(2_000, 2_000, 0, [100.0], error=0.0, doubt=0.0)
+    batch = replace(service("batch", price=Price(0.125, 0.75, 0.025, storage=1.0)), cache_tokens=least)
+    found = way(1, batch, Load(0, 0, requests), sizes, ANSWERS)
+    fresh = (requests * 2_100 * 0.125 + requests * 30 * 0.75) / 1e6
+    saved = 2_000 * (requests * 0.1 - 24) / 1e6 if cached else 0.0
+    assert found.usd.expected == pytest.approx(fresh - saved)
+    assert found.cached == (2_000 * requests if cached else 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=3_000), st.integers(1, 30))

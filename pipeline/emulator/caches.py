@@ -72,7 +72,7 @@ class Caches:
         """What has been stored until now: tokens times seconds."""
         self._forget()
         now = self._wall()
-        return self._stored + sum(_paid(cache, now) for cache in self._caches.values())
+        return self._stored + sum(_paid(cache, now) for cache in list(self._caches.values()))
 
     def create(self, content: object) -> Cache:
         """Keep a content."""
@@ -95,9 +95,10 @@ class Caches:
     def get(self, name: str) -> Cache:
         """Return a cache; one that has expired is not there."""
         self._forget()
-        if name not in self._caches:
+        cache = self._caches.get(name)  # at once: lines of batches are answered in another thread
+        if cache is None:
             raise Refused(bodies.no_cache())
-        return self._caches[name]
+        return cache
 
     def update(self, name: str, content: object) -> Cache:
         """Give a cache another end; nothing else of it can change."""

@@ -34,6 +34,7 @@ REFUSAL_KINDS = QUOTA_KINDS | {
     "400-schema",
     "400-toolong",
     "400-location",
+    "403-cache",
     "403-echo",
     "404-model",
     "408",

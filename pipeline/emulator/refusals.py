@@ -15,6 +15,7 @@ from pipeline.emulator.bodies import (
     error,
     exhausted,
     invalid,
+    no_cache,
     no_quota,
     page,
     quota_exceeded,
@@ -54,6 +55,7 @@ _PLAIN: dict[str, Callable[[], Answer]] = {
     "400-location": lambda: error(
         400, "FAILED_PRECONDITION", "User location is not supported for the API use."
     ),
+    "403-cache": no_cache,
     "408": lambda: page(408, "Error 408 (Request Timeout)"),
     "499": lambda: error(499, "CANCELLED", "The operation was cancelled."),
     "500": lambda: error(500, "INTERNAL", _INTERNAL),

@@ -11,7 +11,7 @@ on.
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -26,7 +26,7 @@ from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
 from pipeline.executors.intake import key_of
-from pipeline.executors.loading import Line, Loading
+from pipeline.executors.loading import Ahead, Line, Loading
 from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.progress import many
@@ -68,7 +68,7 @@ class Shipping:
         *,
         asker: Asker,
         loading: Loading,
-        bodies: Bodies,
+        bodies: Callable[[str], Bodies],  # by the name of the cache, empty without one
         sink: Sink,
     ) -> None:
         self._means = means
@@ -100,6 +100,7 @@ class Shipping:
             self._means.tally.enqueued = None
             await self._rows.ask(alone)
             self._waits[alone] = ENDED
+        await self._means.keeping.close()
         self._say()
 
     @property
@@ -154,12 +155,14 @@ class Shipping:
     async def _walk(self) -> None:
         """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
         self._loading.clear()
-        async with aclosing(self._lines()) as lines:
-            line = await anext(lines, None)
+        async with aclosing(self._lines()) as source:
+            lines = Ahead(source)
+            line = await lines.next()
             while line is not None and not self._stopped and not self._carrier.full:
                 if line.tokens > (self._terms.limits.batch_tokens or line.tokens):  # it fits into no batch
                     self._waits[line.rows] = ALONE
-                    line = await anext(lines, None)
+                    self._loading.settled(line)
+                    line = await lines.next()
                     continue
                 space = self._room()
                 if not self._fits(line, space, Batch(0, "")):
@@ -170,26 +173,38 @@ class Shipping:
         self._again = False
         await self._flush()
 
-    async def _load(self, line: Line, lines: AsyncIterator[Line], space: Room) -> tuple[Batch, Line | None]:
+    async def _load(self, line: Line, lines: Ahead, space: Room) -> tuple[Batch, Line | None]:
         """Write a file of lines and plan its batch; return it, and the line that did not fit."""
-        now = time.time()
+        cache = await self._cache(line, lines)
+        bodies, now = self._bodies(cache), time.time()
         with self._means.table.planning() as number:
             name = f"rowmill-{uuid4().hex}"
-            batch = Batch(number, name, planned=now, since=now, due=now, scope=self._terms.scope)
+            batch = Batch(number, name, planned=now, since=now, due=now, scope=self._terms.scope, cache=cache)
             path = self._means.paths.lines(number)
             make_folder(path.parent)
             with whole_file(path) as draft, draft.open("wb") as file:
                 following: Line | None = line
                 while following is not None and self._fits(following, space, batch):
                     key = key_of(number, batch.lines)
-                    body = following.body(key, self._bodies.alone, self._bodies.together)
+                    body = following.body(key, bodies.alone, bodies.together)
                     self._means.table.add(number, batch.lines, following.members)
                     file.write(body)
                     self._waits[following.rows] = number
+                    self._loading.settled(following)
                     batch = _with(batch, following, len(body))
-                    following = await anext(lines, None)
+                    following = await lines.next()
             self._means.table.put(batch)
         return batch, following
+
+    async def _cache(self, line: Line, lines: Ahead) -> str:
+        """Return the cache that this line and the next ones name; empty where that does not pay."""
+        need = self._means.keeping.need
+        if need is None:
+            return ""
+        packs = self._loading.packing is not None
+        if need and not await lines.hold(need - (line.packed is packs), packed=packs):
+            return ""
+        return await self._means.keeping.name()
 
     def _room(self) -> Room:
         spent, most = self._means.tally.cost_usd, self._terms.max_cost

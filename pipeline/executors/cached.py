@@ -19,7 +19,7 @@ from pipeline.caching import break_even, gain_usd, storage_pico
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.caches import Cache, Caches
 from pipeline.models import Price
-from pipeline.retry import OUTAGE, TABLE, Act
+from pipeline.retry import OUTAGE, is_of_cache
 from pipeline.usage import PICO
 
 TTL: Final = 300.0
@@ -113,7 +113,7 @@ class CachingClient:
             self._uses += 1
             self._bear(held, time.time() + AHEAD)
             return self._charged(answer)
-        if _of_cache(answer):
+        if is_of_cache(answer):
             self._lose(held)
             return replace(answer, kind=FailureKind.CACHE, retry_after=None)
         return answer
@@ -189,7 +189,7 @@ class CachingClient:
         kept = await self._caches.extend(held.cache.name, TTL)
         if isinstance(kept, Cache):
             held.expires = now + TTL
-        elif _of_cache(kept):
+        elif is_of_cache(kept):
             self._lose(held)
         else:
             self._next = now + PAUSE
@@ -221,9 +221,3 @@ class CachingClient:
         due, self._owed = self._owed, 0
         self._stored += due
         return replace(reply, stored=due) if due else reply
-
-
-def _of_cache(failure: Failure) -> bool:
-    """Tell whether a refusal is about the cache, and not about the row or the run."""
-    refused = TABLE[failure.kind].act in (Act.REFUSE, Act.GIVE_UP) and "cache" in failure.message.lower()
-    return failure.kind is FailureKind.CACHE or refused

@@ -33,10 +33,11 @@ from pipeline.disk import whole_file
 from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
+from pipeline.executors.keeping import Keeping
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Batches, Gone
 from pipeline.models import Limits
-from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act
+from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act, is_of_cache
 from pipeline.retry import next_step as next_try
 from pipeline.store.batches import SEPARATE, Paths, Table
 from pipeline.store.journal import Journal
@@ -76,6 +77,7 @@ class Means:
     paths: Paths
     journal: Journal
     intake: Intake
+    keeping: Keeping
     sync: Callable[[], None]
     tally: Tally
     halt: Halt
@@ -121,12 +123,17 @@ class Carrier:
 
     async def _create(self, batch: Batch) -> Batch | None:
         """Create the job. The intent is on disk before the request leaves: a kill cannot hide a job."""
+        if batch.cache and not await self._means.keeping.covers(batch):
+            return await self._drop(batch)
         intent = self._put(moved(batch, Stage.CREATING, time.time()))
         found = await self._means.api.create(batch.file, batch.name)
         if isinstance(found, Seen):
             return self._created(intent, found)
         failure = found.failure if isinstance(found, Gone) else found
         self._means.tally.refused(failure)
+        if batch.cache and is_of_cache(failure):
+            self._means.keeping.lose(batch.cache)
+            return await self._drop(batch)
         return self._not_created(batch, intent, failure)
 
     def _created(self, batch: Batch, found: Seen) -> Batch:
@@ -220,6 +227,7 @@ class Carrier:
 
     async def _ingest(self, batch: Batch) -> Batch | None:
         """Put the answers into the journal, durably; only then forget the lines."""
+        batch = self._means.keeping.charged(batch)
         taken = await to_thread.run_sync(self._read, batch)
         if taken.told < batch.told:
             if batch.results and batch.tries < CUT:  # the file was cut on its way
@@ -229,8 +237,13 @@ class Carrier:
         if (verdict := taken.verdict) is not None:
             self._means.halt.pull(verdict)
         await to_thread.run_sync(self._means.sync)
+        self._means.keeping.used(taken.cached)
+        lost = _lost_cache(batch, taken)
+        if lost:
+            self._means.keeping.lose(batch.cache)
         separate = batch.spilled or batch.state == "EXPIRED"
-        return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else 1)
+        vain = 0 if lost and taken.told else 1  # it was the cache, not the request
+        return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
 
     def _read(self, batch: Batch) -> Taken:
         if not batch.results:
@@ -245,6 +258,8 @@ class Carrier:
 
     async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
         """Take the lines away; what no answer came for was asked `vain` times more."""
+        if batch.cache:  # before its lines go: after a kill they lead to the cache
+            await self._means.keeping.sweep(batch.number)
         done = moved(batch, Stage.INGESTED, time.time())
         left = await to_thread.run_sync(self._means.table.finish, done, self._is_kept, vain)
         self.full = False
@@ -327,6 +342,12 @@ class Carrier:
             step = next_try(found, min(times[found.kind], rule.tries), 0.5)
             await self._means.halt.sleep(step.wait)
         return None
+
+
+def _lost_cache(batch: Batch, taken: Taken) -> bool:
+    """Tell whether the cache of a batch was gone, or the job failed of it."""
+    failed = batch.state == "FAILED" and "cache" in batch.why.lower()
+    return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
 
 
 class _NotFetchedError(Exception):

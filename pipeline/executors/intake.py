@@ -6,7 +6,7 @@ known by its key, never by its place. What no line answers is asked again by who
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.batch import Batch
@@ -14,7 +14,7 @@ from pipeline.executors.packed import shared_out
 from pipeline.flow import Failure, FailureKind, Reply, Row
 from pipeline.gemini.lines import Answer, Job, answer_of_line
 from pipeline.packing import unpacked
-from pipeline.retry import TABLE, Act, is_final
+from pipeline.retry import TABLE, Act, is_final, is_of_cache
 from pipeline.store.batches import Member, Table
 from pipeline.store.journal import Journal
 
@@ -27,13 +27,14 @@ LONGEST_KEY = 100
 class Taken:
     """What the lines of one file were.
 
-    `told` counts lines of ours, `foreign` those of nobody's, `kinds` what was refused; `refusal` is what
-    would stop a run.
+    `told` counts lines of ours, `foreign` those of nobody's, `cached` replies that read from a cache, `kinds`
+    what was refused; `refusal` is what would stop a run.
     """
 
     told: int = 0
     replies: int = 0
     foreign: int = 0
+    cached: int = 0
     kinds: Counter[FailureKind] = field(default_factory=Counter)
     refusal: Failure | None = None
 
@@ -87,12 +88,14 @@ class Intake:
             seen.add(line)
             taken.told += 1
             if isinstance(answer.answer, Reply):
+                reply = _bearing(answer.answer, 0 if taken.replies else batch.stored)
                 taken.replies += 1
+                taken.cached += reply.usage.cached > 0
                 if self._journal.find(members[0].id, b"") is None:  # or it was counted when it came first
-                    self._replied(answer.answer)
-                kept += self._pieces(answer.answer, members)
+                    self._replied(reply)
+                kept += self._pieces(reply, members)
             else:
-                self._refused(answer.answer, members, taken, kept, suspects)
+                self._refused(_of_line(answer.answer, batch), members, taken, kept, suspects)
             if len(kept) >= AT_ONCE:
                 self._journal.keep_all(kept)
                 kept = []
@@ -132,6 +135,16 @@ class Intake:
         if is_final(failure) and not members[0].tag:
             place = suspects if failure.kind is FailureKind.BAD_REQUEST else kept
             place.append((members[0].id, _row(members[0]), failure))
+
+
+def _bearing(reply: Reply, stored: int) -> Reply:
+    return replace(reply, stored=stored) if stored else reply
+
+
+def _of_line(failure: Failure, batch: Batch) -> Failure:
+    """Return a refusal that is about the cache as such: its line is asked again without."""
+    of_cache = bool(batch.cache) and is_of_cache(failure)
+    return replace(failure, kind=FailureKind.CACHE) if of_cache else failure
 
 
 def _row(member: Member) -> Row:

@@ -1,6 +1,7 @@
 """Putting what is to be asked into lines: which rows share one, and what a line will count."""
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.executors.asker import Attempt
@@ -41,6 +42,29 @@ class Line:
         return request_line(key, self.text, self.cap, together if self.packed else alone)
 
 
+class Ahead:
+    """Lines, of which some may be looked at before they are taken."""
+
+    def __init__(self, lines: AsyncIterator[Line]) -> None:
+        self._lines = lines
+        self._seen: deque[Line] = deque()
+
+    async def next(self) -> Line | None:
+        """Take the next line; None after the last."""
+        return self._seen.popleft() if self._seen else await anext(self._lines, None)
+
+    async def hold(self, count: int, *, packed: bool) -> bool:
+        """Tell whether at least `count` of the next lines are for several rows, or for one."""
+        found = sum(line.packed is packed for line in self._seen)
+        while found < count and len(self._seen) < 2 * count:
+            line = await anext(self._lines, None)
+            if line is None:
+                break
+            self._seen.append(line)
+            found += line.packed is packed
+        return found >= count
+
+
 @dataclass(slots=True)
 class Loading:
     """Gathers prompts until a line is full. `price` is that of a batch; None costs nothing."""
@@ -50,9 +74,13 @@ class Loading:
     price: Price | None
     _held: dict[int, dict[bytes, Held]] = field(default_factory=dict)  # by the most rows of a line
     _places: dict[bytes, int] = field(default_factory=dict)
+    _unwritten: dict[bytes, Line] = field(default_factory=dict)  # lines that were looked at and not taken
 
     def add(self, attempt: Attempt, id_: bytes, row: int, vain: int) -> Iterator[Line]:
         """Take a row in, which was asked `vain` times in a batch; yield the lines that are full."""
+        if id_ in self._unwritten:
+            self._unwritten[id_].rows.append(row)
+            return
         if id_ in self._places:
             self._held[self._places[id_]][id_].rows.append(row)
             return
@@ -65,8 +93,14 @@ class Loading:
 
     def clear(self) -> None:
         """Forget what is held."""
+        self._unwritten.clear()
         self._held.clear()
         self._places.clear()
+
+    def settled(self, line: Line) -> None:
+        """Forget a line of which it is known now what its rows wait for."""
+        for member in line.members:
+            self._unwritten.pop(member.id, None)
 
     def rest(self) -> Iterator[Line]:
         """Yield what is held, in lines that need not be full."""
@@ -86,7 +120,9 @@ class Loading:
             del self._places[id_]
         tokens = [self.costing.tokens.added(one.attempt.text) + WRAPPING for _, one in held]
         for run in self._runs(tokens, most):
-            yield self._line([held[n] for n in run])
+            line = self._line([held[n] for n in run])
+            self._unwritten |= {member.id: line for member in line.members}
+            yield line
 
     def _runs(self, tokens: list[int], most: int) -> Iterator[range]:
         if self.packing is None or most == 1:

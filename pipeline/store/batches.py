@@ -2,6 +2,7 @@
 
 SQLite, each transaction synced before it returns: what is written here before a job is created must survive a
 power cut as well, since the job costs money. Unlike the journal, it must not be deleted while jobs are open.
+The context caches that lines name stand here, too: their storage costs money for as long as they are there.
 """
 
 import shutil
@@ -23,15 +24,22 @@ KEEP = "keep a copy and report it; jobs that are open there would be paid for ag
 SEPARATE = 10**6  # behind so many times asked in vain, a request is asked in no batch any more
 
 _COLUMNS = tuple(field.name for field in fields(Batch))
+_LATER = {"cache": "''", "stored": "0"}  # columns that a table of an earlier version lacks, and their default
 _TABLES = (
     f"CREATE TABLE IF NOT EXISTS batch ({', '.join(_COLUMNS)}, PRIMARY KEY (number))",
     "CREATE TABLE IF NOT EXISTS member (batch INTEGER NOT NULL, line INTEGER NOT NULL, "
     "place INTEGER NOT NULL, id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
     "letters INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (batch, line, place)) WITHOUT ROWID",
     "CREATE UNIQUE INDEX IF NOT EXISTS member_id ON member (id)",
+    "CREATE TABLE IF NOT EXISTS cache (name TEXT NOT NULL PRIMARY KEY, display TEXT NOT NULL, "
+    "tokens INTEGER NOT NULL, expires REAL NOT NULL, borne REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS vain (id BLOB NOT NULL PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID",
 )
-_PUT = f"INSERT OR REPLACE INTO batch VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names of ours
+_KEEP = "INSERT OR REPLACE INTO cache VALUES (?, ?, ?, ?, ?)"
+_PUT = (
+    f"INSERT OR REPLACE INTO batch ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of ours
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
 
 Done = TypeVar("Done")
 
@@ -44,6 +52,19 @@ class Member(NamedTuple):
     digest: bytes
     letters: int
     tag: str
+
+
+class Kept(NamedTuple):
+    """A context cache: the names that the API and we have for it, and its tokens.
+
+    `expires` is when it ends, `borne` until when answers have borne its storage (Unix times).
+    """
+
+    name: str
+    display: str
+    tokens: int
+    expires: float
+    borne: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +110,30 @@ class Table:
         """Write down where a batch stands; when this returns, it survives a power cut."""
         self._do(lambda: self._db.execute(_PUT, astuple(batch)))
         return batch
+
+    def caches(self) -> list[Kept]:
+        """Return the context caches that have not been deleted."""
+        query = "SELECT name, display, tokens, expires, borne FROM cache ORDER BY name"
+        return [Kept(*row) for row in self._do(lambda: self._db.execute(query).fetchall())]
+
+    def keep(self, cache: Kept) -> None:
+        """Write down how a context cache stands."""
+        self._do(lambda: self._db.execute(_KEEP, cache))
+
+    def forget(self, cache: str) -> None:
+        """Forget a context cache that is gone."""
+        self._do(lambda: self._db.execute("DELETE FROM cache WHERE name = ?", (cache,)))
+
+    def bear(self, batch: Batch, cache: Kept) -> None:
+        """Write down what a batch bears of a cache's storage, and until when that is borne."""
+        self._do(lambda: self._db.execute("BEGIN IMMEDIATE"))
+        try:
+            self._do(lambda: self._db.execute(_PUT, astuple(batch)))
+            self._do(lambda: self._db.execute(_KEEP, cache))
+        except BaseException:
+            self._db.rollback()
+            raise
+        self._do(lambda: self._db.execute("COMMIT"))
 
     @contextmanager
     def planning(self) -> Iterator[int]:
@@ -226,10 +271,16 @@ def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
-    for values in db.execute(f"SELECT {', '.join(_COLUMNS)} FROM batch ORDER BY number"):  # noqa: S608
-        known = dict(zip(_COLUMNS, values, strict=True))
+    there = _names(db)
+    columns = [name for name in _COLUMNS if name in there or name not in _LATER]
+    for values in db.execute(f"SELECT {', '.join(columns)} FROM batch ORDER BY number"):  # noqa: S608
+        known = dict(zip(columns, values, strict=True))
         flags = {name: bool(known[name]) for name in ("spilled", "emulated")}
         yield Batch(**{**known, **flags, "stage": Stage(known["stage"])})
+
+
+def _names(db: sqlite3.Connection) -> set[str]:
+    return {name for _, name, *_ in db.execute("PRAGMA table_info(batch)")}
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -239,6 +290,10 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder after the log of a transaction is gone
         for table in _TABLES:
             db.execute(table)
+        there = _names(db)
+        for name, default in _LATER.items():
+            if name not in there:
+                db.execute(f"ALTER TABLE batch ADD COLUMN {name} DEFAULT {default}")
     except BaseException:
         db.close()
         raise

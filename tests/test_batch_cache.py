@@ -1,0 +1,245 @@
+"""Lines of batches name a cache of the instruction where that pays; the emulator's own bill agrees."""
+
+import sqlite3
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+
+import pytest
+
+from pipeline.batch import Batch
+from pipeline.errors import Exit
+from pipeline.executors.cached import AHEAD
+from pipeline.executors.keeping import LONG, SHORT
+from pipeline.report import RunReport
+from pipeline.store.batches import FILE, Paths, Table, open_batches_of
+from tests.conftest import Emulator, Project, emulating
+from tests.test_batch_run import limit
+from tests.test_cli import started, wait_for
+from tests.test_context_cache import INSTRUCTION, STORAGE, caches, stats, stored
+from tests.test_costs import rows_of, runs_of
+from tests.test_packed_run import word
+
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by the SDK
+
+ROWS = 280  # a cache pays from 242 on
+FRESH, CACHED, OUTPUT = 125_000, 25_000, 750_000  # picodollars for a token
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """Run an emulator for this file."""
+    with emulating("--tier", "paid") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(server: Emulator) -> Emulator:
+    """Return the emulator as it was at first."""
+    server.change(faults=[], batch_wait=0, batch_work=0)
+    for cache in caches(server):
+        drop(server, cache["name"])
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def long(project: Project) -> Project:
+    """Return a project that asks by batches, with an instruction of some two thousand tokens."""
+    project.change('"You label reviews."', f'"{INSTRUCTION}"')
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    project.rows(texts(ROWS))
+    return project
+
+
+def texts(rows: int) -> list[str]:
+    """Return texts that the emulator labels."""
+    return [f"{'good' if n % 3 else 'terrible'} {word(n)}" for n in range(rows)]
+
+
+def drop(emulator: Emulator, cache: str) -> None:
+    """Delete a cache."""
+    url = f"{emulator.address}/v1beta/{cache}"
+    request = urllib.request.Request(url, headers={"x-goog-api-key": "test"}, method="DELETE")
+    urllib.request.urlopen(request).close()
+
+
+def billed(emulator: Emulator) -> int:
+    """Return what the answers of batches cost without storage, in picodollars."""
+    bill = stats(emulator)["billed"].get("batch", {})
+    cached = bill.get("cached_tokens", 0)
+    return int(
+        (bill["prompt_tokens"] - cached) * FRESH + cached * CACHED + bill["output_tokens"] * OUTPUT
+        if bill
+        else 0
+    )
+
+
+def calls(emulator: Emulator, kind: str) -> int:
+    """Return how many calls of a kind have come."""
+    return int(stats(emulator)["operations"].get(kind, 0))
+
+
+def whole(project: Project, report: RunReport, rows: int = ROWS) -> None:
+    """Check that every row has its own answer, and that the sums are one."""
+    assert report.exit_code is Exit.OK
+    labels = ["positive" if n % 3 else "negative" for n in range(rows)]
+    assert project.table()["label"].to_list() == labels
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_lines_name_a_cache_and_the_bill_agrees(long: Project, emulator: Emulator, rows: int) -> None:
+    """All requests read the instruction there; what they and its storage cost is what rows and run say."""
+    long.rows(texts(ROWS * rows))
+    long.change("[output]", f"[packing]\nrows = {rows}\n\n[output]")
+    limit(long, requests=100)
+    report = long.run(emulator.address)
+    whole(long, report, ROWS * rows)
+    assert (long.table()["_cached_tokens"] > 0).all()
+    assert (calls(emulator, "batch-create"), calls(emulator, "cache-create")) == (3, 1)
+    assert caches(emulator) == []
+    assert rows_of(long) == runs_of(report)
+    storage = rows_of(long) - billed(emulator)
+    assert stored(emulator) * 0.99 <= storage <= stored(emulator) + 2 * AHEAD * 3_000 * STORAGE
+    assert any("cached for batches" in note for note in report.notes), report.notes
+
+
+def test_equal_prompts_are_one_line_while_a_cache_is_weighed(long: Project, emulator: Emulator) -> None:
+    """Rows with keys of their own share the line of a prompt that was read before it was written."""
+    long.rows([*texts(ROWS // 2), *texts(ROWS // 2), *texts(ROWS)])
+    report = long.run(emulator.address)
+    assert (report.exit_code, report.requests) == (Exit.OK, ROWS)
+    assert (long.table()["_source"] == "cache").sum() == ROWS
+
+
+def test_too_few_lines_carry_the_instruction(long: Project, emulator: Emulator) -> None:
+    """Below what pays for a day nothing is rented."""
+    long.rows(texts(240))
+    whole(long, long.run(emulator.address), 240)
+    assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+
+
+def test_off_is_off(long: Project, emulator: Emulator) -> None:
+    """Who does not want a cache gets none."""
+    long.change("max_output_tokens = 200", 'max_output_tokens = 200\ncontext_cache = "off"')
+    whole(long, long.run(emulator.address))
+    assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("cache-create/400-argument@1+", "does not cache it"),
+        ("cache-create/500@1", "cached for batches"),
+        ("cache-update/400-argument@1+", None),
+    ],
+)
+def test_what_the_api_refuses_costs_no_row(
+    long: Project, emulator: Emulator, fault: str, said: str | None
+) -> None:
+    """A cache that cannot be made or kept leaves the lines with the instruction."""
+    emulator.change(faults=[fault])
+    report = long.run(emulator.address)
+    whole(long, report)
+    assert calls(emulator, "cache-create") <= 2
+    assert caches(emulator) == []
+    assert said is None or any(said in note for note in report.notes), report.notes
+
+
+def test_the_same_answers_are_known_to_other_jobs(long: Project, emulator: Emulator) -> None:
+    """What was asked with a cache is known by the request without it."""
+    long.run(emulator.address)
+    long.change('name = "labels"\nmode = "batch"', 'name = "other"')
+    report = long.run(emulator.address)
+    assert (report.requests, report.saved.cached) == (0, ROWS)
+
+
+def test_lines_whose_cache_is_gone_are_asked_again(long: Project, emulator: Emulator) -> None:
+    """Their rows come into another job, as often as before; none fails and none is answered twice."""
+    emulator.change(batch_wait=60)
+    assert long.run(emulator.address, detach=True).pending == ROWS
+    (cache,) = caches(emulator)
+    drop(emulator, cache["name"])
+    emulator.change(batch_wait=0)
+    report = long.run(emulator.address)
+    whole(long, report)
+    assert any(f"{ROWS} cache" in note for note in report.notes), report.notes
+    assert (stats(emulator)["distinct"], stats(emulator)["repeated"]) == (ROWS, 0)
+    assert stats(emulator)["billed"]["batch"]["answered"] == ROWS
+    assert caches(emulator) == []
+
+
+def test_caches_that_vanish_again_and_again_end_without_one(long: Project, emulator: Emulator) -> None:
+    """After two losses the lines carry the instruction."""
+    emulator.change(faults=[f"line/403-cache@1-{2 * ROWS}"])
+    whole(long, long.run(emulator.address))
+    assert calls(emulator, "cache-create") == 2
+    assert (long.table()["_cached_tokens"] == 0).all()
+
+
+def test_a_cache_outlives_the_run_as_long_as_its_job_may(long: Project, emulator: Emulator) -> None:
+    """A run that leaves its jobs keeps the cache for two days; the next one deletes it."""
+    emulator.change(batch_wait=60)
+    long.run(emulator.address, detach=True)
+    (cache,) = caches(emulator)
+    created, expires = (datetime.fromisoformat(cache[name]) for name in ("createTime", "expireTime"))
+    assert (expires - created).total_seconds() == pytest.approx(LONG, abs=60)
+    emulator.change(batch_wait=0)
+    whole(long, long.run(emulator.address))
+    assert caches(emulator) == []
+
+
+def test_a_kill_before_the_job_leaves_a_cache_for_minutes(long: Project, emulator: Emulator) -> None:
+    """Nobody pays for days of storage where no job was created; the next run uses the same one."""
+    emulator.change(faults=["upload-bytes/done-hang@1"])
+    kill(long, emulator, "upload-bytes/done-hang")
+    (cache,) = caches(emulator)
+    created, expires = (datetime.fromisoformat(cache[name]) for name in ("createTime", "expireTime"))
+    assert (expires - created).total_seconds() <= SHORT + 1
+    emulator.change(faults=[])
+    whole(long, long.run(emulator.address, endpoint=emulator.address))
+    assert (calls(emulator, "cache-create"), caches(emulator)) == (1, [])
+
+
+def kill(project: Project, emulator: Emulator, held: str) -> None:
+    """Kill a run as soon as the API holds a call back."""
+    with started(project, emulator) as process:
+        wait_for(lambda: held in stats(emulator)["held"])
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("when", ["hang", "done-hang"])
+@pytest.mark.parametrize("call", ["cache-create", "cache-update", "cache-delete", "batch-create"])
+def test_a_kill_leaves_one_bill_and_no_cache(long: Project, emulator: Emulator, call: str, when: str) -> None:
+    """Killed while the API has done a step or not, the next run pays nothing twice and deletes the cache."""
+    emulator.change(faults=[f"{call}/{when}@1"])
+    kill(long, emulator, f"{call}/{when}")
+    emulator.change(faults=[])
+    report = long.run(emulator.address, endpoint=emulator.address)
+    whole(long, report)
+    assert (stats(emulator)["billed"]["batch"]["answered"], stats(emulator)["repeated"]) == (ROWS, 0)
+    assert (calls(emulator, "batch-create") <= 2, caches(emulator)) == (True, [])
+    assert calls(emulator, "cache-create") == (2 if (call, when) == ("cache-create", "hang") else 1)
+    storage = rows_of(long) - billed(emulator)
+    assert stored(emulator) * 0.9 <= storage + AHEAD * 3_000 * STORAGE
+    assert storage <= stored(emulator) + 3 * AHEAD * 3_000 * STORAGE
+
+
+def test_a_table_of_an_earlier_version_is_gone_on_with(long: Project, emulator: Emulator) -> None:
+    """The columns that it lacks are added, and it can be read before they are."""
+    emulator.change(batch_wait=60)
+    long.change("max_output_tokens = 200", 'max_output_tokens = 200\ncontext_cache = "off"')
+    long.run(emulator.address, detach=True)
+    folder = long.plan().folder.path
+    with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as db:
+        for column in ("cache", "stored"):
+            db.execute(f"ALTER TABLE batch DROP COLUMN {column}")
+        db.execute("DROP TABLE cache")
+    assert [batch.cache for batch in open_batches_of(folder)] == [""]
+    with closing(Table(Paths(folder).table)) as table:
+        assert table.put(Batch(7, "new", cache="cachedContents/x")) == table.all()[-1]
+        table.put(Batch(7, "new", stage=table.all()[-1].stage.CLOSED))
+    emulator.change(batch_wait=0)
+    whole(long, long.run(emulator.address))
