@@ -105,9 +105,14 @@ def _in_folder(folder: Path, kind: str | None) -> list[Path]:
     return found
 
 
+def root_of(path: Path) -> Path:
+    """Return the folder that `path` names, or the one before the first pattern in it, or that of a file."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
 def _matches(path: Path) -> list[Path]:
     """Return the files that a glob matches; the folders in it that exist are taken by their name."""
-    root = next(folder for folder in path.parents if folder.is_dir())
+    root = root_of(path)
     names = glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True)
     return [root / name for name in sorted(set(names)) if (root / name).is_file()]
 

@@ -19,8 +19,11 @@ Columns: TypeAlias = Mapping[str, pl.DataType]
 Kind: TypeAlias = pl.DataType | DataTypeClass
 
 
-def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]:
-    """Return the lazy table and how many rows it must have, where that is known."""
+def scan_files(files: Files, root: Path) -> tuple[pl.LazyFrame, int | None]:
+    """Return the lazy table and how many rows it must have, where that is known.
+
+    Folders below `root` may name columns of Parquet files, as `year=2026` does.
+    """
     if files.kind in SEPARATORS:
         return _scan_text(files, SEPARATORS[files.kind])
     if files.kind == "ndjson":
@@ -39,7 +42,8 @@ def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | N
         _check_same(files.paths[0], schemas[0], path, schema)
     if files.kind == "ipc":
         return pl.scan_ipc(list(files.paths), glob=False), None
-    hive = folder is not None and _is_hive(folder, files.paths)
+    # a column that the files hold themselves stays theirs
+    hive = not set(_named_by_folders(root, files.paths)) <= set(schemas[0])
     return pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False), rows
 
 
@@ -138,16 +142,17 @@ def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> N
             )
 
 
-def _is_hive(folder: Path, paths: Sequence[Path]) -> bool:
-    """Say whether folders such as `year=2026` add columns; raises InputError where they differ."""
+def _named_by_folders(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the columns that folders such as `year=2026` add; raises InputError where they differ."""
     levels = [
-        [part.partition("=")[0] for part in path.relative_to(folder).parent.parts if "=" in part]
+        [part.partition("=")[0] for part in path.relative_to(root).parent.parts if "=" in part]
         for path in paths
     ]
     for path, names in zip(paths, levels, strict=True):
         if names != levels[0]:
             raise InputError(
                 f"`{path}` and `{paths[0]}` stand in folders of different columns",
-                "let all paths name the same columns, such as `year=2026/month=11`",
+                "let all paths name the same columns, such as `year=2026/month=11`, or name a pattern that "
+                "takes fewer files",
             )
-    return bool(levels[0])
+    return levels[0]

@@ -19,7 +19,17 @@ from pipeline.errors import InputError
 from pipeline.flow import Row
 from pipeline.heads import BUCKETS, bucket_of, heads
 from pipeline.input.delimited import text_types, typed
-from pipeline.input.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
+from pipeline.input.files import (
+    HINTS,
+    PLAINER,
+    Files,
+    changed,
+    find,
+    first_line,
+    root_of,
+    stamps_of,
+    translated,
+)
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import scan_files, writable
 from pipeline.keys import digests
@@ -283,7 +293,7 @@ def open_source(
         files = replace(files, copies=copies_of(paths, kind, decoding))
     try:
         with translated(files):
-            scan, rows = scan_files(files, folder=path if path.is_dir() else None)
+            scan, rows = scan_files(files, root_of(path))
             source = Source(files, scan, rows, key=key, used=used, limit=limit, decoding=decoding)
         _check_key(source)
         if kind in {"parquet", "ipc"}:

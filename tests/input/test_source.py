@@ -401,6 +401,25 @@ def test_folders_of_a_partitioned_table_are_columns(tmp_path: Path) -> None:
     assert [tuple(row.values.values()) for row in check_agreement(source)] == [(5, 2025), (6, 2026)]
 
 
+@pytest.mark.parametrize("pattern", ["in/*/*.parquet", "in/year=202?/0.parquet", "in/**/*.parquet"])
+def test_folders_under_a_pattern_are_columns_that_name_no_row(tmp_path: Path, pattern: str) -> None:
+    """They are there as under the folder, and keys and digests are those of the files alone."""
+    for year in (2025, 2026):
+        write(pl.DataFrame({"a": [year % 10]}), tmp_path / "in" / f"year={year}" / "0.parquet", "parquet")
+    write(pl.DataFrame({"a": [5, 6]}), tmp_path / "alone.parquet", "parquet")
+    source, alone = opened(tmp_path / pattern, used=["a"]), opened(tmp_path / "alone.parquet")
+    assert [row for chunk in source.tables() for row in chunk.frame.rows()] == [(5, 2025), (6, 2026)]
+    assert [row.digest for row in check_agreement(source)] == [row.digest for row in all_rows(alone)]
+
+
+def test_a_column_that_files_hold_is_theirs(tmp_path: Path) -> None:
+    """A folder that names it as well does not write over its cells."""
+    for n in (1, 2):
+        write(pl.DataFrame({"a": [n], "c": [n + 0.5]}), tmp_path / f"c={n}" / "0.parquet", "parquet")
+    for path in (tmp_path, tmp_path / "*" / "*.parquet"):
+        assert read(opened(path)) == [(1, 1.5), (2, 2.5)]
+
+
 def test_a_format_can_be_given(tmp_path: Path) -> None:
     """The ending does not count where the job names the format."""
     (tmp_path / "t.dat").write_text("a\tb\n1\t2\n")
@@ -618,8 +637,10 @@ def test_a_table_of_mixed_partitions_is_refused(tmp_path: Path) -> None:
     """Some paths name the column and some do not."""
     write(pl.DataFrame({"a": [1]}), tmp_path / "year=2026" / "0.parquet", "parquet")
     write(pl.DataFrame({"a": [1]}), tmp_path / "0.parquet", "parquet")
-    said = refusal(tmp_path, lambda: opened(tmp_path))
-    assert "stand in folders of different columns" in said
+    for path in (tmp_path, tmp_path / "**" / "*.parquet"):
+        said = refusal(tmp_path, lambda: opened(path))  # noqa: B023 - called at once
+        assert "stand in folders of different columns" in said
+        assert "name a pattern that takes fewer files" in said
 
 
 def test_a_missing_key_column_is_refused(tmp_path: Path) -> None:
