@@ -4,15 +4,13 @@ CSV cells reach prompts and keys as the text that stands in the file; only the o
 and only one that every cell of it has. The input is streamed: what is kept is 16 bytes for each row, on disk.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError
@@ -31,7 +29,7 @@ from pipeline.input.files import (
     translated,
 )
 from pipeline.input.recode import PLAIN, Decoding, copies_of
-from pipeline.input.scan import scan_files, writable
+from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.keys import digests
 from pipeline.scratch import Buckets, Column
 from pipeline.template import column_hint
@@ -89,8 +87,7 @@ class Source:
     def __init__(
         self,
         files: Files,
-        scan: pl.LazyFrame,
-        rows: int | None,
+        scan: Scan,
         *,
         key: Sequence[str],
         used: Sequence[str] | None,
@@ -102,8 +99,10 @@ class Source:
         self._files = files
         self._limit = limit
         self._decoding = decoding
-        self._expected = rows if rows is None or limit is None else min(rows, limit)
-        self._scan = scan if limit is None else scan.head(limit)
+        self._whole = scan
+        rows = sum(scan.rows)
+        self._expected = rows if limit is None else min(rows, limit)
+        self._scan = scan.frame if limit is None else scan.frame.head(limit)
         self._schema = self._scan.collect_schema()
         self.used = tuple(self._schema) if used is None else tuple(used)
 
@@ -220,7 +219,7 @@ class Source:
         rows = 0
         for path in self.files:
             with translated(self._files, path):
-                for batch in _batches(path, self._files.kind):
+                for batch in batches(path, self._files.kind):
                     batch.validate(full=True)
                     rows += len(batch)
                     if self._limit is not None and rows >= self._limit:
@@ -229,14 +228,14 @@ class Source:
     def _check_nulls(self, frame: pl.DataFrame, start: int) -> None:
         for name in self.key:
             if frame[name].null_count():
-                row = start + int(frame[name].is_null().arg_max() or 0) + 1
+                row = start + int(frame[name].is_null().arg_max() or 0)
                 raise InputError(
-                    f"key column `{name}` is empty in row {row:,}",
+                    f"key column `{name}` is empty in {self._whole.named(row)}",
                     "fill it, name another key in [input], or leave `key` out: the text is then the key",
                 )
 
     def _check_count(self, rows: int) -> None:
-        if self._expected is not None and rows != self._expected:
+        if rows != self._expected:
             raise InputError(
                 f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",
                 HINTS[self._files.kind],
@@ -250,7 +249,7 @@ class Source:
             if named[earlier] == named[later]:
                 shown = ", ".join(f"`{_short(cell)}`" for cell in named[earlier])
                 raise InputError(
-                    f"rows {earlier + 1:,} and {later + 1:,} have the same key {shown}",
+                    f"{self._whole.named(earlier, later)} have the same key {shown}",
                     "name more key columns in [input], or leave `key` out: the text is then the key",
                 )
 
@@ -293,8 +292,8 @@ def open_source(
         files = replace(files, copies=copies_of(paths, kind, decoding))
     try:
         with translated(files):
-            scan, rows = scan_files(files, root_of(path))
-            source = Source(files, scan, rows, key=key, used=used, limit=limit, decoding=decoding)
+            scan = scan_files(files, root_of(path))
+            source = Source(files, scan, key=key, used=used, limit=limit, decoding=decoding)
         _check_key(source)
         if kind in {"parquet", "ipc"}:
             _check_types(source)
@@ -317,17 +316,6 @@ def _check_types(source: Source) -> None:
                 f"column `{name}` has the type {kind}, which a table for others cannot hold",
                 PLAINER,
             )
-
-
-def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
-    """Read a Parquet or Arrow file with pyarrow."""
-    if kind == "parquet":
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(batch_size=ROWS)
-    else:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number)
 
 
 def _cells(column: pl.Series) -> list[object]:

@@ -664,6 +664,27 @@ def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
     assert said.startswith("rows 2 and 4 have the same key `2`, `y`; name more key columns in [input]")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_of_one_key_are_named(tmp_path: Path, kind: str) -> None:
+    """Each with the number that the row has there, also behind a file without rows and at the ends."""
+    for name, keys in {"1": ["a", "b"], "2": [], "3": ["c", "d", "b"], "4": ["e", "f", "f"]}.items():
+        write(pl.DataFrame({"id": keys}, schema={"id": pl.String}), tmp_path / f"{name}.{kind}", kind)
+        if not keys and kind == "ndjson":
+            (tmp_path / "2.ndjson").write_text("\n")
+    said = refusal(tmp_path, opened(tmp_path, ["id"]).survey)
+    assert said.startswith(f"row 2 of `1.{kind}` and row 3 of `3.{kind}` have the same key `b`; name more")
+    said = refusal(tmp_path, opened(tmp_path / f"[14].{kind}", ["id"]).survey)
+    assert said.startswith(f"rows 2 and 3 of `4.{kind}` have the same key `f`; name more")
+
+
+def test_the_file_of_an_empty_key_is_named(tmp_path: Path) -> None:
+    """With the number that the row has there."""
+    (tmp_path / "1.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "2.csv").write_text("id,text\n2,b\n,c\n")
+    said = refusal(tmp_path, opened(tmp_path, ["id"], ["text"]).survey)
+    assert said.startswith("key column `id` is empty in row 2 of `2.csv`; fill it")
+
+
 def test_a_column_without_a_name_can_be_the_key(tmp_path: Path) -> None:
     """Pandas writes its index so."""
     (tmp_path / "t.csv").write_text(",text\n0,a\n1,b\n0,c\n")
