@@ -13,21 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
 from pipeline.heads import BUCKETS, bucket_of, heads
 from pipeline.input.delimited import text_types, typed
-from pipeline.input.files import (
-    HINTS,
-    PLAINER,
-    Files,
-    changed,
-    find,
-    first_line,
-    root_of,
-    stamps_of,
-    translated,
-)
+from pipeline.input.files import HINTS, PLAINER, Files, find, first_line, root_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.keys import digests
@@ -152,7 +142,7 @@ class Source:
         for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS, start):
             mask = pending[start : start + frame.height]
             if len(mask) < frame.height:
-                raise changed()
+                raise self.change()
             if mask.any():
                 hashed = self._hashed(frame.filter(pl.Series(mask)))
                 cells = zip(*hashed.used.values(), strict=True)
@@ -161,7 +151,7 @@ class Source:
                 yield [Row(*row) for row in zip(indices, hashed.keys, hashed.digests, values, strict=True)]
             start += frame.height
         if start != len(pending):
-            raise changed()
+            raise self.change()
 
     def sample(self, rows: Sequence[int]) -> pl.DataFrame:
         """Return the rows with these numbers in the input's order, all columns in the prompts' types."""
@@ -171,7 +161,7 @@ class Source:
             found.append(frame[here])
             start += frame.height
         if len(wanted) and wanted[-1] >= start:
-            raise changed()
+            raise self.change()
         return pl.concat(found)
 
     def tables(self, size: int = BATCH) -> Generator[Chunk, None, None]:
@@ -183,7 +173,11 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise InputError when a file was written to, replaced or removed since it was opened."""
         if self._files.changed:
-            raise changed()
+            raise self.change()
+
+    def change(self) -> ChangedError:
+        """Return the error for an input that is not what it was when it was opened."""
+        return self._files.change()
 
     def _natural(self, frame: pl.DataFrame) -> pl.DataFrame:
         if not self._files.text:
@@ -283,7 +277,7 @@ def open_source(
     first = Files((path,), kind or "", [])
     with translated(first):
         paths, kind = find(path, kind)
-        files = Files(paths, kind, stamps_of(paths))
+        files = Files(paths, kind, list(map(stamp_of, paths)))
     with translated(files):
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:

@@ -716,9 +716,11 @@ def test_a_change_of_the_file_is_noticed(tmp_path: Path, kind: str, change: str)
     if change != "gone":
         cells = ["1", "2", "3", "4", "5"] if change == "longer" else ["1"]
         write(pl.DataFrame({"a": cells}), path, kind)
-    assert refusal(tmp_path, source.check_unchanged).startswith("the input was changed while the run went on")
+    how = "removed" if change == "gone" else "changed"
+    said = refusal(tmp_path, source.check_unchanged)
+    assert said.startswith(f"the input `t.{kind}` was {how} while the run went on; ")
     for stream in (source.rows(pending), source.tables()):
-        with pytest.raises(InputError, match="was changed"):
+        with pytest.raises(InputError, match=f"was {how}"):
             list(stream)
 
 
@@ -732,7 +734,22 @@ def test_a_change_whose_traces_were_removed_is_noticed(tmp_path: Path) -> None:
     path.write_text("a\n1\nx\n")
     os.utime(path, ns=(stamp, stamp))
     for seen in (source.check_unchanged, lambda: list(source.tables())):
-        assert refusal(tmp_path, seen).startswith("the input was changed while the run went on")
+        assert refusal(tmp_path, seen).startswith("the input `t.csv` was changed while the run went on")
+
+
+def test_the_changed_file_of_several_is_named(tmp_path: Path) -> None:
+    """With what to do; where no file shows a trace of the change, all are in doubt."""
+    for name in "123":
+        (tmp_path / f"{name}.csv").write_text("a\n1\n")
+    source = opened(tmp_path)
+    assert (
+        str(source.change())
+        == f"the input `{tmp_path}/1.csv` or another of the 3 files was changed while the run went on"
+    )
+    (tmp_path / "2.csv").unlink()
+    said = refusal(tmp_path, source.check_unchanged)
+    assert said.startswith("the input `2.csv` was removed while the run went on; put the file back or name")
+    assert said.endswith("and run the same command again: rows that are still the same are not asked again")
 
 
 @pytest.mark.parametrize("kind", KINDS)
