@@ -6,8 +6,8 @@ import io
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.flow import Row
 from pipeline.input.source import Source, open_source
+from tests.conftest import as_nobody, open_to_all
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 KINDS = ["csv", "tsv", "parquet", "ndjson", "ipc"]
@@ -487,24 +488,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert said.startswith("the input `t.csv` is neither a file nor a folder")
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Give up the rights of root, where the tests have them."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_a_file_without_the_right_to_read_is_refused(tmp_path: Path) -> None:
     """Permission is named as the cause, for each format."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == tmp_path.owner() and folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(0o755)
+    open_to_all(tmp_path)
     for kind in KINDS:
         touch(tmp_path, f"t.{kind}")
         (tmp_path / f"t.{kind}").chmod(0)
