@@ -22,6 +22,7 @@ REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 RARE_SECONDS = 300.0  # where batch jobs are waited for
 NARROWEST = 6
+BETWEEN = 3  # letters between two columns
 MESSAGE = 120  # letters of what the API said
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
 
@@ -180,14 +181,15 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02d} h"
 
 
-def picture(frame: pl.DataFrame, width: int) -> Table:
-    """Return a table for a terminal of `width` letters: a line for each row, the longest cells cut."""
-    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
-    wanted = [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
-    table = Table(box=SIMPLE_HEAD)
-    for (name, kind), most in zip(
-        frame.schema.items(), _fitted(wanted, width - 3 * len(wanted)), strict=True
-    ):
+def picture(frame: pl.DataFrame, width: int, *, edge: bool = True) -> Table:
+    """Return a table for a terminal of `width` letters: a line for each row, the longest cells cut.
+
+    Without an `edge` it has no blank lines around it, as where no terminal is.
+    """
+    cells, wanted = _cells(frame)
+    table = Table(box=SIMPLE_HEAD, show_edge=edge)
+    fitted = _fitted(wanted, width - BETWEEN * len(wanted))
+    for (name, kind), most in zip(frame.schema.items(), fitted, strict=True):
         table.add_column(
             name,
             no_wrap=True,
@@ -198,6 +200,18 @@ def picture(frame: pl.DataFrame, width: int) -> Table:
     for row in cells:
         table.add_row(*map(Text, row))
     return table
+
+
+def fits(frame: pl.DataFrame, width: int) -> bool:
+    """Tell whether `picture` cuts no cell."""
+    _, wanted = _cells(frame)
+    return sum(wanted) + BETWEEN * len(wanted) <= width
+
+
+def _cells(frame: pl.DataFrame) -> tuple[list[list[str]], list[int]]:
+    """Return the cells as text, row by row, and the width of each column."""
+    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
+    return cells, [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
 
 
 def _fitted(widths: list[int], room: int) -> list[int]:
