@@ -37,6 +37,30 @@ def whole_file(target: Path) -> Iterator[Path]:
     sync_folder(target.parent)
 
 
+def obstacle(path: Path) -> str | None:
+    """Say why no file or folder can be made at `path`, with the folders above it, if that can be known.
+
+    Nothing is written to find out, so a full disk or a strange file system is not noticed.
+    """
+    above = next(folder for folder in path.parents if os.path.lexists(folder))
+    if not above.is_symlink() and not above.is_dir():
+        return f"`{above}` is no folder"
+    if not os.path.isdir(above):
+        return f"`{above}` is a link that leads to no folder"
+    if not may_write(above):
+        return f"the folder `{above}` may not be written to"
+    longest = os.pathconf(above, "PC_NAME_MAX")
+    names = [len(os.fsencode(name)) for name in path.relative_to(above).parts]
+    names[-1] += len(f".{os.getpid()}{TEMPORARY}")
+    return "its name is too long" if max(names) > longest else None
+
+
+def may_write(path: Path) -> bool:
+    """Tell whether a file may be changed, or files in a folder be made and removed."""
+    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` and the missing ones above it, durably. Raises OSError."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.arrow import Layout
 from pipeline.disk import clear_drafts, make_folder, whole_file
-from pipeline.errors import ChangedError, OutputError, StoreError
+from pipeline.errors import OutputError, StoreError
 from pipeline.heads import heads
 from pipeline.input.source import Chunk, Source
 from pipeline.store.parts import Parts
@@ -110,12 +110,14 @@ def write_table(
     with _opener(ending, escape=escape_formulas)(draft, _schema(source, layout)) as append:
         for chunk in source.tables():
             rows = _answers(chunk, window, standing, start)
+            if rows is None:
+                raise source.change()
             start += len(rows)
             written.count(rows)
             append(layout.finish(_arrow(chunk.frame), rows))
             pa.default_memory_pool().release_unused()
         if start != len(standing.rows):
-            raise _changed()
+            raise source.change()
         source.check_unchanged()
     return written
 
@@ -186,15 +188,18 @@ def _arrow(frame: pl.DataFrame) -> pa.Table:
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _answers(chunk: Chunk, window: Window, standing: Standing, start: int) -> pa.Table:
-    """Return the part rows of a chunk; what an answer took stands only where it is used first."""
+def _answers(chunk: Chunk, window: Window, standing: Standing, start: int) -> pa.Table | None:
+    """Return the part rows of a chunk, None where they answer other rows than it has.
+
+    What an answer took stands only where it is used first.
+    """
     rows = standing.rows.read(start, start + len(chunk.keys))
     if len(rows) < len(chunk.keys) or (rows["place"] < 0).any():
-        raise _changed()
+        return None
     found = window.take(start, len(rows))
     for name, now in (("_key", chunk.keys), ("_digest", chunk.digests)):
         if not np.array_equal(column_heads(found[name]), heads(now)):
-            raise _changed()
+            return None
     if found["_key"].to_pylist() != chunk.keys:
         raise StoreError(
             "two rows have keys that begin alike, which is next to impossible",
@@ -202,10 +207,6 @@ def _answers(chunk: Chunk, window: Window, standing: Standing, start: int) -> pa
         )
     again = pa.array(~rows["first"])
     return found if rows["first"].all() else _without_cost(found, again)
-
-
-def _changed() -> ChangedError:
-    return ChangedError("the input has changed while it was read", "run the same command again")
 
 
 def _without_cost(rows: pa.Table, again: pa.Array) -> pa.Table:

@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.arrow import Layout
-from pipeline.errors import InputError, JobError, OutputError
+from pipeline.disk import obstacle
+from pipeline.errors import InputError, JobError, OutputError, StoreError
 from pipeline.input.recode import Decoding
 from pipeline.input.source import Source, open_source
 from pipeline.job import LoadedJob, asked, identity, job_limits, job_model, model_settings, resolve
@@ -19,7 +20,7 @@ from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
 from pipeline.schema import json_schema
 from pipeline.store.advice import Advice, advice
-from pipeline.store.folder import Folder, run_folder
+from pipeline.store.folder import CONTINUE, Folder, run_folder
 from pipeline.template import Template, check_columns
 from pipeline.tiers import check_tier, patient
 
@@ -96,7 +97,7 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     """Check the input and the output against the job.
 
     `endpoint` tells answers of different origin apart; `limit` takes the first rows only. Raises
-    InputError, JobError and OutputError.
+    InputError, JobError, OutputError, and StoreError where the run folder cannot be made.
     """
     job, project = checked.loaded.job, checked.loaded.project
     path = resolve(project, job.input.path)
@@ -116,6 +117,7 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     who = identity(checked.loaded, checked.json_schema, endpoint)
     print_ = fingerprint(who)
     folder = run_folder(runs or project / RUNS, job.name, print_)
+    _check_folder(folder)
     question = fingerprint(asked(who, checked.settings))
     pack = _pack(job.packing.rows, advice(folder, print_))
     return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None, pack=pack)
@@ -139,13 +141,22 @@ def _columns(source: Source) -> pa.Schema:
 
 def _check_target(target: Path, source: Source) -> None:
     """Refuse a target that cannot be written, or that is the input itself."""
+    if (said := obstacle(target)) is not None:
+        raise OutputError(
+            f"the output `{target}` cannot be written: {said}",
+            "name another path under [output] or with `--output`",
+        )
     if any(target.exists() and file.samefile(target) for file in source.files):
         raise OutputError(f"the output `{target}` is the input itself", "name another path under [output]")
     if target.is_dir():
         raise OutputError(f"the output `{target}` is a folder", "name a file in it, such as `out.parquet`")
-    parent = next(folder for folder in target.parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    if target.exists() and not target.is_file():
         raise OutputError(
-            f"the output `{target}` cannot be written: `{parent}` is no folder that may be written to",
-            "name another path under [output] or with `--output`",
+            f"the output `{target}` is no file that can be replaced", "name another path under [output]"
         )
+
+
+def _check_folder(folder: Folder) -> None:
+    """Refuse a run folder that is not there and cannot be made; `owned` finds out whether one may be used."""
+    if not os.path.isdir(folder.path) and (said := obstacle(folder.path)) is not None:
+        raise StoreError(f"the run folder `{folder.path}` cannot be made: {said}", CONTINUE)

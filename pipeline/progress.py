@@ -31,6 +31,7 @@ ECHO = 5  # cells at the end of a line that stay free: a terminal shows ^C there
 BAR, SHORTEST_BAR = 30, 8  # cells
 BETWEEN = " · "
 REASON_LINES = 3
+GAP = 3  # letters between two columns
 MESSAGE = 120  # letters of what the API said
 USED_UP = "are used up, by this run or others"
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
@@ -255,13 +256,15 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02d} h"
 
 
-def picture(frame: pl.DataFrame, width: int) -> Table:
-    """Return a table for a terminal of `width` letters: a line for each row, the longest texts cut."""
-    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
-    wanted = [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
-    table = Table(box=SIMPLE_HEAD)
+def picture(frame: pl.DataFrame, width: int, *, edge: bool = True) -> Table:
+    """Return a table for a terminal of `width` letters: a line for each row, the longest texts cut.
+
+    Without an `edge` it has no blank lines around it, as where no terminal is.
+    """
+    cells, wanted = _cells(frame)
+    table = Table(box=SIMPLE_HEAD, show_edge=edge)
     texts = [not kind.is_numeric() for kind in frame.dtypes]
-    fitted = _fitted(wanted, texts, width - 3 * len(wanted) - 1)
+    fitted = _fitted(wanted, texts, width - GAP * len(wanted) - edge)
     for (name, kind), most in zip(frame.schema.items(), fitted, strict=True):
         table.add_column(
             name,
@@ -273,6 +276,18 @@ def picture(frame: pl.DataFrame, width: int) -> Table:
     for row in cells:
         table.add_row(*map(Text, row))
     return table
+
+
+def fits(frame: pl.DataFrame, width: int) -> bool:
+    """Tell whether `picture` cuts no cell."""
+    _, wanted = _cells(frame)
+    return sum(wanted) + GAP * len(wanted) < width
+
+
+def _cells(frame: pl.DataFrame) -> tuple[list[list[str]], list[int]]:
+    """Return the cells as text, row by row, and the width of each column."""
+    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
+    return cells, [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
 
 
 def _fitted(widths: list[int], texts: list[bool], room: int) -> list[int]:

@@ -62,10 +62,13 @@ class Run:
         return "unfinished" if self.finished is None else "finished"
 
     def _shown_state(self) -> str:
+        shown, done = self.state, self.finished
+        if shown == "finished" and done is not None and done.limited:
+            shown += f" (first {many(done.ok + done.failed, 'row')})"
         if self.batches == 0:
-            return self.state
+            return shown
         open_ = "unknown batch jobs" if self.batches is None else many(self.batches, "batch job")
-        return f"{self.state}, {open_} open"
+        return f"{shown}, {open_} open"
 
     def cells(self) -> dict[str, object]:
         """Return what a table shows of the run."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -30,6 +31,7 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # machines are slow at times; every test has a time limit of its own
 
 QUICK = Pace(first=0.02, longest=0.2, settle=0.2, patience=20.0)
+NOBODY = 65_534  # a user without rights
 TODAY = date(2026, 11, 22)
 SCHEMA = """
 from typing import Literal
@@ -162,6 +164,26 @@ def project(tmp_path: Path) -> Project:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
     return Project(tmp_path)
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Give up the rights of root, where the tests have them."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def open_to_all(folder: Path) -> None:
+    """Let everybody into a test's own folder, which pytest keeps from others."""
+    for one in (folder, *folder.parents[:3]):
+        if one.owner() == folder.owner() and one.stat().st_mode & 0o005 != 0o005:
+            one.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

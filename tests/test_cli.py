@@ -213,6 +213,15 @@ def spoil(project: Project, what: str) -> None:
             schema.write_text("import pydantic\nclass Label(pydantic.BaseModel):\n    x: object\n")
         case "output not writable":
             (project.folder / "out").write_text("a file")
+        case "output is a link":
+            (project.folder / "out").symlink_to("nowhere")
+        case "output is a pipe":
+            (project.folder / "out").mkdir()
+            os.mkfifo(project.output)
+        case "output is a folder":
+            project.output.mkdir(parents=True)
+        case "name too long":
+            project.change("out/labels", "out/" + "x" * 250)
         case "output is input":
             project.change("out/labels.parquet", "rows.csv")
         case "unknown key":
@@ -242,6 +251,10 @@ def spoil(project: Project, what: str) -> None:
         ("no Pydantic model", "not a Pydantic model"),
         ("schema for no API", "`x`"),
         ("output not writable", "cannot be written"),
+        ("output is a link", "leads to no folder"),
+        ("output is a pipe", "no file that can be replaced"),
+        ("output is a folder", "is a folder"),
+        ("name too long", "its name is too long"),
         ("output is input", "input itself"),
         ("unknown key", "`rpm`"),
         ("retired model", "`gemini-3.1-flash-lite`"),
@@ -262,6 +275,18 @@ def test_bad_input_is_one_line_and_a_hint(shell: Shell, project: Project, what: 
     assert hint.startswith("hint: ")
     assert says in said.err
     assert [path for path in sorted(project.folder.rglob("*")) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "x" * 300])
+def test_a_run_folder_that_cannot_be_made_is_found_in_the_plan(
+    shell: Shell, project: Project, name: str
+) -> None:
+    """Exit code 4, and nothing was asked or written."""
+    project.rows(["good"])
+    said = shell("run", project.job, "--offline", "--runs-dir", project.folder / name)
+    assert said.code == 4
+    assert "error: the run folder `" in said.err
+    assert "` cannot be made: " in said.err
 
 
 def test_a_second_run_of_the_same_job_is_refused(shell: Shell, project: Project) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk import clear_drafts, make_folder, set_aside, whole_file
+from pipeline.disk import clear_drafts, make_folder, obstacle, set_aside, whole_file
+from tests.conftest import NOBODY, as_nobody, open_to_all
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -32,6 +33,38 @@ def test_an_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
         spoil()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("file/a", "`file` is no folder"),
+        ("file/a/b", "`file` is no folder"),
+        ("nowhere/a", "`nowhere` is a link that leads to no folder"),
+        ("loop/a", "`loop` is a link that leads to no folder"),
+        ("folder/" + "é" * 122 + ".parquet", "its name is too long"),
+        ("x" * 300 + "/a", "its name is too long"),
+        ("closed/a/b", "the folder `closed` may not be written to"),
+        ("a/b/c", None),
+        ("way/a", None),
+    ],
+)
+def test_what_is_in_the_way_is_known_before(tmp_path: Path, name: str, said: str | None) -> None:
+    """Of a file that is yet to be written, without writing anything."""
+    (tmp_path / "file").touch()
+    for folder, mode in (("folder", 0o777), ("closed", 0o555)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder).chmod(mode)
+    for link, to in (("nowhere", "missing/x"), ("loop", "loop"), ("way", "folder")):
+        (tmp_path / link).symlink_to(to)
+    open_to_all(tmp_path)
+    if os.geteuid() == 0:
+        os.chown(tmp_path, NOBODY, -1)
+    before = sorted(tmp_path.rglob("*"))
+    with as_nobody():
+        found = obstacle(tmp_path / name)
+    assert found == (said and said.replace("`", f"`{tmp_path}/", 1))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_drafts_of_a_killed_process_are_cleared(tmp_path: Path) -> None:

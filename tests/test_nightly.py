@@ -133,14 +133,27 @@ def test_a_new_file_every_night_shares_the_answers(project: Project, emulator: E
 def test_a_folder_that_grew_by_a_file_costs_that_file(
     project: Project, emulator: Emulator, path: str
 ) -> None:
-    """Partitions keep their column where the folder is named."""
+    """Partitions keep their column, whether the folder is named or a pattern."""
     project.change("rows.csv", path)
     partition(project, 1, ["good", "bad"])
     assert project.run(emulator.address).requests == 2
     partition(project, 2, ["warm"])
     assert project.run(emulator.address).requests == 1
     assert project.table()["id"].to_list() == ["1-0", "1-1", "2-0"]
-    assert (project.table().columns[2] == "night") is (path == "in")
+    assert project.table()["night"].to_list() == [1, 1, 2]
+
+
+def test_a_column_that_a_folder_names_costs_nothing(project: Project, emulator: Emulator) -> None:
+    """Rows that were asked before it was there have their answers, also where the prompt names no column."""
+    project.change("{{ text }}", "{{ row['te' ~ 'xt'] }}")
+    project.change("rows.csv", "in/one.parquet")
+    partition(project, 1, ["good", "bad"])
+    (project.folder / "in" / "night=1" / "rows.parquet").rename(project.folder / "in" / "one.parquet")
+    assert project.run(emulator.address).requests == 2
+    (project.folder / "in" / "one.parquet").rename(project.folder / "in" / "night=1" / "rows.parquet")
+    project.change("in/one.parquet", "in/*/*.parquet")
+    assert project.run("http://127.0.0.1:9").requests == 0
+    assert project.table()["night"].to_list() == [1, 1]
 
 
 def test_a_failed_row_is_not_paid_for_every_night(project: Project, emulator: Emulator) -> None:

@@ -76,6 +76,6 @@ def test_a_row_without_answer_stops_the_output(tmp_path: Path) -> None:
     source, target = opened(tmp_path, 12), tmp_path / "out.csv"
     parts, standing = answered(source, tmp_path, 2)
     target.write_text("old")
-    with pytest.raises(ChangedError):
+    with pytest.raises(ChangedError, match=r"`.*rows.parquet` was changed while"):
         write_output(source, parts, standing, LAYOUT, target)
     assert target.read_text() == "old"

@@ -1,5 +1,6 @@
 """The list of run folders, without a change to any."""
 
+import io
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.folders import print_runs
 from pipeline.errors import UsageError
 from pipeline.plan import RUNS
 from pipeline.report import RunReport
@@ -56,6 +58,23 @@ def test_a_finished_run_is_described(project: Project, emulator: Emulator) -> No
     assert run.finished is not None
     assert (run.finished.ok, run.finished.failed, run.finished.output) == (2, 1, project.output)
     assert contents(report.folder) == before
+
+
+@pytest.mark.parametrize("width", [None, 30, 80, 200])
+def test_every_name_can_be_read(project: Project, emulator: Emulator, width: int | None) -> None:
+    """Whatever the width, no name and no state is cut; where there is no terminal a run is a line."""
+    project.change("labels", "labels-of-a-job-whose-name-is-long")
+    ran(project, emulator)
+    project.run(emulator.address, limit=2)
+    (run,) = listed(project)
+    out = io.StringIO()
+    print_runs([run, run], out, width)
+    shown = out.getvalue()
+    assert shown.count(run.name) == 2
+    assert " ".join(shown.split()).count("finished (first 2 rows)") == 2
+    if width is None:
+        assert len(shown.splitlines()) == 4
+        assert all(line.strip() for line in shown.splitlines())
 
 
 def test_a_retried_row_counts_once(project: Project, emulator: Emulator) -> None:

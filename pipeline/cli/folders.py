@@ -10,17 +10,19 @@ from typing import Any, TextIO
 import click
 import polars as pl
 from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
 
 from pipeline.cli.app import rowmill
 from pipeline.cli.talk import console
 from pipeline.errors import UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
-from pipeline.progress import many, picture
+from pipeline.progress import fits, many, picture
 from pipeline.removal import Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs, select, size
 
-WIDE = 200  # letters of a table that no terminal shows
+WIDE = 10_000  # letters of a table that no terminal shows: a line for each run, whatever its name
 PAID_AGAIN = (
     "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
     "those that the cache still holds."
@@ -98,9 +100,24 @@ def _clean_damaged(runs: Sequence[Run], before: datetime | None, *, yes: bool) -
 
 
 def _print_runs(found: Sequence[Run], stream: TextIO) -> None:
-    width = console.width if stream.isatty() else WIDE
-    table = picture(pl.DataFrame([one.cells() for one in found]), width)
-    Console(file=stream, highlight=False, width=width).print(table)
+    print_runs(found, stream, console.width if stream.isatty() else None)
+
+
+def print_runs(found: Sequence[Run], stream: TextIO, width: int | None) -> None:
+    """Print a table where no cell of it must be cut, else some lines for each run.
+
+    `width` is the terminal's, None where there is none.
+    """
+    cells, room = [one.cells() for one in found], width or WIDE
+    out = Console(file=stream, highlight=False, width=room)
+    frame = pl.DataFrame(cells, infer_schema_length=None)
+    if fits(frame, room):
+        out.print(picture(frame, room, edge=width is not None))
+        return
+    for one in cells:
+        out.print(str(one.pop("run")), style="bold", markup=False, soft_wrap=True)
+        told = ", ".join(f"{name} {cell}" for name, cell in one.items() if cell not in (None, ""))
+        out.print(Padding(Text(told), (0, 0, 0, 2)))
 
 
 def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:

@@ -18,27 +18,15 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.errors import InputError
+from pipeline.input.encoding import RESAVE, START, not_utf8, wide_text
 from pipeline.input.plain import Plain
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-RESAVE = (
-    'set in [input] its encoding, such as `encoding = "cp1252"`, or `encoding_errors = "replace"` so that '
-    "only such cells suffer; or save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`)"
-)
-WIDE = 'set `encoding = "utf-16-le"` (or `"utf-16-be"`) in [input], or save the file as UTF-8'
 QUOTING = (
     "a cell that holds the separator, a quote or a line break must stand in double quotes, and a quote in it "
     "must be doubled"
 )
-MAGIC = {
-    b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
-    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it first"),
-    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save the sheet as `CSV UTF-8`"),
-    b"PAR1": ("a Parquet file", "give it the ending `.parquet`, or set format in [input]"),
-    b"ARROW1": ("an Arrow file", "give it the ending `.arrow`, or set format in [input]"),
-}
 BLOCK = 1 << 18  # bytes; small enough for a processor's cache
-START = 8_192  # bytes whose letters are looked at before anything else
 MOST_CHARACTERS = 2**31 - 1  # of a cell; the most that every platform takes
 
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
@@ -77,7 +65,7 @@ def check(path: Path, separator: str, block: int = BLOCK) -> Delimited:
         try:
             return check.found(block)
         except UnicodeDecodeError as exc:
-            raise _not_utf8(path) from exc
+            raise not_utf8(path) from exc
         except csv.Error as exc:
             raise _malformed(path, check.line, check.lines, exc) from exc
 
@@ -184,7 +172,7 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
     if not header:
         raise InputError(f"`{path}` has no header: line 1 is blank", "the first line must name the columns")
     if any("\0" in name for name in header):
-        raise InputError(f"the header of `{path}` holds NUL characters; it may be UTF-16 text", WIDE)
+        raise wide_text(path) or InputError(f"the header of `{path}` holds NUL characters", RESAVE)
     double = next((name for name in header if header.count(name) > 1), None)
     if double is not None:
         raise InputError(f"`{path}` has two columns `{double}`", "rename one of them in the header")
@@ -219,27 +207,6 @@ def _bare_return(path: Path, line: int, where: str) -> InputError:
     )
 
 
-def _not_utf8(path: Path) -> InputError:
-    """Find the line that is not UTF-8, and guess what the file is."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        file.seek(0)
-        for magic, (what, hint) in MAGIC.items():
-            if start.startswith(magic):
-                return InputError(f"`{path}` is {what}", hint)
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as exc:
-                byte = f"`{path}`, line {number}: byte 0x{line[exc.start]:02x} is not UTF-8"
-                if "unexpected end" in exc.reason and not file.read(1):
-                    return InputError(
-                        f"{byte}: the file ends in the middle of a letter", "get the file again; " + RESAVE
-                    )
-                return InputError(f"{byte}; it may be Windows-1252", RESAVE)
-    return InputError(f"`{path}` was changed while it was read", "run the same command again")
-
-
 def check_ndjson(path: Path) -> int:
     """Read a whole NDJSON file once and count its rows; raises InputError where Polars would misread it."""
     records = 0
@@ -250,7 +217,9 @@ def check_ndjson(path: Path) -> int:
             try:
                 line.decode()
             except UnicodeDecodeError as exc:
-                raise _not_utf8(path) from exc
+                raise not_utf8(path) from exc
+            if number == 1 and b"\0" in line and (fault := wide_text(path)):
+                raise fault
             records += not line.isspace()
             if _HALF_LETTER.search(line):
                 _check_letters(path, number, line)

@@ -45,7 +45,10 @@ HINTS = {
     "ipc": "check that it is a whole Arrow IPC file (not a stream), or get it again",
 }
 PLAINER = "write the column in a type that other programs read too, such as text"
-AGAIN = "run the same command again: rows that are still the same are not asked again"
+AGAIN = (
+    "{first}, let nothing write to the input while a run goes on, and run the same command again: rows that "
+    "are still the same are not asked again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,24 @@ class Files:
         return tuple(map(self.copies.of, self.paths))
 
     @property
-    def changed(self) -> bool:
-        """Whether a file was written to, replaced or removed since it was opened."""
-        try:
-            return stamps_of(self.paths) != self.stamps
-        except OSError:
-            return True
+    def changed(self) -> list[Path]:
+        """The files that were written to, replaced or removed since they were opened."""
+        return [path for path, stamp in zip(self.paths, self.stamps, strict=False) if _differs(path, stamp)]
+
+    @property
+    def said(self) -> str:
+        """How to name the files where it is not known which one is meant."""
+        others = f" or another of the {len(self.paths):,} files" if len(self.paths) > 1 else ""
+        return f"`{self.paths[0]}`{others}"
+
+    def change(self) -> ChangedError:
+        """Return the error for files that are not what they were when they were opened."""
+        found = self.changed
+        which = f"`{found[0]}`" if found else self.said
+        how, first = "changed", "see that the file is whole"
+        if found and not found[0].exists():
+            how, first = "removed", "put the file back or name another in [input]"
+        return ChangedError(f"the input {which} was {how} while the run went on", AGAIN.format(first=first))
 
 
 def find(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
@@ -105,9 +120,14 @@ def _in_folder(folder: Path, kind: str | None) -> list[Path]:
     return found
 
 
+def root_of(path: Path) -> Path:
+    """Return the folder that `path` names, or the one before the first pattern in it, or that of a file."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
 def _matches(path: Path) -> list[Path]:
     """Return the files that a glob matches; the folders in it that exist are taken by their name."""
-    root = next(folder for folder in path.parents if folder.is_dir())
+    root = root_of(path)
     names = glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True)
     return [root / name for name in sorted(set(names)) if (root / name).is_file()]
 
@@ -156,12 +176,12 @@ def translated(files: Files, path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except FOREIGN as exc:
-        if files.stamps and files.changed:
-            raise changed() from exc
+        if files.changed:
+            raise files.change() from exc
         raise _original(files, _unreadable(files, path, exc)) from exc
     except InputError as exc:
-        if files.stamps and files.changed and not isinstance(exc, ChangedError):
-            raise changed() from exc
+        if files.changed and not isinstance(exc, ChangedError):
+            raise files.change() from exc
         raise _original(files, exc) from exc.__cause__
 
 
@@ -177,9 +197,7 @@ def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputErr
             for one in [path] if path else files.read:
                 if fault := ndjson_fault(one):
                     return fault
-    which = f"`{path or files.paths[0]}`"
-    if path is None and len(files.paths) > 1:
-        which += f" or another of the {len(files.paths):,} files"
+    which = f"`{path}`" if path else files.said
     if isinstance(exc, OSError) and exc.errno:
         said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
         return InputError(said, "check the path and the right to read it")
@@ -188,17 +206,19 @@ def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputErr
     return InputError(f"{which} cannot be read: {first_line(exc)}", HINTS.get(files.kind, HINTS["ipc"]))
 
 
-def changed() -> InputError:
-    """Return the error for an input that is not what it was when it was opened."""
-    return ChangedError("the input was changed while the run went on", AGAIN)
-
-
 def first_line(exc: BaseException) -> str:
     """Return what a foreign error says, on one short line."""
     return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
 
 
-def stamps_of(paths: Sequence[Path]) -> list[tuple[int, ...]]:
-    """Return size, times of change and inode of each file; the second of these nobody can set back."""
-    stats = [path.stat() for path in paths]
-    return [(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino) for stat in stats]
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Return size, times of change and inode of a file; the second of these times nobody can set back."""
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+def _differs(path: Path, stamp: tuple[int, ...]) -> bool:
+    try:
+        return stamp_of(path) != stamp
+    except OSError:
+        return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError, StoreError
-from pipeline.input.delimited import MAGIC
+from pipeline.input.encoding import MAGIC
 
 PREFIX = "rowmill-utf8-"  # of the folders of copies
 BLOCK = 1 << 20  # bytes that are decoded at a time

@@ -1,7 +1,9 @@
 """Lazy Polars scans of an input's files, with everything checked that Polars takes on trust."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
@@ -18,32 +20,62 @@ from pipeline.input.files import Files, translated
 Columns: TypeAlias = Mapping[str, pl.DataType]
 Kind: TypeAlias = pl.DataType | DataTypeClass
 
+ROWS = 1_000  # of a Parquet file that pyarrow reads at a time
 
-def scan_files(files: Files, folder: Path | None) -> tuple[pl.LazyFrame, int | None]:
-    """Return the lazy table and how many rows it must have, where that is known."""
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A lazy table, its files in order, and how many rows it must have of each."""
+
+    frame: pl.LazyFrame
+    paths: tuple[Path, ...]
+    rows: list[int]
+
+    def named(self, *rows: int) -> str:
+        """Name rows (from 0 on) as people count them, with their files where there are several."""
+        ends, numbers = list(accumulate(self.rows)), dict[int, list[str]]()
+        for row in rows:
+            file = min(bisect_right(ends, row), len(ends) - 1)
+            numbers.setdefault(file, []).append(f"{row - ends[file] + self.rows[file] + 1:,}")
+        return " and ".join(
+            f"row{'s' * (len(some) > 1)} {' and '.join(some)}"
+            + (f" of `{self.paths[file]}`" if len(self.paths) > 1 else "")
+            for file, some in numbers.items()
+        )
+
+
+def scan_files(files: Files, root: Path) -> Scan:
+    """Return the files as one table.
+
+    Folders below `root` may name columns of Parquet files, as `year=2026` does.
+    """
     if files.kind in SEPARATORS:
         return _scan_text(files, SEPARATORS[files.kind])
     if files.kind == "ndjson":
         return _scan_ndjson(files)
-    schemas, rows = [], 0
+    schemas, rows = [], list[int]()
     for path in files.paths:
         with translated(files, path):
             if files.kind == "parquet":
-                rows += pq.read_metadata(path).num_rows
+                rows.append(pq.read_metadata(path).num_rows)
                 schemas.append(dict(pl.scan_parquet(path, glob=False).collect_schema()))
             else:
                 with pa.memory_map(str(path)) as file:
                     pa.ipc.open_file(file)  # Polars panics where pyarrow raises
-                schemas.append(dict(pl.scan_ipc(path, glob=False).collect_schema()))
+                one = pl.scan_ipc(path, glob=False)
+                rows.append(one.select(pl.len()).collect().item())
+                schemas.append(dict(one.collect_schema()))
     for path, schema in zip(files.paths, schemas, strict=True):
         _check_same(files.paths[0], schemas[0], path, schema)
     if files.kind == "ipc":
-        return pl.scan_ipc(list(files.paths), glob=False), None
-    hive = folder is not None and _is_hive(folder, files.paths)
-    return pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False), rows
+        return Scan(pl.scan_ipc(list(files.paths), glob=False), files.paths, rows)
+    # a column that the files hold themselves stays theirs
+    hive = not set(_named_by_folders(root, files.paths)) <= set(schemas[0])
+    frame = pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False)
+    return Scan(frame, files.paths, rows)
 
 
-def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
+def _scan_text(files: Files, separator: str) -> Scan:
     """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
     found = []
     for path in files.read:
@@ -55,7 +87,6 @@ def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
         if one.header != found[0].header:
             said = f"`{path}` has its columns in another order than `{files.paths[0]}`"
             raise InputError(said, "give all files the same header")
-    rows = sum(one.records for one in found)
     scan = pl.scan_csv(
         list(files.read),
         separator=separator,
@@ -64,7 +95,7 @@ def _scan_text(files: Files, separator: str) -> tuple[pl.LazyFrame, int]:
         new_columns=list(first),  # Polars would keep doubled quotes in names
         glob=False,
     )
-    return _without_blank(scan, found), rows
+    return Scan(_without_blank(scan, found), files.paths, [one.records for one in found])
 
 
 def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
@@ -89,21 +120,22 @@ def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFra
     return scan.with_row_index(number).filter(~pl.col(number).is_in(blank)).drop(number)
 
 
-def _scan_ndjson(files: Files) -> tuple[pl.LazyFrame, int]:
+def _scan_ndjson(files: Files) -> Scan:
     """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
-    rows, frames = 0, []
+    rows, frames = list[int](), []
     for path in files.read:
         with translated(files, path):
             records = check_ndjson(path)
-            rows += records
+            rows.append(records)
             if records:
                 schema = pl.scan_ndjson(_literal(path), infer_schema_length=None).collect_schema()
                 frames.append(pl.DataFrame(schema=schema))
-    if not rows:
+    if not frames:
         raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
     union = pl.concat(frames, how="diagonal_relaxed").schema
     schema = pl.Schema({name: writable(kind) for name, kind in union.items()})
-    return pl.scan_ndjson([_literal(path) for path in files.read], schema=schema), rows
+    frame = pl.scan_ndjson([_literal(path) for path in files.read], schema=schema)
+    return Scan(frame, files.paths, rows)
 
 
 def _literal(path: Path) -> Path:
@@ -138,16 +170,28 @@ def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> N
             )
 
 
-def _is_hive(folder: Path, paths: Sequence[Path]) -> bool:
-    """Say whether folders such as `year=2026` add columns; raises InputError where they differ."""
+def _named_by_folders(root: Path, paths: Sequence[Path]) -> list[str]:
+    """Return the columns that folders such as `year=2026` add; raises InputError where they differ."""
     levels = [
-        [part.partition("=")[0] for part in path.relative_to(folder).parent.parts if "=" in part]
+        [part.partition("=")[0] for part in path.relative_to(root).parent.parts if "=" in part]
         for path in paths
     ]
     for path, names in zip(paths, levels, strict=True):
         if names != levels[0]:
             raise InputError(
                 f"`{path}` and `{paths[0]}` stand in folders of different columns",
-                "let all paths name the same columns, such as `year=2026/month=11`",
+                "let all paths name the same columns, such as `year=2026/month=11`, or name a pattern that "
+                "takes fewer files",
             )
-    return bool(levels[0])
+    return levels[0]
+
+
+def batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
+    """Read a Parquet or Arrow file with pyarrow, which checks what Polars takes on trust."""
+    if kind == "parquet":
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(batch_size=ROWS)
+    else:
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)

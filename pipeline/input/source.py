@@ -4,24 +4,22 @@ CSV cells reach prompts and keys as the text that stands in the file; only the o
 and only one that every cell of it has. The input is streamed: what is kept is 16 bytes for each row, on disk.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import InputError
+from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
 from pipeline.heads import BUCKETS, bucket_of, heads
 from pipeline.input.delimited import text_types, typed
-from pipeline.input.files import HINTS, PLAINER, Files, changed, find, first_line, stamps_of, translated
+from pipeline.input.files import HINTS, PLAINER, Files, find, first_line, root_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
-from pipeline.input.scan import scan_files, writable
+from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.keys import digests
 from pipeline.scratch import Buckets, Column
 from pipeline.template import column_hint
@@ -79,8 +77,7 @@ class Source:
     def __init__(
         self,
         files: Files,
-        scan: pl.LazyFrame,
-        rows: int | None,
+        scan: Scan,
         *,
         key: Sequence[str],
         used: Sequence[str] | None,
@@ -92,8 +89,10 @@ class Source:
         self._files = files
         self._limit = limit
         self._decoding = decoding
-        self._expected = rows if rows is None or limit is None else min(rows, limit)
-        self._scan = scan if limit is None else scan.head(limit)
+        self._whole = scan
+        rows = sum(scan.rows)
+        self._expected = rows if limit is None else min(rows, limit)
+        self._scan = scan.frame if limit is None else scan.frame.head(limit)
         self._schema = self._scan.collect_schema()
         self.used = tuple(self._schema) if used is None else tuple(used)
 
@@ -143,7 +142,7 @@ class Source:
         for frame in self._frames(dict.fromkeys([*self.key, *self.used]), ROWS, start):
             mask = pending[start : start + frame.height]
             if len(mask) < frame.height:
-                raise changed()
+                raise self.change()
             if mask.any():
                 hashed = self._hashed(frame.filter(pl.Series(mask)))
                 cells = zip(*hashed.used.values(), strict=True)
@@ -152,7 +151,7 @@ class Source:
                 yield [Row(*row) for row in zip(indices, hashed.keys, hashed.digests, values, strict=True)]
             start += frame.height
         if start != len(pending):
-            raise changed()
+            raise self.change()
 
     def sample(self, rows: Sequence[int]) -> pl.DataFrame:
         """Return the rows with these numbers in the input's order, all columns in the prompts' types."""
@@ -162,7 +161,7 @@ class Source:
             found.append(frame[here])
             start += frame.height
         if len(wanted) and wanted[-1] >= start:
-            raise changed()
+            raise self.change()
         return pl.concat(found)
 
     def tables(self, size: int = BATCH) -> Generator[Chunk, None, None]:
@@ -174,7 +173,11 @@ class Source:
     def check_unchanged(self) -> None:
         """Raise InputError when a file was written to, replaced or removed since it was opened."""
         if self._files.changed:
-            raise changed()
+            raise self.change()
+
+    def change(self) -> ChangedError:
+        """Return the error for an input that is not what it was when it was opened."""
+        return self._files.change()
 
     def _natural(self, frame: pl.DataFrame) -> pl.DataFrame:
         if not self._files.text:
@@ -210,7 +213,7 @@ class Source:
         rows = 0
         for path in self.files:
             with translated(self._files, path):
-                for batch in _batches(path, self._files.kind):
+                for batch in batches(path, self._files.kind):
                     batch.validate(full=True)
                     rows += len(batch)
                     if self._limit is not None and rows >= self._limit:
@@ -219,14 +222,14 @@ class Source:
     def _check_nulls(self, frame: pl.DataFrame, start: int) -> None:
         for name in self.key:
             if frame[name].null_count():
-                row = start + int(frame[name].is_null().arg_max() or 0) + 1
+                row = start + int(frame[name].is_null().arg_max() or 0)
                 raise InputError(
-                    f"key column `{name}` is empty in row {row:,}",
+                    f"key column `{name}` is empty in {self._whole.named(row)}",
                     "fill it, name another key in [input], or leave `key` out: the text is then the key",
                 )
 
     def _check_count(self, rows: int) -> None:
-        if self._expected is not None and rows != self._expected:
+        if rows != self._expected:
             raise InputError(
                 f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",
                 HINTS[self._files.kind],
@@ -240,7 +243,7 @@ class Source:
             if named[earlier] == named[later]:
                 shown = ", ".join(f"`{_short(cell)}`" for cell in named[earlier])
                 raise InputError(
-                    f"rows {earlier + 1:,} and {later + 1:,} have the same key {shown}",
+                    f"{self._whole.named(earlier, later)} have the same key {shown}",
                     "name more key columns in [input], or leave `key` out: the text is then the key",
                 )
 
@@ -274,7 +277,7 @@ def open_source(
     first = Files((path,), kind or "", [])
     with translated(first):
         paths, kind = find(path, kind)
-        files = Files(paths, kind, stamps_of(paths))
+        files = Files(paths, kind, list(map(stamp_of, paths)))
     with translated(files):
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:
@@ -283,8 +286,8 @@ def open_source(
         files = replace(files, copies=copies_of(paths, kind, decoding))
     try:
         with translated(files):
-            scan, rows = scan_files(files, folder=path if path.is_dir() else None)
-            source = Source(files, scan, rows, key=key, used=used, limit=limit, decoding=decoding)
+            scan = scan_files(files, root_of(path))
+            source = Source(files, scan, key=key, used=used, limit=limit, decoding=decoding)
         _check_key(source)
         if kind in {"parquet", "ipc"}:
             _check_types(source)
@@ -307,17 +310,6 @@ def _check_types(source: Source) -> None:
                 f"column `{name}` has the type {kind}, which a table for others cannot hold",
                 PLAINER,
             )
-
-
-def _batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:
-    """Read a Parquet or Arrow file with pyarrow."""
-    if kind == "parquet":
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(batch_size=ROWS)
-    else:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as reader:
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number)
 
 
 def _cells(column: pl.Series) -> list[object]:

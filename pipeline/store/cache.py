@@ -9,13 +9,13 @@ One task calls `find` and `learn`, which cost next to nothing; `write` does all 
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipeline.flow import Reply
 from pipeline.keys import SIZE
@@ -48,6 +48,7 @@ MARK = (
     "AND id IN (SELECT substr(?2, at, 16) FROM step)"
 )
 LOOK = "SELECT id, key, digest, body, crc FROM answer WHERE id IN "
+AT_ONCE = 999  # questions; no SQLite takes fewer variables
 ADD = "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
 
 Value = TypeVar("Value")
@@ -115,7 +116,7 @@ class Cache:
             return {}
         found = {}
         try:
-            for id_, *values in reader.execute(_look(len(ids)), ids):
+            for id_, *values in _entries(reader, ids):
                 reply = answer_of(id_, values)
                 if reply is None:
                     self._damaged += 1
@@ -275,6 +276,12 @@ def _taken(values: list[Value]) -> list[Value]:
     taken = values[:]
     del values[: len(taken)]
     return taken
+
+
+def _entries(reader: sqlite3.Connection, ids: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    for start in range(0, len(ids), AT_ONCE):
+        some = ids[start : start + AT_ONCE]
+        yield from reader.execute(_look(len(some)), some)
 
 
 @cache

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.disk import clear_drafts, make_folder, set_aside, sync_folder, whole_file
+from pipeline.disk import clear_drafts, make_folder, may_write, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 
@@ -110,6 +110,7 @@ def owned(folder: Folder, identity: Mapping[str, object], mounts: Path = TABLE) 
         raise StoreError(f"the run folder `{folder.path}` cannot be made: {exc.strerror}", CONTINUE) from exc
     try:
         _lock(lock, folder)
+        _check_rights(folder)
         yield _tidy(folder, identity)
     finally:
         os.close(lock)
@@ -175,6 +176,17 @@ def _lock(lock: int, folder: Folder) -> None:
         raise StoreError(
             f"the run folder `{folder.path}` cannot be written: {exc.strerror}", CONTINUE
         ) from exc
+
+
+def _check_rights(folder: Folder) -> None:
+    """Find what may not be written, as after a run of another user, before anything is asked for it."""
+    for path in (folder.path, *sorted(folder.path.iterdir())):
+        if (path.is_dir() or ".sqlite" in path.name) and not may_write(path):
+            raise StoreError(
+                f"`{path}` may not be written to",
+                "give yourself the right to write there (has another user run this job?), or choose another "
+                "folder with `--runs-dir`; then run the same command again: what was answered is kept",
+            )
 
 
 def _sign(folder: Folder) -> None:

@@ -46,7 +46,11 @@ def refusal(folder: Path, content: bytes, separator: str = ",") -> str:
         (b"a,b\r\r\n1,2\r\r\n", "it, line 1: a carriage return in the header that does not end it"),
         (b"a,b\n1,2\ncaf\xe9,3\n", "it, line 3: byte 0xe9 is not UTF-8; it may be Windows-1252"),
         (b"a,b\n1,caf\xc3", "it, line 2: byte 0xc3 is not UTF-8: the file ends in the middle of a letter"),
-        ("a,b\n1,2\n".encode("utf-16-le"), "the header of it holds NUL characters; it may be UTF-16 text"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "it seems to be UTF-16 text without a byte order mark"),
+        ("名前,é\n1,2\n".encode("utf-16-be"), "it seems to be UTF-16 text without a byte order mark"),
+        (b"a\0,b\n1,2\n", "the header of it holds NUL characters"),
+        ("a,b\n1,2\n".encode("utf-32-le"), "the header of it holds NUL characters"),
+        (b"a,b\n1,\0\xe9\n", "it, line 2: byte 0xe9 is not UTF-8; it may be Windows-1252"),
         (b"\x1f\x8b\x08\x00", "it is compressed with gzip"),
         (b"PK\x03\x04\xff", "it is a ZIP archive or a spreadsheet"),
         (b"PAR1\x15\x04\xff", "it is a Parquet file"),
@@ -55,6 +59,20 @@ def refusal(folder: Path, content: bytes, separator: str = ",") -> str:
 def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     """The message names the line where the row at fault begins, and a guess where there is one."""
     assert refusal(tmp_path, content) == message
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text",
+    ["id,text\n1,good\n", "id,text\n1,é\n", "名前,文\n一," + "長い文章" * 30 + "\n", '{"a":"é"}\n'],
+)
+def test_the_hint_names_the_form_of_utf_16(tmp_path: Path, codec: str, text: str) -> None:
+    """What it says to set is right, whether or not the bytes would be UTF-8, too."""
+    path = tmp_path / "t"
+    path.write_bytes(text.encode(codec))
+    with pytest.raises(InputError) as caught:
+        check_ndjson(path) if text.startswith("{") else check(path, ",")
+    assert caught.value.hint == f'set `encoding = "{codec}"` in [input], or save the file as UTF-8'
 
 
 def test_a_cell_may_be_larger_than_the_standard_limit(tmp_path: Path) -> None:

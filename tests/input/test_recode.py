@@ -120,7 +120,7 @@ def test_replace_spoils_one_cell_only(tmp_path: Path) -> None:
         (
             "id,text\n1,a\n".encode("utf-16-le"),
             None,
-            "the header of `t.csv` holds NUL characters; it may be UTF-16",
+            '`t.csv` seems to be UTF-16 text without a byte order mark; set `encoding = "utf-16-le"` in',
         ),
     ],
 )

@@ -6,8 +6,8 @@ import io
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InputError
 from pipeline.flow import Row
 from pipeline.input.source import Source, open_source
+from tests.conftest import as_nobody, open_to_all
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 KINDS = ["csv", "tsv", "parquet", "ndjson", "ipc"]
@@ -401,6 +402,25 @@ def test_folders_of_a_partitioned_table_are_columns(tmp_path: Path) -> None:
     assert [tuple(row.values.values()) for row in check_agreement(source)] == [(5, 2025), (6, 2026)]
 
 
+@pytest.mark.parametrize("pattern", ["in/*/*.parquet", "in/year=202?/0.parquet", "in/**/*.parquet"])
+def test_folders_under_a_pattern_are_columns_that_name_no_row(tmp_path: Path, pattern: str) -> None:
+    """They are there as under the folder, and keys and digests are those of the files alone."""
+    for year in (2025, 2026):
+        write(pl.DataFrame({"a": [year % 10]}), tmp_path / "in" / f"year={year}" / "0.parquet", "parquet")
+    write(pl.DataFrame({"a": [5, 6]}), tmp_path / "alone.parquet", "parquet")
+    source, alone = opened(tmp_path / pattern, used=["a"]), opened(tmp_path / "alone.parquet")
+    assert [row for chunk in source.tables() for row in chunk.frame.rows()] == [(5, 2025), (6, 2026)]
+    assert [row.digest for row in check_agreement(source)] == [row.digest for row in all_rows(alone)]
+
+
+def test_a_column_that_files_hold_is_theirs(tmp_path: Path) -> None:
+    """A folder that names it as well does not write over its cells."""
+    for n in (1, 2):
+        write(pl.DataFrame({"a": [n], "c": [n + 0.5]}), tmp_path / f"c={n}" / "0.parquet", "parquet")
+    for path in (tmp_path, tmp_path / "*" / "*.parquet"):
+        assert read(opened(path)) == [(1, 1.5), (2, 2.5)]
+
+
 def test_a_format_can_be_given(tmp_path: Path) -> None:
     """The ending does not count where the job names the format."""
     (tmp_path / "t.dat").write_text("a\tb\n1\t2\n")
@@ -468,24 +488,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert said.startswith("the input `t.csv` is neither a file nor a folder")
 
 
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Give up the rights of root, where the tests have them."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def test_a_file_without_the_right_to_read_is_refused(tmp_path: Path) -> None:
     """Permission is named as the cause, for each format."""
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        if folder.owner() == tmp_path.owner() and folder.stat().st_mode & 0o005 != 0o005:
-            folder.chmod(0o755)
+    open_to_all(tmp_path)
     for kind in KINDS:
         touch(tmp_path, f"t.{kind}")
         (tmp_path / f"t.{kind}").chmod(0)
@@ -618,8 +623,10 @@ def test_a_table_of_mixed_partitions_is_refused(tmp_path: Path) -> None:
     """Some paths name the column and some do not."""
     write(pl.DataFrame({"a": [1]}), tmp_path / "year=2026" / "0.parquet", "parquet")
     write(pl.DataFrame({"a": [1]}), tmp_path / "0.parquet", "parquet")
-    said = refusal(tmp_path, lambda: opened(tmp_path))
-    assert "stand in folders of different columns" in said
+    for path in (tmp_path, tmp_path / "**" / "*.parquet"):
+        said = refusal(tmp_path, lambda: opened(path))  # noqa: B023 - called at once
+        assert "stand in folders of different columns" in said
+        assert "name a pattern that takes fewer files" in said
 
 
 def test_a_missing_key_column_is_refused(tmp_path: Path) -> None:
@@ -641,6 +648,27 @@ def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n3,x\n2,y\n1,x\n")
     said = refusal(tmp_path, opened(tmp_path / "t.csv", ["a", "b"]).survey)
     assert said.startswith("rows 2 and 4 have the same key `2`, `y`; name more key columns in [input]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_of_one_key_are_named(tmp_path: Path, kind: str) -> None:
+    """Each with the number that the row has there, also behind a file without rows and at the ends."""
+    for name, keys in {"1": ["a", "b"], "2": [], "3": ["c", "d", "b"], "4": ["e", "f", "f"]}.items():
+        write(pl.DataFrame({"id": keys}, schema={"id": pl.String}), tmp_path / f"{name}.{kind}", kind)
+        if not keys and kind == "ndjson":
+            (tmp_path / "2.ndjson").write_text("\n")
+    said = refusal(tmp_path, opened(tmp_path, ["id"]).survey)
+    assert said.startswith(f"row 2 of `1.{kind}` and row 3 of `3.{kind}` have the same key `b`; name more")
+    said = refusal(tmp_path, opened(tmp_path / f"[14].{kind}", ["id"]).survey)
+    assert said.startswith(f"rows 2 and 3 of `4.{kind}` have the same key `f`; name more")
+
+
+def test_the_file_of_an_empty_key_is_named(tmp_path: Path) -> None:
+    """With the number that the row has there."""
+    (tmp_path / "1.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "2.csv").write_text("id,text\n2,b\n,c\n")
+    said = refusal(tmp_path, opened(tmp_path, ["id"], ["text"]).survey)
+    assert said.startswith("key column `id` is empty in row 2 of `2.csv`; fill it")
 
 
 def test_a_column_without_a_name_can_be_the_key(tmp_path: Path) -> None:
@@ -674,9 +702,11 @@ def test_a_change_of_the_file_is_noticed(tmp_path: Path, kind: str, change: str)
     if change != "gone":
         cells = ["1", "2", "3", "4", "5"] if change == "longer" else ["1"]
         write(pl.DataFrame({"a": cells}), path, kind)
-    assert refusal(tmp_path, source.check_unchanged).startswith("the input was changed while the run went on")
+    how = "removed" if change == "gone" else "changed"
+    said = refusal(tmp_path, source.check_unchanged)
+    assert said.startswith(f"the input `t.{kind}` was {how} while the run went on; ")
     for stream in (source.rows(pending), source.tables()):
-        with pytest.raises(InputError, match="was changed"):
+        with pytest.raises(InputError, match=f"was {how}"):
             list(stream)
 
 
@@ -690,7 +720,22 @@ def test_a_change_whose_traces_were_removed_is_noticed(tmp_path: Path) -> None:
     path.write_text("a\n1\nx\n")
     os.utime(path, ns=(stamp, stamp))
     for seen in (source.check_unchanged, lambda: list(source.tables())):
-        assert refusal(tmp_path, seen).startswith("the input was changed while the run went on")
+        assert refusal(tmp_path, seen).startswith("the input `t.csv` was changed while the run went on")
+
+
+def test_the_changed_file_of_several_is_named(tmp_path: Path) -> None:
+    """With what to do; where no file shows a trace of the change, all are in doubt."""
+    for name in "123":
+        (tmp_path / f"{name}.csv").write_text("a\n1\n")
+    source = opened(tmp_path)
+    assert (
+        str(source.change())
+        == f"the input `{tmp_path}/1.csv` or another of the 3 files was changed while the run went on"
+    )
+    (tmp_path / "2.csv").unlink()
+    said = refusal(tmp_path, source.check_unchanged)
+    assert said.startswith("the input `2.csv` was removed while the run went on; put the file back or name")
+    assert said.endswith("and run the same command again: rows that are still the same are not asked again")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -81,6 +81,15 @@ def test_an_answer_that_came_in_the_end_is_found_under_the_first_question(tmp_pa
     assert known(tmp_path, range(9)) == {1: REPLIED}
 
 
+def test_more_can_be_looked_up_than_one_statement_takes(tmp_path: Path) -> None:
+    """SQLite takes 32,766 variables, or up to 250,000 where it is built so; all that are known are found."""
+    assert fill(tmp_path, range(299_000, 301_001)) == []
+    with closing(opened(tmp_path)) as cache:
+        found = cache.find([id_of(number) for number in range(300_000)])
+        assert cache.notes == []
+    assert {int.from_bytes(id_) for id_ in found} == set(range(299_000, 300_000))
+
+
 def test_nothing_is_made_where_nothing_is_learned(tmp_path: Path) -> None:
     """No file appears for a run that asks nothing, nor for one without the cache."""
     fill(tmp_path, range(0))

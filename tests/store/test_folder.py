@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.errors import Exit, StoreError
 from pipeline.store.folder import begin_round, changes, claimed, end_round, owned, owner, run_folder
+from tests.conftest import NOBODY, as_nobody, open_to_all
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -40,6 +41,30 @@ def test_a_second_owner_is_refused_with_the_first_ones_name(tmp_path: Path) -> N
         assert owner(folder) is not None
         process.communicate("")
     assert caught.value.exit_code is Exit.STORE
+
+
+@pytest.mark.parametrize("name", ["parts", "batches", "replies.sqlite", "."])
+def test_what_may_not_be_written_is_found_at_once(tmp_path: Path, name: str) -> None:
+    """As after a run of another user; and not when the first answers are there, which are paid for."""
+    folder = run_folder(tmp_path, "job", "f" * 32)
+    with owned(folder, {}):
+        (folder.path / "batches").mkdir()
+        folder.journal.touch()
+    open_to_all(tmp_path)
+    for path in (folder.path, *folder.path.iterdir()) if os.geteuid() == 0 else ():
+        os.chown(path, NOBODY, -1)
+    (folder.path / name).chmod(0o555)
+    try:
+        with (
+            pytest.raises(StoreError, match="may not be written to") as caught,
+            as_nobody(),
+            owned(folder, {}),
+        ):
+            pass
+    finally:
+        (folder.path / name).chmod(0o755)
+    assert f"`{folder.path / name}`" in caught.value.message
+    assert "give yourself the right" in caught.value.hint
 
 
 def test_a_killed_owner_does_not_block(tmp_path: Path) -> None:

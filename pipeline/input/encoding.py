@@ -1,0 +1,68 @@
+"""What a text file is that is not UTF-8, guessed from its bytes so that the hint can name what to set."""
+
+import codecs
+from pathlib import Path
+
+from pipeline.errors import InputError
+
+RESAVE = (
+    'set in [input] its encoding, such as `encoding = "cp1252"`, or `encoding_errors = "replace"` so that '
+    "only such cells suffer; or save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`)"
+)
+MAGIC = {
+    b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it first"),
+    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save the sheet as `CSV UTF-8`"),
+    b"PAR1": ("a Parquet file", "give it the ending `.parquet`, or set format in [input]"),
+    b"ARROW1": ("an Arrow file", "give it the ending `.arrow`, or set format in [input]"),
+}
+START = 8_192  # bytes that are looked at before anything else
+TWICE = 2  # in UTF-32 one half of the bytes holds twice as many NULs as the other, in UTF-16 many more
+
+
+def not_utf8(path: Path) -> InputError:
+    """Find the line that is not UTF-8, and guess what the file is."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(0)
+        for magic, (what, hint) in MAGIC.items():
+            if start.startswith(magic):
+                return InputError(f"`{path}` is {what}", hint)
+        if fault := wide_text(path):
+            return fault
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as exc:
+                byte = f"`{path}`, line {number}: byte 0x{line[exc.start]:02x} is not UTF-8"
+                if "unexpected end" in exc.reason and not file.read(1):
+                    return InputError(
+                        f"{byte}: the file ends in the middle of a letter", "get the file again; " + RESAVE
+                    )
+                return InputError(f"{byte}; it may be Windows-1252", RESAVE)
+    return InputError(f"`{path}` was changed while it was read", "run the same command again")
+
+
+def wide_text(path: Path) -> InputError | None:
+    """Return the error for text in UTF-16 without a byte order mark, None for what is none."""
+    with path.open("rb") as file:
+        codec = _wide(file.read(START))
+    if codec is None:
+        return None
+    return InputError(
+        f"`{path}` seems to be UTF-16 text without a byte order mark",
+        f'set `encoding = "{codec}"` in [input], or save the file as UTF-8',
+    )
+
+
+def _wide(start: bytes) -> str | None:
+    """Return the form of UTF-16 that a file with this start seems to have.
+
+    Latin letters, digits, separators and line breaks have a NUL there, always in the same half of two bytes.
+    """
+    start = start[: len(start) // 2 * 2]
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    for codec, many, few in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if many > TWICE * few and "\n" in codecs.getincrementaldecoder(codec)("replace").decode(start):
+            return codec
+    return None
