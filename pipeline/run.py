@@ -53,7 +53,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         standing = stand(survey, parts, recall(taken, parts, plan.folder))
         if not standing.index.known:
             remember(standing, taken, plan.folder)
-        turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
+        turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
         run = _Run(taken, parts, tally, turn, notes)
@@ -130,6 +130,13 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
         return _Ended(_table(plan, parts, standing, complete=not unanswered), unanswered, left, stop)
     except DamagedError:
         return None
+
+
+def _turn(plan: Plan, standing: Standing, notes: list[str]) -> int:
+    """Begin a round of `--retry-failed`, or go on with it."""
+    turn, found = begin_round(plan.folder, standing.index.last_round)
+    notes += found
+    return turn
 
 
 def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:

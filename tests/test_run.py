@@ -243,6 +243,17 @@ def test_failed_rows_are_asked_again_on_request(project: Project, emulator: Emul
     assert project.table()["_prompt_tokens"][1] > 1.5 * project.table()["_prompt_tokens"][0]
 
 
+def test_a_damaged_round_is_named(project: Project, emulator: Emulator) -> None:
+    """It is set aside, failed rows are asked in a new one, and the summary says so once."""
+    project.rows(["<finish-safety>"])
+    folder = project.run(emulator.address).folder
+    (folder / "round").write_bytes(b"\xff")
+    report = project.run(emulator.address, retry_failed=True)
+    assert (folder / "round.damaged").read_bytes() == b"\xff"
+    assert ["`round.damaged`" in note for note in report.notes] == [True]
+    assert not project.run(emulator.address, retry_failed=True).notes
+
+
 def test_new_rows_that_fail_do_not_keep_a_round_open(project: Project, emulator: Emulator) -> None:
     """Each `--retry-failed` asks for all failed rows, also where new ones came and failed in the last one."""
     project.rows(["good", "<finish-safety> first"])
