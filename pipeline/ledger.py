@@ -10,6 +10,7 @@ from the last moment at which it may be used.
 """
 
 import fcntl
+import os
 import sqlite3
 import time
 import uuid
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from pipeline.disk import make_folder, whole_file
+from pipeline.disk import clear_drafts, draft_of, make_folder
 from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
@@ -436,15 +437,18 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _replace(path: Path) -> str:
     """Set a damaged file aside, and begin a new one with the days of it; return the name of the old one."""
-    with whole_file(path.with_name(f"{path.name}.new")) as draft, closing(sqlite3.connect(draft)) as db:
-        db.execute("PRAGMA journal_mode=MEMORY")
-        db.executescript(SCHEMA)
-        for name, query in DAYS.items():
-            for _, *values in readable(path, query):
-                marks = ", ".join("?" * len(values))
-                db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", values)  # noqa: S608
-        db.commit()
-    return put_aside(path, path.with_name(f"{path.name}.new")).name
+    clear_drafts(path.parent, path.name)
+    with draft_of(path) as (draft, handle):
+        with closing(sqlite3.connect(draft)) as db:
+            db.execute("PRAGMA journal_mode=MEMORY")
+            db.executescript(SCHEMA)
+            for name, query in DAYS.items():
+                for _, *values in readable(path, query):
+                    marks = ", ".join("?" * len(values))
+                    db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", values)  # noqa: S608
+            db.commit()
+        os.fsync(handle)
+        return put_aside(path, draft).name
 
 
 def sent_on(path: Path, scope: str, day: date) -> int:

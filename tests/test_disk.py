@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk import clear_drafts, make_folder, set_aside, whole_file
+from pipeline.disk import clear_drafts, draft_of, make_folder, set_aside, whole_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -71,6 +71,18 @@ def test_nothing_of_a_left_over_gets_into_a_file(tmp_path: Path) -> None:
     with whole_file(tmp_path / "table") as draft, draft.open("r+") as file:
         file.write("new")
     assert (tmp_path / "table").read_text() == "new"
+
+
+def test_a_draft_goes_unless_it_was_renamed(tmp_path: Path) -> None:
+    """A new file under the name that it had is somebody else's and stays."""
+    with draft_of(tmp_path / "table") as (draft, _):
+        clear_drafts(tmp_path)
+        assert draft.exists()
+    assert not draft.exists()
+    with draft_of(tmp_path / "table") as (draft, _):
+        draft.rename(tmp_path / "table")
+        draft.write_text("another")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "table", draft]
 
 
 def test_folders_are_made_with_those_above(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TypeAlias, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.disk import TEMPORARY, sync_folder
+from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads
@@ -237,20 +237,10 @@ class Journal:
 
     def _replace(self) -> None:
         """Set the file aside; a new one with what can be read of it takes its place."""
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}{TEMPORARY}")
-        draft.unlink(missing_ok=True)
-        taken = 0
-        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode=MEMORY")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("BEGIN")
-            _make_tables(db)
-            for _, *values in readable(self._path, ALL):
-                if _is_whole(values):
-                    db.execute(ADD, values)
-                    taken += 1
-            db.execute("COMMIT")
-        kept = put_aside(self._path, draft)
+        with draft_of(self._path) as (draft, handle):
+            taken = _refill(draft, self._path)
+            os.fsync(handle)
+            kept = put_aside(self._path, draft)
         self._notes.append(
             f"the journal was damaged: it was set aside as `{kept.name}`, {taken:,} of its replies were "
             "taken over, and what else was in it is asked again where no part has it"
@@ -349,6 +339,21 @@ def _make_tables(db: sqlite3.Connection) -> None:
         db.execute("COMMIT")
     elif columns != COLUMNS:
         raise ForeignError(f"its columns are {', '.join(columns)}")
+
+
+def _refill(draft: Path, damaged: Path) -> int:
+    """Make a journal of the replies of a damaged one that can be read; return how many these are."""
+    taken = 0
+    with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=MEMORY")
+        db.execute("BEGIN")
+        _make_tables(db)
+        for _, *values in readable(damaged, ALL):
+            if _is_whole(values):
+                db.execute(ADD, values)
+                taken += 1
+        db.execute("COMMIT")
+    return taken
 
 
 def _is_whole(values: list[object]) -> bool:

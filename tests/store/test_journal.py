@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.disk import draft_of
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
 from pipeline.store.journal import FAILURE, OFTEN, REPLY, Entry, Journal
 
@@ -109,6 +110,18 @@ def test_a_file_that_is_no_journal_is_set_aside(tmp_path: Path, content: bytes) 
     assert (tmp_path / "replies.sqlite.damaged").read_bytes() == content
     with closing(Journal(path)) as journal:
         assert (journal.find(b"i" * 16, b"k" * 16), journal.notes) == (Entry(b"k" * 16, REPLIED), [])
+
+
+def test_a_draft_of_another_process_is_left_alone(tmp_path: Path) -> None:
+    """A damaged journal is replaced through a draft of its own, which is gone afterwards."""
+    path = tmp_path / "replies.sqlite"
+    path.write_bytes(b"\x07" * 8_192)
+    with draft_of(path) as (draft, _):
+        draft.write_text("of another")
+        with closing(Journal(path)) as journal:
+            journal.keep(b"i" * 16, ROW, REPLIED)
+        assert draft.read_text() == "of another"
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_database_of_somebody_else_is_set_aside(tmp_path: Path) -> None:
