@@ -18,7 +18,7 @@ from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, owned
-from pipeline.store.memo import recall, remember
+from pipeline.store.memo import Follower, recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
@@ -119,10 +119,11 @@ def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Stan
     try:
         if pending.any():
             run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
-            work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
+            memo = Follower(standing, run.taken, parts, plan.folder)
+            work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
             halt = ask_all(work, watch)
             stop = _stop(halt.reason) if halt.pulled.is_set() else None
-            standing = stand(survey, parts, standing)
+            standing = stand(survey, parts, memo.standing)
             if stop is not None:
                 remember(standing, run.taken, plan.folder)
         unanswered = int(waiting_rows(standing).sum())
