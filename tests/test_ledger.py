@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.ledger import LEASE_SECONDS, Full, Lease, Ledger, Moment, sent_on
+from pipeline.ledger import LEASE_SECONDS, Full, Lease, Ledger, Moment
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, allowances
+from pipeline.store.counts import sent_on
 
 DAY = date(2026, 11, 22)
 ONE = Amount(1, 10)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pipeline.disk import clear_drafts, draft_of, make_folder, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Reply
-from pipeline.store.journal import REPLY, checksum
+from pipeline.store.entries import REPLY, checksum
 from pipeline.store.salvage import LOG, ForeignError
 
 FILE = "cache.sqlite"

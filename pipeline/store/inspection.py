@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
-from pipeline.store.journal import FAILURE, REPLY, checksum
+from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
 
 MOST = 20  # findings of one kind in one file that are told one by one

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.disk import draft_of
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
-from pipeline.store.journal import FAILURE, OFTEN, REPLY, Entry, Journal
+from pipeline.store.entries import FAILURE, REPLY, Entry
+from pipeline.store.journal import OFTEN, Journal
 
 ROOT = Path(__file__).parents[2]
 REPLIED = Reply("{}", "STOP", "", Usage(1, 0, 0, 2, 3), "gemini-3.1-flash-lite", "standard", 0.5, "api")
