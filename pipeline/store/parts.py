@@ -230,8 +230,9 @@ class Parts:
             order.append(where)
         if not pieces:
             return self._schema.empty_table()
-        back = np.argsort(np.concatenate(order), kind="stable")
-        return pa.concat_tables(pieces).take(pa.array(back))
+        joined = pa.concat_tables(pieces).combine_chunks()
+        pieces.clear()  # or they would stay beside it while its rows are put in order
+        return joined.take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield some columns of each part, in order. Raises StoreError as `take` does."""
