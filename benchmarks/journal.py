@@ -15,7 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.flow import Reply, Row, Usage
-from pipeline.store.journal import REPLY, Journal
+from pipeline.store.entries import REPLY
+from pipeline.store.journal import Journal
 
 REPLY_OF_700 = Reply("x" * 700, "STOP", "", Usage(300, 0, 0, 60, 360), "model", "standard", 0.5, "api")
 PART = 5_000  # replies between checkpoints, as in a run

@@ -33,7 +33,8 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ground import Emulator, Project, echo, emulating, environment, measure, project, start, table
-from pipeline.store.journal import ALL, checksum
+from pipeline.store.entries import checksum
+from pipeline.store.journal import ALL
 from pipeline.store.salvage import readable
 
 LATENCY_S = 0.05

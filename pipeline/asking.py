@@ -97,6 +97,7 @@ class Work:
     tally: Tally
     turn: int | None  # of --retry-failed
     notes: list[str]
+    follow: Callable[[], None]  # to be called when a part was written
 
 
 def ask_all(work: Work, watch: Watch) -> Halt:
@@ -341,6 +342,8 @@ def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()
             compact(work.parts, REACH)
+            if work.turn is None:  # else another thread reads what rows have taken before
+                work.follow()
 
     return Sink(ended=work.tally.add, write=write, sync=journal.sync)
 

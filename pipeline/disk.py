@@ -23,17 +23,10 @@ def whole_file(target: Path) -> Iterator[Path]:
 
     When the block fails, the temporary file is removed and `target` is as it was. Raises OSError.
     """
-    draft, handle = _begun(target)  # opened first, it hears of all failed writes
-    try:
-        os.ftruncate(handle, 0)
+    with draft_of(target) as (draft, handle):
         yield draft
         os.fsync(handle)
         draft.rename(target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
     sync_folder(target.parent)
 
 
@@ -59,6 +52,24 @@ def may_write(path: Path) -> bool:
     """Tell whether a file may be changed, or files in a folder be made and removed."""
     mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+@contextmanager
+def draft_of(target: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the path of an empty file beside `target`, and a handle to sync it by. Raises OSError.
+
+    For what takes more than a rename to get in its place. Nobody clears it meanwhile; with the block it goes,
+    unless it has another name by then.
+    """
+    draft, handle = _begun(target)  # opened first, it hears of all failed writes
+    try:
+        os.ftruncate(handle, 0)
+        yield draft, handle
+    finally:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(draft.stat(), os.fstat(handle)):  # else it is somebody else's by now
+                draft.unlink()
+        os.close(handle)
 
 
 def make_folder(folder: Path) -> None:

@@ -9,9 +9,7 @@ The invariant: at no moment do leases that stand in a window hold more than its 
 from the last moment at which it may be used.
 """
 
-import fcntl
 import sqlite3
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +18,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from pipeline.disk import make_folder, whole_file
+from pipeline.disk import make_folder
 from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
-from pipeline.store.salvage import ForeignError, is_damage, put_aside, readable
+from pipeline.store.counts import BUSY_SECONDS, COUNT, opened
+from pipeline.store.salvage import is_damage
 
 LEASE_SECONDS = 0.1
 POLL_SECONDS = 0.25  # how often who waits looks again, since others may give room back
@@ -32,9 +31,7 @@ PATIENCE = 2.0  # seconds after which a run that no longer asks has lost its pla
 LATELY = 10.0  # seconds over which the rate of other runs is taken
 TIDY_SECONDS = 1.0
 OLD_SECONDS = 1.5 * MINUTE + 1  # no minute is longer, whatever its margin
-BUSY_SECONDS = 0.05  # until the next attempt where another run has the ledger
 MOST_REFUSALS = 200  # in a row: something holds it that does not let go
-OPENINGS = 50  # attempts at opening it: the first two runs of a machine may do so at once
 KEPT_DAYS = 40
 UNUSABLE = (
     "free some space if the disk is full, then run the same command again; "
@@ -43,26 +40,6 @@ UNUSABLE = (
 )
 BLOCKED = "another process holds this file, maybe a run that was stopped with Ctrl-Z: let it go on, or end it"
 REPLACED = "run the same command again: the file is set aside then, and a new one is begun"
-DAYS = {  # what is taken over from a damaged file
-    "sent": "SELECT 0, scope, day, requests FROM sent WHERE 0 >= ? LIMIT ?",
-    "refused": "SELECT 0, scope, day FROM refused WHERE 0 >= ? LIMIT ?",
-}
-COUNT = "SELECT requests FROM sent WHERE scope = ? AND day = ?"
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS sent (
-    scope TEXT, day TEXT, requests INTEGER NOT NULL, PRIMARY KEY (scope, day)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS refused (scope TEXT, day TEXT, PRIMARY KEY (scope, day)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS leases (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, owner TEXT NOT NULL, at REAL NOT NULL,
-    requests INTEGER NOT NULL, tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL
-);
-CREATE INDEX IF NOT EXISTS leases_at ON leases (scope, at);
-CREATE TABLE IF NOT EXISTS queue (
-    scope TEXT, owner TEXT, since REAL NOT NULL, seen REAL NOT NULL,
-    requests INTEGER NOT NULL, tokens INTEGER NOT NULL, nano_usd INTEGER NOT NULL, PRIMARY KEY (scope, owner)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +98,6 @@ class Ledger:
                 "where several runs cannot share it safely",
                 "set ROWMILL_STATE_DIR to a folder on a local disk",
             )
-        self.notes: list[str] = []
         self._path = path
         self._scope = scope
         self._owner = uuid.uuid4().hex
@@ -132,26 +108,7 @@ class Ledger:
         with self._translated("opened"):
             if path is not None:
                 make_folder(path.parent)
-            self._db = self._open(path)
-
-    def _open(self, path: Path | None) -> sqlite3.Connection:
-        try:
-            return _opened(path)
-        except sqlite3.DatabaseError as exc:
-            if path is None or not is_damage(exc):
-                raise
-        with _alone(path):
-            try:
-                return _opened(path)  # another run may have replaced it meanwhile
-            except sqlite3.DatabaseError as exc:
-                if not is_damage(exc):
-                    raise
-                kept = _replace(path)
-        self.notes.append(
-            f"the count of today's requests was damaged: it was set aside as `{kept}`, and what could be "
-            "read of it goes on in a new file; the last minutes count from 0"
-        )
-        return _opened(path)
+            self._db, self.notes = opened(path)
 
     def lease(
         self,
@@ -398,63 +355,3 @@ class Ledger:
             raise StoreError(
                 f"the count of today's requests in `{self._path}` cannot be {verb}: {exc}", hint
             ) from exc
-
-
-def _opened(path: Path | None) -> sqlite3.Connection:
-    """Open the file and make its tables; again where another run does the same just now."""
-    db = sqlite3.connect(path or ":memory:", isolation_level=None, timeout=BUSY_SECONDS)
-    for attempt in range(OPENINGS):
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")  # a power cut takes the last counts, not the file
-            db.executescript(SCHEMA)
-            _check(db)
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == OPENINGS - 1:
-                db.close()
-                raise
-            time.sleep(BUSY_SECONDS)
-        except sqlite3.DatabaseError:
-            db.close()
-            raise
-        else:
-            break
-    return db
-
-
-def _check(db: sqlite3.Connection) -> None:
-    """Look through the whole file, which is small. Raises ForeignError for a damaged one."""
-    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise ForeignError(found)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep other runs from replacing the file at the same time."""
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _replace(path: Path) -> str:
-    """Set a damaged file aside, and begin a new one with the days of it; return the name of the old one."""
-    with whole_file(path.with_name(f"{path.name}.new")) as draft, closing(sqlite3.connect(draft)) as db:
-        db.execute("PRAGMA journal_mode=MEMORY")
-        db.executescript(SCHEMA)
-        for name, query in DAYS.items():
-            for _, *values in readable(path, query):
-                marks = ", ".join("?" * len(values))
-                db.execute(f"INSERT OR IGNORE INTO {name} VALUES ({marks})", values)  # noqa: S608
-        db.commit()
-    return put_aside(path, path.with_name(f"{path.name}.new")).name
-
-
-def sent_on(path: Path, scope: str, day: date) -> int:
-    """Return the count of a day without changing anything on disk; 0 where nothing was counted."""
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            row = db.execute(COUNT, (scope, day.isoformat())).fetchone()
-    except sqlite3.Error:  # no file yet, or none that can be read
-        return 0
-    return int(row[0]) if row else 0

@@ -18,7 +18,7 @@ from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
-from pipeline.store.memo import recall, remember
+from pipeline.store.memo import Follower, recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
@@ -60,7 +60,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         standing = stand(survey, parts, recall(taken, parts, plan.folder))
         if not standing.index.known:
             remember(standing, taken, plan.folder)
-        turn = begin_round(plan.folder, standing.index.last_round) if retry_failed else None
+        turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
         run = _Run(taken, parts, tally, turn, notes)
@@ -140,10 +140,11 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     stop = None
     if pending.any():
         run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
-        work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes)
+        memo = Follower(standing, run.taken, parts, plan.folder)
+        work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         halt = ask_all(work, watch)
         stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
-        standing = stand(survey, parts, standing)
+        standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
     unanswered = int(waiting_rows(standing).sum())
@@ -163,6 +164,13 @@ def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | C
         return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
     except RowmillError:
         raise error from None
+
+
+def _turn(plan: Plan, standing: Standing, notes: list[str]) -> int:
+    """Begin a round of `--retry-failed`, or go on with it."""
+    turn, found = begin_round(plan.folder, standing.index.last_round)
+    notes += found
+    return turn
 
 
 def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:

@@ -19,11 +19,12 @@ from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.scratch import failed, temporary_file
 from pipeline.status import JobStatus, job_status
+from pipeline.store.answers import FILE as CACHE
 from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, SHORT, changes, in_words, owner
-from pipeline.store.inspection import Finding, check_journal, check_part, count_replies, few
+from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, count_replies, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import part_files
 from pipeline.store.standing import stand
@@ -105,6 +106,8 @@ def verify_job(plan: Plan) -> Verdict:
     findings += damaged
     findings += check_journal(folder.journal)
     findings += few(check_batches(folder.path))
+    if plan.checked.loaded.job.cache.enabled:
+        findings += check_cache(folder.path.parent.parent / CACHE)
     survey = plan.source.survey()
     if misleads(survey, plan.source, folder):
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))

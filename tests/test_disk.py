@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.disk import clear_drafts, make_folder, obstacle, set_aside, whole_file
+from pipeline.disk import clear_drafts, draft_of, make_folder, obstacle, set_aside, whole_file
 from tests.conftest import NOBODY, as_nobody, open_to_all
 
 
@@ -104,6 +104,18 @@ def test_nothing_of_a_left_over_gets_into_a_file(tmp_path: Path) -> None:
     with whole_file(tmp_path / "table") as draft, draft.open("r+") as file:
         file.write("new")
     assert (tmp_path / "table").read_text() == "new"
+
+
+def test_a_draft_goes_unless_it_was_renamed(tmp_path: Path) -> None:
+    """A new file under the name that it had is somebody else's and stays."""
+    with draft_of(tmp_path / "table") as (draft, _):
+        clear_drafts(tmp_path)
+        assert draft.exists()
+    assert not draft.exists()
+    with draft_of(tmp_path / "table") as (draft, _):
+        draft.rename(tmp_path / "table")
+        draft.write_text("another")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "table", draft]
 
 
 def test_folders_are_made_with_those_above(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.ledger import LEASE_SECONDS, Full, Lease, Ledger, Moment, sent_on
+from pipeline.ledger import LEASE_SECONDS, Full, Lease, Ledger, Moment
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, allowances
+from pipeline.store.counts import sent_on
 
 DAY = date(2026, 11, 22)
 ONE = Amount(1, 10)
@@ -350,11 +351,13 @@ def test_a_damaged_file_is_set_aside_and_the_days_go_on(tmp_path: Path, damage: 
     at = {"head": 0, "page": raw.rindex(b"CREATE TABLE leases") // 4_096 * 4_096 + 4 * 4_096}.get(damage, 0)
     raw[at : at + 4_096] = b"\xff" * 4_096 if damage != "other" else bytes(4_096)
     path.write_bytes(raw)
+    path.with_name("ledger.sqlite.77.tmp").write_bytes(b"half of what a killed process began")
     with opened(path) as ledger:
         assert "`ledger.sqlite.damaged`" in ledger.notes[0]
         assert ledger.count(DAY) == (3 if damage == "page" else 0)
         Clock(ledger, per_minute(rpm=10)).take(Amount(1))
     assert (tmp_path / "ledger.sqlite.damaged").read_bytes() == raw
+    assert not list(tmp_path.glob("*.tmp"))
     with opened(path) as ledger:
         assert ledger.notes == []
 

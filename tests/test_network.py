@@ -13,12 +13,13 @@ import pytest
 from benchmarks.proxy import FAULTS, PAID, Proxy, proxying
 from pipeline.asking import Service, Watch
 from pipeline.errors import Exit
-from pipeline.ledger import Ledger, sent_on
+from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.progress import Watched, words_of
 from pipeline.quota import pacific_day
 from pipeline.report import RunReport
 from pipeline.run import run_job
+from pipeline.store.counts import sent_on
 from tests.conftest import JOB, Emulator, Project, emulating, unwatched
 
 SCHEMA = """

@@ -12,8 +12,9 @@ import pytest
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
-from pipeline.store import census
+from pipeline.store import census, memo
 from pipeline.store.compaction import MANY
+from pipeline.store.folder import Folder
 from pipeline.store.parts import Parts
 from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
@@ -241,6 +242,33 @@ def test_failed_rows_are_asked_again_on_request(project: Project, emulator: Emul
     assert report.requests == 1
     assert project.table()["_attempts"].to_list() == [1, 2]
     assert project.table()["_prompt_tokens"][1] > 1.5 * project.table()["_prompt_tokens"][0]
+
+
+def test_how_a_large_input_stands_is_kept_while_the_run_goes_on(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there before the end, so also after a kill; small inputs stand for large ones here."""
+    monkeypatch.setattr(census, "WORTH", 1)
+    monkeypatch.setattr(census, "SETTLED", 0.0)
+    monkeypatch.setattr(memo, "OFTEN", 2)
+    project.rows(["good", "bad"])
+    report = project.run(emulator.address)
+    taken = census.census(project.plan().source, Folder(report.folder))
+    parts = Parts(report.folder / "parts", project.plan().checked.layout.part)
+    found = memo.recall(taken, parts, Folder(report.folder))
+    assert found is not None
+    assert (found.rows.read()["place"] >= 0).all()
+
+
+def test_a_damaged_round_is_named(project: Project, emulator: Emulator) -> None:
+    """It is set aside, failed rows are asked in a new one, and the summary says so once."""
+    project.rows(["<finish-safety>"])
+    folder = project.run(emulator.address).folder
+    (folder / "round").write_bytes(b"\xff")
+    report = project.run(emulator.address, retry_failed=True)
+    assert (folder / "round.damaged").read_bytes() == b"\xff"
+    assert ["`round.damaged`" in note for note in report.notes] == [True]
+    assert not project.run(emulator.address, retry_failed=True).notes
 
 
 def test_new_rows_that_fail_do_not_keep_a_round_open(project: Project, emulator: Emulator) -> None:

@@ -243,6 +243,25 @@ def test_what_a_kill_has_left_is_named(project: Project, emulator: Emulator) -> 
     assert said(project) == []
 
 
+@pytest.mark.parametrize("damage", ["answer", "page", "other"])
+def test_a_damaged_cache_is_a_notice(project: Project, emulator: Emulator, damage: str) -> None:
+    """The job is well without it; a job that does not use it hears nothing of it."""
+    folder = ran(project, emulator).folder
+    cache = folder.parent.parent / "cache.sqlite"
+    raw = bytearray(cache.read_bytes())
+    if damage == "answer":
+        raw[raw.rindex(b'"finish"') + 1] ^= 1
+    else:
+        raw[-4_096 if damage == "page" else 0 :] = bytes(4_096)
+    cache.write_bytes(raw)
+    verdict = verify(project)
+    assert verdict.exit_code is Exit.OK
+    assert {(one.place, one.notice) for one in verdict.findings} == {(cache, True)}
+    assert "it may be deleted" in verdict.findings[0].hint
+    project.change("[output]", "[cache]\nenabled = false\n[output]")
+    assert verify(project).findings == []
+
+
 def test_what_was_set_aside_is_a_notice(project: Project, emulator: Emulator) -> None:
     """It is named and no inconsistency: a nightly check is not red for damage that was mended."""
     folder = ran(project, emulator).folder

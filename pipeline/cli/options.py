@@ -14,11 +14,12 @@ from pipeline.asking import Service
 from pipeline.errors import UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
-from pipeline.ledger import Ledger, sent_on
+from pipeline.ledger import Ledger
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.quota import pacific_day
 from pipeline.store.cache import Use
+from pipeline.store.counts import sent_on
 
 Command = TypeVar("Command", bound=Callable[..., object])
 

@@ -4,7 +4,6 @@ There is one in each folder of run folders, shared by all jobs there and by proc
 time. It holds nothing that was not paid for and kept elsewhere as well, so it may be deleted at any time.
 """
 
-import fcntl
 import math
 import os
 import sqlite3
@@ -17,10 +16,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.disk import TEMPORARY, clear_drafts, make_folder, sync_folder
+from pipeline.disk import clear_drafts, draft_of, make_folder, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Reply
-from pipeline.store.journal import REPLY, checksum
+from pipeline.store.entries import REPLY, checksum
 from pipeline.store.salvage import LOG, ForeignError
 
 FILE = "cache.sqlite"
@@ -102,11 +101,7 @@ def _make(path: Path) -> None:
     """Make an empty file, which appears whole; of several processes that do this one wins."""
     make_folder(path.parent)
     clear_drafts(path.parent, path.name)
-    draft = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-    try:
-        with suppress(OSError):  # no locks there
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with draft_of(path) as (draft, handle):
         with closing(sqlite3.connect(draft, isolation_level=None)) as db:
             db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute(TABLE)
@@ -114,9 +109,6 @@ def _make(path: Path) -> None:
         os.fsync(handle)
         with suppress(FileExistsError):
             os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-        os.close(handle)
     sync_folder(path.parent)
 
 

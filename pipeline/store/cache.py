@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pipeline.flow import Reply
 from pipeline.keys import SIZE
 from pipeline.store.answers import answer_of, connect, keep_within, opened
-from pipeline.store.journal import checksum
+from pipeline.store.entries import checksum
 from pipeline.store.salvage import is_damage, put_aside
 
 GLANCE = 0.1  # seconds that a look may wait for somebody else

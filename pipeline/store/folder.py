@@ -42,6 +42,10 @@ CONTINUE = (
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
 REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"
+ANEW = (
+    "`round` was damaged or did not fit the parts: it was set aside as `{place}`, and a new round of "
+    "`--retry-failed` was begun, which also asks rows again that had failed in the last one"
+)
 LOCAL = "choose a folder on a local disk with `--runs-dir`; input and output may stay where they are"
 
 
@@ -194,22 +198,23 @@ def _sign(folder: Folder) -> None:
     (folder.path / SIGN).write_text(json.dumps(me))
 
 
-def begin_round(folder: Folder, rounds: int) -> int:
+def begin_round(folder: Folder, rounds: int) -> tuple[int, list[str]]:
     """Return the number of the round in which failed rows are asked again, `rounds` + 1 for a new one.
 
     A round that was interrupted goes on under its number, so that rows it has asked are not asked again.
+    With it goes a note where that number was damaged and set aside.
     """
-    path = folder.path / ROUND
+    path, notes = folder.path / ROUND, list[str]()
     try:
         if (under_way := round_under_way(folder, rounds)) is not None:
-            return under_way
+            return under_way, notes
         if path.exists():
-            set_aside(path)
+            notes.append(ANEW.format(place=set_aside(path).name))
         with whole_file(path) as draft:
             draft.write_text(str(rounds + 1))
     except OSError as exc:
         raise StoreError(f"`{path}` cannot be used: {exc.strerror}", CONTINUE) from exc
-    return rounds + 1
+    return rounds + 1, notes
 
 
 def round_under_way(folder: Folder, rounds: int) -> int | None:

@@ -1,9 +1,9 @@
-"""What is wrong with a journal or a part: read whole, by every check there is, and never changed."""
+"""What is wrong with a journal, the response cache or a part: read whole, by every check, never changed."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,28 @@ from pydantic import ValidationError
 
 from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
-from pipeline.store.journal import FAILURE, REPLY, checksum
+from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
 
 MOST = 20  # findings of one kind in one file that are told one by one
 ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
 LAST = "the last of them counts; please report how it came about"
 FORGET = "it is asked again when it is needed; nothing is to be done as long as the parts are well"
-ENTRIES = "SELECT rowid, id, key, digest, failed, body, crc FROM reply"
+DELETE = "it may be deleted: it only saves money, and no table is made from it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A database of answers: what it and one of them are called, how to read them, what to do about them."""
+
+    name: str
+    entry: str
+    entries: str
+    hint: str
+
+
+_JOURNAL = _Kept("journal", "reply", "SELECT rowid, id, key, digest, failed, body, crc FROM reply", FORGET)
+_CACHE = _Kept("cache", "answer", "SELECT rowid, id, key, digest, 0, body, crc FROM answer", DELETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +65,7 @@ def few(findings: Iterable[Finding]) -> list[Finding]:
             more += 1
     if more:
         last = shown[-1]
-        shown.append(Finding(last.place, f"and {more:,} more of this kind", last.hint))
+        shown.append(Finding(last.place, f"and {more:,} more of this kind", last.hint, last.notice))
     return shown
 
 
@@ -76,27 +90,40 @@ def count_replies(path: Path) -> int | None:
 
 def check_journal(path: Path) -> list[Finding]:
     """Return what is wrong with a journal; none is no fault, since it may be deleted."""
+    return _check(path, _JOURNAL) if path.exists() else []
+
+
+def check_cache(path: Path) -> list[Finding]:
+    """Return what is wrong with the response cache, as notices, since no job needs it."""
     if not path.exists():
         return []
+    before = path.stat().st_mtime_ns
+    found = _check(path, _CACHE)
+    if found and path.stat().st_mtime_ns != before:
+        found = _check(path, _CACHE)  # another job wrote it meanwhile; now there is a log to read it by
+    return [replace(one, notice=True) for one in found]
+
+
+def _check(path: Path, kept: _Kept) -> list[Finding]:
     try:
         with closing(open_journal(path)) as db:
             said = [str(line) for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
-            found = [Finding(path, f"SQLite says: {line}", FORGET) for line in said if line != "ok"]
-            return found + few(_bad_entries(path, db))
+            found = [Finding(path, f"SQLite says: {line}", kept.hint) for line in said if line != "ok"]
+            return found + few(_bad_entries(path, db, kept))
     except (sqlite3.Error, OSError) as exc:
-        return [Finding(path, f"the journal cannot be read: {exc}", FORGET)]
+        return [Finding(path, f"the {kept.name} cannot be read: {exc}", kept.hint)]
 
 
-def _bad_entries(path: Path, db: sqlite3.Connection) -> Iterator[Finding]:
-    for rowid, id_, key, digest, failed, body, crc in db.execute(ENTRIES):
+def _bad_entries(path: Path, db: sqlite3.Connection, kept: _Kept) -> Iterator[Finding]:
+    for rowid, id_, key, digest, failed, body, crc in db.execute(kept.entries):
         if checksum(id_, key, digest, failed, body) != crc:
-            yield Finding(path, f"reply {rowid:,} does not match its checksum", FORGET)
+            yield Finding(path, f"{kept.entry} {rowid:,} does not match its checksum", kept.hint)
         elif wrong := entry_fault([id_, key, digest], failed, body):
-            yield Finding(path, f"reply {rowid:,} {wrong}", FORGET)
+            yield Finding(path, f"{kept.entry} {rowid:,} {wrong}", kept.hint)
 
 
 def entry_fault(names: Sequence[object], failed: object, body: object) -> str | None:
-    """Say what is wrong with an entry of the journal: its names (id, key, digest), its mark, its body."""
+    """Say what is wrong with an entry of a journal: its names (id, key, digest), its mark, its body."""
     if any(not isinstance(name, bytes) or len(name) != SIZE for name in names):
         return f"is named by other than {SIZE} bytes"
     if failed not in (0, 1) or not isinstance(body, bytes | str):

@@ -12,48 +12,37 @@ file is set aside, what can be read of it goes on in a new one, and `notes` says
 import os
 import sqlite3
 import threading
-import zlib
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from pipeline.disk import TEMPORARY, sync_folder
+from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads
-from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
+from pipeline.store.entries import (
+    ADD,
+    REPLY,
+    Entry,
+    Values,
+    entry_of,
+    is_whole,
+    make_tables,
+    values_of,
+)
+from pipeline.store.salvage import copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
 RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
-COLUMNS = ["id", "key", "digest", "failed", "body", "crc"]
-TABLE = (
-    "CREATE TABLE IF NOT EXISTS {name} (id BLOB NOT NULL, key BLOB NOT NULL, digest BLOB NOT NULL, "
-    "failed INTEGER NOT NULL, body BLOB NOT NULL, crc INTEGER NOT NULL{unique})"
-)
-REPLIES = TABLE.format(name="reply", unique=", UNIQUE (id, key)")
-DAMAGED = TABLE.format(name="damaged", unique="")
-ADD = "INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?)"
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _BITS = 24  # of an id, which tell that it was never kept
-REPLY = TypeAdapter(Reply)
-FAILURE = TypeAdapter(Failure)
 
 Done = TypeVar("Done")
-Values: TypeAlias = tuple[bytes, bytes, bytes, bool, bytes, int]  # of COLUMNS
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What was answered, and the key of the row that paid for it."""
-
-    key: bytes
-    answer: Reply | Failure
 
 
 class Journal:
@@ -106,7 +95,7 @@ class Journal:
         db = _connected(self._path)
         try:
             self._check_log(db, written)
-            _make_tables(db)
+            make_tables(db)
         except BaseException:
             db.close()
             raise
@@ -133,19 +122,19 @@ class Journal:
                 return None
         query = ENTRY + "WHERE id = ? ORDER BY key != ?"
         for rowid, *values in self._run(query, request_id, key):
-            if _is_whole(values):
-                return _entry(values)
+            if is_whole(values):
+                return entry_of(values)
             self._put_away(rowid, values[0], values[-1])
         return None
 
     def keep(self, request_id: bytes, row: Row, answer: Reply | Failure) -> None:
         """Write down an answer that `row` has paid for; when this returns, a killed process keeps it."""
-        self._run(ADD, *_values(request_id, row, answer))
+        self._run(ADD, *values_of(request_id, row, answer))
         self._note(request_id)
 
     def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
         """Write down several answers, by request id and row: all of them or none."""
-        rows = [_values(*answer) for answer in answers]
+        rows = [values_of(*answer) for answer in answers]
         self._do(lambda db: _add_all(db, rows))
         for request_id, *_ in rows:
             self._note(request_id)
@@ -237,20 +226,10 @@ class Journal:
 
     def _replace(self) -> None:
         """Set the file aside; a new one with what can be read of it takes its place."""
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}{TEMPORARY}")
-        draft.unlink(missing_ok=True)
-        taken = 0
-        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode=MEMORY")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("BEGIN")
-            _make_tables(db)
-            for _, *values in readable(self._path, ALL):
-                if _is_whole(values):
-                    db.execute(ADD, values)
-                    taken += 1
-            db.execute("COMMIT")
-        kept = put_aside(self._path, draft)
+        with draft_of(self._path) as (draft, handle):
+            taken = _refill(draft, self._path)
+            os.fsync(handle)
+            kept = put_aside(self._path, draft)
         self._notes.append(
             f"the journal was damaged: it was set aside as `{kept.name}`, {taken:,} of its replies were "
             "taken over, and what else was in it is asked again where no part has it"
@@ -264,33 +243,10 @@ class Journal:
         )
 
 
-def _values(request_id: bytes, row: Row, answer: Reply | Failure) -> Values:
-    failed = isinstance(answer, Failure)
-    body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
-    return (
-        request_id,
-        row.key,
-        row.digest,
-        failed,
-        body,
-        checksum(request_id, row.key, row.digest, failed, body),
-    )
-
-
 def _add_all(db: sqlite3.Connection, rows: list[Values]) -> None:
     db.execute("BEGIN")
     db.executemany(ADD, rows)
     db.execute("COMMIT")
-
-
-def checksum(request_id: object, key: object, digest: object, failed: object, body: object) -> int:
-    """Return the CRC-32 of all that an entry holds; a value of another type has none that matches."""
-    crc = int(bool(failed))
-    for value in (request_id, key, digest, body):
-        if not isinstance(value, bytes):
-            return -1
-        crc = zlib.crc32(value, crc)
-    return crc
 
 
 def latest(path: Path) -> tuple[Heads, Heads]:
@@ -336,35 +292,19 @@ def _connected(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _make_tables(db: sqlite3.Connection) -> None:
-    """Make the tables where they are missing; a journal of before there were checksums gets them."""
-    db.execute(REPLIES)
-    db.execute(DAMAGED)
-    columns = [name for _, name, *_ in db.execute("PRAGMA table_info(reply)")]
-    if columns == COLUMNS[:-1]:
-        db.create_function("checksum", 5, checksum, deterministic=True)
+def _refill(draft: Path, damaged: Path) -> int:
+    """Make a journal of the replies of a damaged one that can be read; return how many these are."""
+    taken = 0
+    with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=MEMORY")
         db.execute("BEGIN")
-        db.execute("ALTER TABLE reply ADD COLUMN crc INTEGER NOT NULL DEFAULT -1")
-        db.execute("UPDATE reply SET crc = checksum(id, key, digest, failed, body)")
+        make_tables(db)
+        for _, *values in readable(damaged, ALL):
+            if is_whole(values):
+                db.execute(ADD, values)
+                taken += 1
         db.execute("COMMIT")
-    elif columns != COLUMNS:
-        raise ForeignError(f"its columns are {', '.join(columns)}")
-
-
-def _is_whole(values: list[object]) -> bool:
-    *content, crc = values
-    return checksum(*content) == crc
-
-
-def _entry(values: list[object]) -> Entry | None:
-    """Return a whole entry, or None where it is of another version."""
-    _, key, _, failed, body, _ = values
-    assert isinstance(key, bytes)  # noqa: S101 - its checksum matched
-    assert isinstance(body, bytes)  # noqa: S101
-    try:
-        return Entry(key, FAILURE.validate_json(body) if failed else REPLY.validate_json(body))
-    except ValidationError:
-        return None
+    return taken
 
 
 def _place(request_id: bytes) -> tuple[int, int]:

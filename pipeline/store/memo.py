@@ -1,7 +1,8 @@
 """How a large input stood with the parts, kept in the run folder so that they are not read again.
 
 It counts only for the very input and the very parts that it was made of, by their sizes, inodes and times;
-parts that have come since are added to it. It may be deleted at any time. Damage inside of a part is found
+parts that have come since are added to it. While a run writes parts, it follows them, so that whoever comes
+after a kill has few to read. It may be deleted at any time. Damage inside of a part is found
 all the same, when its rows are read.
 """
 
@@ -21,10 +22,11 @@ from pipeline.scratch import SLICE, Buckets, Column
 from pipeline.store import census
 from pipeline.store.census import Census
 from pipeline.store.folder import CONTINUE, Folder
-from pipeline.store.parts import ENTRY, Index, Parts
-from pipeline.store.standing import STAND, Standing
+from pipeline.store.parts import ENTRY, MOST_NEW, Index, Parts
+from pipeline.store.standing import STAND, Standing, stand
 
 FILE = "standing"
+OFTEN = MOST_NEW // 2  # rows of new parts after which it is written anew: a run may be killed meanwhile
 _VERSION = b"rowmill standing 1\n"
 _CRC = 4  # bytes of a checksum at the end
 _LENGTH = 8  # bytes of the length of the head
@@ -43,11 +45,11 @@ def recall(taken: Census, parts: Parts, folder: Folder) -> Standing | None:
 
 def remember(standing: Standing, taken: Census, folder: Folder) -> None:
     """Write down how the input stands, where that is worth it. For the owner only; raises StoreError."""
-    if taken.name is None or taken.survey.rows < census.WORTH or not standing.index.files:
+    if not _is_worth(taken) or not standing.index.files:
         return
     path = folder.path / FILE
     try:
-        head = json.dumps(_head(standing.index, taken.name)).encode()
+        head = json.dumps(_head(standing.index, taken.name or b"")).encode()
         with whole_file(path) as draft, draft.open("wb") as file:
             pieces = [_VERSION, len(head).to_bytes(_LENGTH, "little"), head]
             crc = crc32(b"".join(pieces))
@@ -59,6 +61,26 @@ def remember(standing: Standing, taken: Census, folder: Folder) -> None:
             file.write(crc.to_bytes(_CRC, "little"))
     except OSError as exc:
         raise StoreError(f"`{path}` cannot be written: {exc.strerror}", CONTINUE) from exc
+
+
+class Follower:
+    """Keeps up with the parts of a run. Only one thread at a time may read `standing` or the survey."""
+
+    def __init__(self, standing: Standing, taken: Census, parts: Parts, folder: Folder) -> None:
+        self.standing = standing
+        self._taken, self._parts, self._folder = taken, parts, folder
+        self._kept = standing.index.files[: standing.index.known or None]  # parts that the file counts
+
+    def follow(self) -> None:
+        """Add the parts that have come and write all down, where these have many rows. Raises StoreError."""
+        if _is_worth(self._taken) and (self._parts.since(self._kept) or 0) >= OFTEN:
+            self.standing = stand(self._taken.survey, self._parts, self.standing)
+            self._kept = self.standing.index.files
+            remember(self.standing, self._taken, self._folder)
+
+
+def _is_worth(taken: Census) -> bool:
+    return taken.name is not None and taken.survey.rows >= census.WORTH
 
 
 def _head(index: Index, name: bytes) -> dict[str, object]:

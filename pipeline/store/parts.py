@@ -173,11 +173,10 @@ class Parts:
     def index(self, earlier: Index | None = None) -> Index:
         """Read which rows the parts answer, one part at a time; the owner sets damaged ones aside.
 
-        Where the first parts are those of an `earlier` index, and few rows have come since, only the parts
-        behind them are read.
+        Of an `earlier` index to which `adds_little` holds, only the parts behind its own are read.
         """
         entries, starts, last_round, known = Buckets(ENTRY, BUCKETS), [0], 0, 0
-        if earlier is not None and self._is_little(earlier):
+        if earlier is not None:
             starts, last_round, known = earlier.starts.tolist(), earlier.last_round, len(earlier.files)
         paths = self._paths[known:]
         for path, rows in zip(paths, ahead(self._indexed, paths), strict=True):
@@ -191,15 +190,19 @@ class Parts:
         self._numbered = len(self._paths)
         return Index(entries, np.array(starts, np.int64), last_round, tuple(self._paths), known)
 
-    def _is_little(self, earlier: Index) -> bool:
-        """Tell whether the parts only have some rows more than an earlier index."""
-        known = len(earlier.files)
-        if tuple(self._paths[:known]) != earlier.files:
-            return False
+    def adds_little(self, earlier: Index) -> bool:
+        """Tell whether there are only some rows more than in an earlier index, behind its own parts."""
+        new = self.since(earlier.files)
+        return new is not None and new <= MOST_NEW
+
+    def since(self, files: Sequence[Path]) -> int | None:
+        """Return how many rows are in parts behind these, which are the first; None where that is not so."""
+        if self._paths[: len(files)] != list(files):
+            return None
         try:
-            return sum(map(self.rows, self._paths[known:])) <= MOST_NEW
+            return sum(map(self.rows, self._paths[len(files) :]))
         except UNREADABLE:
-            return False
+            return None
 
     def _damaged(self, path: Path) -> None:
         """Set a damaged part aside; who does not own the folder may not."""
@@ -227,8 +230,9 @@ class Parts:
             order.append(where)
         if not pieces:
             return self._schema.empty_table()
-        back = np.argsort(np.concatenate(order), kind="stable")
-        return pa.concat_tables(pieces).take(pa.array(back))
+        joined = pa.concat_tables(pieces).combine_chunks()
+        pieces.clear()  # or they would stay beside it while its rows are put in order
+        return joined.take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield some columns of each part, in order. Raises StoreError as `take` does."""

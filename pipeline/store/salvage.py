@@ -33,9 +33,10 @@ def is_damage(exc: Exception) -> bool:
 
 
 def log_pages(path: Path) -> int:
-    """Return how many pages the log of the database `path` holds that were written since it was begun.
+    """Return how many pages of finished transactions the log of the database `path` holds since it was begun.
 
-    A page that is not all there counts, and a log whose head cannot be read counts as one.
+    What a killed process or a power cut has left unfinished behind them does not count: nobody was told that
+    it is kept. A log whose head cannot be read counts as one page.
     """
     try:
         with path.with_name(path.name + LOG).open("rb") as log:
@@ -45,19 +46,22 @@ def log_pages(path: Path) -> int:
             head = log.read(_HEAD)
             if int.from_bytes(head[:4]) not in _MAGIC:
                 return 1
-            return sum(1 for _ in _frames(log.fileno(), size, head))
+            return max((number for number, ends in _frames(log.fileno(), size, head) if ends), default=0)
     except FileNotFoundError:
         return 0
 
 
-def _frames(log: int, size: int, head: bytes) -> Iterator[int]:
-    """Yield where the pages are, up to the first that is left from before."""
-    page = int.from_bytes(head[8:12])
-    for at in range(_HEAD, size, _FRAME + page):
-        salts = os.pread(log, 8, at + 8)
-        if not salts or not head[16:24].startswith(salts):
+def _frames(log: int, size: int, head: bytes) -> Iterator[tuple[int, bool]]:
+    """Yield the number of each whole page, from 1 to the last before one that is left from before.
+
+    With it goes whether it ends a transaction: only there its frame tells how large the database is.
+    """
+    step = _FRAME + int.from_bytes(head[8:12])
+    for number in range(1, (size - _HEAD) // step + 1):
+        frame = os.pread(log, _FRAME, _HEAD + (number - 1) * step)
+        if frame[8:16] != head[16:24]:
             return
-        yield at
+        yield number, any(frame[4:8])
 
 
 def copy_log(path: Path) -> Path:

@@ -35,8 +35,9 @@ def stand(survey: Survey, parts: Parts, earlier: Standing | None = None) -> Stan
 
     `earlier` is how the same survey once stood with these parts; what still holds of it is not read again.
     """
-    index = parts.index(None if earlier is None else earlier.index)
-    return _grown(survey, index, earlier) if earlier is not None and index.known else _whole(survey, index)
+    if earlier is None or not parts.adds_little(earlier.index):
+        return _whole(survey, parts.index())
+    return _grown(survey, parts.index(earlier.index), earlier)
 
 
 def _grown(survey: Survey, index: Index, earlier: Standing) -> Standing:

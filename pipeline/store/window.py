@@ -36,7 +36,9 @@ class Window:
         if table is None or begin < 0 or begin + rows > len(table):
             del table  # or it would stay beside the next one
             table, begin = self._read(start, rows), 0
-        return table.slice(begin, rows)
+        found = table.slice(begin, rows)
+        # a slice would keep all of the window alive, beside the next one
+        return found if len(found) == len(table) else found.take(pa.array(np.arange(len(found))))
 
     def _read(self, start: int, rows: int) -> pa.Table:
         places = self._places(start, rows)

@@ -173,9 +173,11 @@ def test_a_round_that_cannot_be_read_is_a_new_one(tmp_path: Path) -> None:
     """An interrupted round goes on under its number, a damaged number is set aside."""
     folder = run_folder(tmp_path, "job", "f" * 32)
     with owned(folder, {}):
-        assert (begin_round(folder, 0), begin_round(folder, 1)) == (1, 1)
+        assert (begin_round(folder, 0), begin_round(folder, 1)) == ((1, []), (1, []))
         (folder.path / "round").write_bytes(b"\0\0")
-        assert begin_round(folder, 1) == 2
+        turn, notes = begin_round(folder, 1)
+        assert turn == 2
+        assert "`round.damaged`" in notes[0]
         end_round(folder)
         assert not (folder.path / "round").exists()
 
@@ -214,6 +216,6 @@ def test_a_round_that_cannot_be_is_set_aside(tmp_path: Path, text: str) -> None:
     folder = run_folder(tmp_path, "job", "f" * 32)
     folder.path.mkdir(parents=True)
     (folder.path / "round").write_text(text)
-    assert begin_round(folder, 3) == 4
+    assert begin_round(folder, 3)[0] == 4
     assert (folder.path / "round").read_text() == "4"
-    assert begin_round(folder, 4) == 4
+    assert begin_round(folder, 4) == (4, [])

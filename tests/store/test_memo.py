@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.input.source import NAMES, Survey
 from pipeline.scratch import Column
-from pipeline.store import census
+from pipeline.store import census, memo
 from pipeline.store.census import Census
 from pipeline.store.folder import Folder
-from pipeline.store.memo import FILE, recall, remember
+from pipeline.store.memo import FILE, Follower, recall, remember
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from tests.store.test_compaction import DIGEST, LAYOUT, key, table
@@ -76,6 +76,24 @@ def test_new_parts_are_added(tmp_path: Path) -> None:
     found = stand(taken().survey, parts, recall(taken(), parts, Folder(tmp_path)))
     assert found.index.known == 3
     assert stood(found) == stood(stand(taken().survey, parts))
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_run_follows_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """After a kill no more rows are new than may be between two times that it is written."""
+    monkeypatch.setattr(memo, "OFTEN", 15)
+    if before:
+        kept(tmp_path)
+    parts = opened(tmp_path)
+    standing = stand(taken().survey, parts, recall(taken(), parts, Folder(tmp_path)))
+    follower = Follower(standing, taken(), parts, Folder(tmp_path))
+    for number in range(7):
+        parts.write(table(list(range(number, number + 10)), number))
+        follower.follow()
+        found = recall(taken(), parts, Folder(tmp_path))
+        assert (0 if found is None else len(found.index.files)) == before + (number + 1) // 2 * 2
+    assert stood(stand(taken().survey, parts, found)) == stood(stand(taken().survey, parts))
+    assert follower.standing.index.known == before + 4
 
 
 @pytest.mark.parametrize("change", ["input", "part", "time", "gone", "no part"])

@@ -31,8 +31,8 @@ class Counted(Parts):
         return super().take(index, places)
 
 
-def taken(folder: Path, order: Sequence[int], weight: int = WEIGHT) -> Counted:
-    """Answer rows in order and take the answers in another, a chunk at a time."""
+def opened(folder: Path, order: Sequence[int], weight: int = WEIGHT) -> tuple[Counted, Window]:
+    """Answer rows in order, for an input that has them in another."""
     parts = Counted(folder, LAYOUT.part)
     for start in IN_ORDER[::EACH]:
         parts.write(table(list(range(start, start + EACH)), 0))
@@ -40,7 +40,12 @@ def taken(folder: Path, order: Sequence[int], weight: int = WEIGHT) -> Counted:
     names["key"], names["digest"] = heads([key(name) for name in order]), heads([DIGEST] * ROWS)
     column = Column(NAMES)
     column.add(names)
-    window = Window(parts, stand(Survey(column), parts), weight)
+    return parts, Window(parts, stand(Survey(column), parts), weight)
+
+
+def taken(folder: Path, order: Sequence[int], weight: int = WEIGHT) -> Counted:
+    """Take the answers in the order of the input, a chunk at a time."""
+    parts, window = opened(folder, order, weight)
     chunks = [window.take(start, CHUNK) for start in range(0, ROWS, CHUNK)]
     assert [found for chunk in chunks for found in chunk["_key"].to_pylist()] == [key(name) for name in order]
     return parts
@@ -55,6 +60,17 @@ def test_rows_in_the_order_of_the_parts_are_not_kept(tmp_path: Path) -> None:
     """Where few parts are touched, no more than a chunk is in memory."""
     parts = taken(tmp_path, IN_ORDER)
     assert (parts.takes, parts.most) == (ROWS // CHUNK, CHUNK)
+
+
+def test_what_was_taken_keeps_no_window_alive(tmp_path: Path) -> None:
+    """A chunk that is still being written must not hold many times its size beside the next window."""
+    _, window = opened(tmp_path, SHUFFLED)
+    before = pa.total_allocated_bytes()
+    chunks = [window.take(start, CHUNK) for start in (0, CHUNK)]
+    whole = pa.total_allocated_bytes() - before
+    del window
+    assert sum(map(len, chunks)) == 2 * CHUNK
+    assert pa.total_allocated_bytes() - before < whole / 4
 
 
 def test_no_more_is_kept_than_fits(tmp_path: Path) -> None:
