@@ -318,8 +318,9 @@ def test_a_cancelled_job_is_looked_at_before_it_is_given_up(
     batched: Project, another: Emulator, ends: bool
 ) -> None:
     """A run that comes back long after it has cancelled a job takes what that has answered since."""
-    another.change(batch_work=0 if ends else 600, faults=["batch-cancel/400-argument@1+"])
+    another.change(batch_wait=600, faults=["batch-cancel/400-argument@1+"])
     batched.run(another.address, detach=True)
+    another.change(batch_wait=0 if ends else 600)
     table = Table(Paths(batched.plan().folder.path).table)
     (batch,) = table.open()
     wait_for(lambda: not ends or '"done":true' in listed(another))

@@ -1,0 +1,91 @@
+"""Runs that ask by the Batch API, where something is wrong with the API, its files or the way there."""
+
+import time
+import urllib.request
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipeline.batch import Batch, Stage
+from pipeline.errors import Exit
+from pipeline.store.batches import Paths, Table
+from tests import test_batch_run as usual
+from tests.conftest import Emulator, Project
+from tests.test_batch_run import ROWS, bill
+from tests.test_cli import wait_for
+
+server, emulator, another, batched = usual.server, usual.emulator, usual.another, usual.batched
+
+DAY = 86_400.0
+
+
+def altered(project: Project, **changes: Any) -> Batch:
+    """Change the only open batch of a project in its table."""
+    table = Table(Paths(project.plan().folder.path).table)
+    try:
+        (batch,) = table.open()
+        return table.put(replace(batch, **changes))
+    finally:
+        table.close()
+
+
+def answered(project: Project, emulator: Emulator) -> str:
+    """Leave a job at the API until it has ended; return the name of the file of its results."""
+    emulator.change(batch_wait=60)
+    project.run(emulator.address, detach=True)
+    emulator.change(batch_wait=0)
+    wait_for(lambda: '"done":true' in usual.listed(emulator))
+    batch = altered(project)
+    return batch.job.replace("batches/", "files/batch-")
+
+
+def delete(emulator: Emulator, name: str) -> None:
+    """Delete a file at the API."""
+    headers = {"x-goog-api-key": "any"}
+    address = f"{emulator.address}/v1beta/{name}"
+    urllib.request.urlopen(urllib.request.Request(address, headers=headers, method="DELETE")).close()
+
+
+@pytest.mark.parametrize("ended", [1, 3])
+def test_results_that_are_hidden_are_gone_after_two_days(
+    batched: Project, another: Emulator, ended: int
+) -> None:
+    """The API keeps files for 48 hours; before that, a file that it does not show is another key's."""
+    results = answered(batched, another)
+    delete(another, results)
+    past = time.time() - ended * DAY
+    altered(batched, stage=Stage.OVER, state="SUCCEEDED", results=results, ended=past, since=past, due=0)
+    report = batched.run(another.address)
+    if ended == 3:
+        assert (report.exit_code, bill(another)[1]) == (Exit.OK, 0)
+        assert any("are gone" in note for note in report.notes)
+    else:
+        assert (report.exit_code, report.pending) == (Exit.REFUSED, ROWS)
+        assert report.stop is not None
+        assert "this key cannot see the results" in report.stop.message
+        assert "GEMINI_API_KEY" in report.stop.hint
+
+
+def test_a_lines_file_that_is_gone_is_uploaded_again(batched: Project, another: Emulator) -> None:
+    """The API says 403 to a file that it no longer has; a refused key stops the run as ever."""
+    another.change(faults=["batch-create/503@1+"])
+    assert batched.run(another.address, detach=True).exit_code is Exit.STOPPED
+    altered(batched, stage=Stage.UPLOADED, file="files/of-long-ago", due=0)
+    another.change(faults=["batch-create/403-echo@1+"])
+    refused = batched.run(another.address)
+    assert (refused.exit_code, refused.pending) == (Exit.REFUSED, ROWS)
+    another.change(faults=[])
+    report = batched.run(another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+
+
+def test_a_page_of_a_proxy_gives_no_job_up(batched: Project, another: Emulator) -> None:
+    """However often it says 404: it knows nothing of jobs."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    another.change(batch_wait=0, faults=["batch-get/404-html@1-2"])
+    another.reset()
+    report = batched.run(another.address)
+    assert another.stats()["operations"]["batch-get"] >= 3
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
