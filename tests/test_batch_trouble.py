@@ -1,5 +1,6 @@
 """Runs that ask by the Batch API, where something is wrong with the API, its files or the way there."""
 
+import socket
 import time
 import urllib.request
 from dataclasses import replace
@@ -88,4 +89,37 @@ def test_a_page_of_a_proxy_gives_no_job_up(batched: Project, another: Emulator) 
     another.reset()
     report = batched.run(another.address)
     assert another.stats()["operations"]["batch-get"] >= 3
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+
+
+@pytest.mark.parametrize("fault", ["503", "reset"])
+def test_creation_that_fails_for_too_long_stops_the_run(
+    batched: Project, emulator: Emulator, fault: str
+) -> None:
+    """As any other call that nobody answers; the list may work meanwhile. Nothing is doubled later."""
+    emulator.change(faults=[f"batch-create/{fault}@1+"])
+    report = batched.run(emulator.address, longest_outage=0.5)
+    assert (report.exit_code, report.pending) == (Exit.STOPPED, ROWS)
+    assert report.stop is not None
+    assert "cannot be reached" in report.stop.message
+    emulator.change(faults=[])
+    assert batched.run(emulator.address).exit_code is Exit.OK
+    assert bill(emulator) == (ROWS, 0)
+
+
+def test_without_a_connection_a_creation_is_waited_out_and_then_left(
+    batched: Project, another: Emulator
+) -> None:
+    """Nothing has left, so the batch stands where it stood, and the run ends with 3."""
+    another.change(faults=["batch-create/400-argument@1+"])
+    assert batched.run(another.address).exit_code is Exit.REFUSED
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        report = batched.run(f"http://127.0.0.1:{nobody.getsockname()[1]}", longest_outage=0.0)
+    assert (report.exit_code, report.pending) == (Exit.STOPPED, ROWS)
+    assert report.stop is not None
+    assert "no connection came about" in report.stop.hint
+    assert altered(batched).stage is Stage.UPLOADED
+    another.change(faults=[])
+    report = batched.run(another.address)
     assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))

@@ -86,6 +86,7 @@ class Carrier:
 
     def __init__(self, means: Means, terms: Terms, released: Callable[[int], None]) -> None:
         self.full = False
+        self._vain_since: float | None = None  # when creation began to fail, and has not succeeded since
         self._means = means
         self._terms = terms
         self._patience = Patience(means.tally, means.halt, terms.longest_outage)
@@ -120,36 +121,46 @@ class Carrier:
         return self._put(replace(moved(batch, Stage.UPLOADED, time.time()), file=found))
 
     async def _create(self, batch: Batch) -> Batch | None:
-        """Create the job. The intent is on disk before the request leaves: a kill cannot hide a job."""
+        """Create the job. The intent is on disk before each request leaves: a kill cannot hide a job."""
         if batch.cache and not await self._means.keeping.covers(batch):
             return await self._drop(batch)
-        intent = self._put(moved(batch, Stage.CREATING, time.time()))
-        found = await self._means.api.create(batch.file, batch.name)
+
+        async def create() -> Seen | Absent | Failure:
+            self._put(moved(batch, Stage.CREATING, time.time()))
+            return await self._means.api.create(batch.file, batch.name)
+
+        found: Seen | Absent | Failure | None = await self._patience.asked(create, _is_unsent)
+        if found is None:
+            self._put(batch)
+            return None
         if isinstance(found, Seen):
-            return self._created(intent, found)
+            return self._created(moved(batch, Stage.CREATING, time.time()), found)
         failure = found if isinstance(found, Failure) else found.failure
-        self._means.tally.refused(failure)
         if batch.cache and is_of_cache(failure):
             self._means.keeping.lose(batch.cache)
             return await self._drop(batch)
         if _names_a_file(found) and batch.why != NO_FILE:
             return self._put(replace(moved(batch, Stage.PLANNED, time.time()), why=NO_FILE))
-        return self._not_created(batch, intent, failure)
+        return self._not_created(batch, failure)
 
     def _created(self, batch: Batch, found: Seen) -> Batch:
-        self.full = False
+        self.full, self._vain_since = False, None
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
         return self._put(seen(batch, found, time.time(), self._terms.pace))
 
-    def _not_created(self, batch: Batch, intent: Batch, failure: Failure) -> Batch | None:
+    def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:
         """Say what follows; after a fault of the way nobody knows, so the intent stays."""
         now, pace = time.time(), self._terms.pace
         if failure.kind in OUTAGE:
+            self._vain_since = self._vain_since or time.monotonic()
             # it may still be on its way: the time that the list may lag begins now
-            return self._put(later(batch if failure.unsent else replace(intent, since=now), now, pace))
+            doubt = batch if failure.unsent else moved(batch, Stage.CREATING, now)
+            after = self._put(later(doubt, now, pace))
+            gone = failure.unsent or self._patience.is_over(self._vain_since)
+            return self._stop(failure) if gone else after
         if failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED):
-            self.full = True
+            self.full, self._vain_since = True, None
             waiting = later(batch, now, pace, failure.retry_after or 0.0)
             return self._put(replace(waiting, why=failure.message))
         self._put(batch)
@@ -338,6 +349,11 @@ class _NotFetchedError(Exception):
     def __init__(self, failure: Absent | Failure) -> None:
         super().__init__()
         self.failure = failure
+
+
+def _is_unsent(failure: Failure) -> bool:
+    """Tell whether a creation may simply be repeated, because it never left."""
+    return failure.unsent is not None
 
 
 def _names_a_file(found: Absent | Failure) -> bool:
