@@ -262,6 +262,20 @@ def test_the_cost_limit_counts_open_jobs(batched: Project, emulator: Emulator) -
     assert 0 < report.pending < ROWS
 
 
+def test_no_job_may_cost_more_than_the_limit(batched: Project, another: Emulator) -> None:
+    """Before any answer has come, each line counts as if it used all the output tokens that it may."""
+    another.change(batch_wait=60)
+    limit(batched, requests=3)
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.002')
+    report = batched.run(another.address, detach=True)
+    table = Table(Paths(report.folder).table)
+    lines = sum(batch.lines for batch in table.all())
+    table.close()
+    assert 3 < lines <= 0.002 / (200 * 0.75e-6)
+    another.change(batch_wait=0)
+    assert batched.run(another.address).exit_code is Exit.OK
+
+
 def test_a_result_that_is_cut_is_fetched_again(batched: Project, emulator: Emulator) -> None:
     """Half a file is no file."""
     emulator.change(faults=["file-download/cut@1"])
