@@ -478,7 +478,8 @@ def test_results_that_are_read_again_are_counted_once(batched: Project, another:
     table = Table(Paths(batched.plan().folder.path).table)
     (batch,) = table.open()
     results = batch.job.replace("batches/", "files/batch-")
-    table.put(replace(batch, stage=Stage.OVER, state="SUCCEEDED", told=ROWS + 5, results=results, due=0))
+    batch = replace(batch, stage=Stage.OVER, state="SUCCEEDED", told=ROWS + 5, results=results)
+    table.put(replace(batch, due=0, tries=0))
     table.close()
     report = batched.run(another.address)
     assert another.stats()["operations"]["file-download"] > 1

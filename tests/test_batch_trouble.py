@@ -123,3 +123,28 @@ def test_without_a_connection_a_creation_is_waited_out_and_then_left(
     another.change(faults=[])
     report = batched.run(another.address)
     assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+
+
+def test_a_job_that_no_row_needs_is_named_and_not_waited_for(batched: Project, another: Emulator) -> None:
+    """The input has changed since: whoever asks next takes in what it answers by then."""
+    another.change(faults=["batch/stuck@1"])
+    batched.run(another.address, detach=True)
+    another.change(faults=[])
+    batched.rows([f"good {text}" for text in usual.texts(5)])
+    report = batched.run(another.address)
+    assert (report.exit_code, report.requests) == (Exit.OK, 5)
+    note = f"1 batch job with {ROWS} prompts open at the API, which no row of this run needs"
+    assert [told for told in report.notes if note in told]
+    assert [told for told in batched.run(another.address).notes if note in told]
+    assert altered(batched).stage is Stage.CREATED
+
+
+def test_a_job_that_no_row_needs_is_taken_in_when_it_is_over(batched: Project, another: Emulator) -> None:
+    """So that rows which come back are not paid for again."""
+    answered(batched, another)
+    batched.rows([f"good {text}" for text in usual.texts(5)])
+    report = batched.run(another.address)
+    assert (report.exit_code, report.notes) == (Exit.OK, [])
+    batched.rows(usual.texts())
+    assert batched.run(another.address).exit_code is Exit.OK
+    assert bill(another) == (ROWS + 5, 0)

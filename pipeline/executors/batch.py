@@ -21,7 +21,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from pipeline.batch import BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.batch import AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
@@ -37,6 +37,7 @@ ROUNDS = 3  # batches in which a request is asked in vain, before it is asked by
 FEW = 50  # rows that are not worth another batch when they are asked again, and
 SLIGHT = 0.01  # of all rows this share
 MOST_BYTES = 100_000_000  # of a file; the API takes 2 GB
+ABROAD = (*BEFORE, *AT_WORK)  # stages that a batch may be in for a day
 NOBODY, ENDED, ASIDE, ALONE = 0, -1, -2, -3  # what a row waits for, if not for a batch
 
 
@@ -118,8 +119,16 @@ class Shipping:
             self._show(batches)
             if self._stopped or (self._waits == ALONE).any():
                 return
-            if not (await self._wait(batches) if batches else self._next_round()):
+            needed = self._needed(batches)
+            if not (await self._wait(needed) if needed else self._next_round()):
                 return
+
+    def _needed(self, batches: list[Batch]) -> list[Batch]:
+        """Return the batches that a row waits for or that are over; all of them where rows wait for room."""
+        if (self._waits == NOBODY).any():
+            return batches
+        numbers = set(np.unique(self._waits).tolist())
+        return [batch for batch in batches if batch.number in numbers or batch.stage not in ABROAD]
 
     async def _wait(self, batches: list[Batch]) -> bool:
         """Wait for the next step of a batch; False where the run leaves instead."""
@@ -286,15 +295,18 @@ class Shipping:
         )
 
     def _say(self) -> None:
-        """Leave a note about what goes on without this run."""
+        """Leave a note about what goes on without this run, where that is not finished."""
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
-        if batches:
-            prompts = many(sum(batch.rows for batch in batches), "prompt")
+        if batches and (self._waits != ENDED).any():
             self._means.notes.append(
-                f"{many(len(batches), 'batch job')} with {prompts} open at the API: the same command takes "
-                "in what they answer"
+                f"{jobs_of(batches)} open at the API: the same command takes in what they answer"
             )
+
+
+def jobs_of(batches: list[Batch]) -> str:
+    """Return how many jobs these are, and of how many prompts."""
+    return f"{many(len(batches), 'batch job')} with {many(sum(batch.rows for batch in batches), 'prompt')}"
 
 
 def _with(batch: Batch, line: Line, size: int) -> Batch:
