@@ -148,3 +148,15 @@ def test_a_job_that_no_row_needs_is_taken_in_when_it_is_over(batched: Project, a
     batched.rows(usual.texts())
     assert batched.run(another.address).exit_code is Exit.OK
     assert bill(another) == (ROWS + 5, 0)
+
+
+def test_a_file_of_lines_that_somebody_deleted_is_made_anew(batched: Project, another: Emulator) -> None:
+    """At once: no wait brings it back."""
+    another.change(faults=["upload-start/400-argument@1+"])
+    assert batched.run(another.address).exit_code is Exit.REFUSED
+    assert altered(batched).stage is Stage.PLANNED
+    Paths(batched.plan().folder.path).lines(1).unlink()
+    another.change(faults=[])
+    report = batched.run(another.address, longest_outage=0.0)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+    assert any("its file of lines was deleted" in note for note in report.notes)

@@ -42,6 +42,7 @@ from pipeline.store.journal import Journal
 from pipeline.usage import Tally
 
 NO_FILE = "the uploaded file is gone"  # after 48 hours
+NO_LINES = "its file of lines was deleted"
 GONE = "GONE"  # the state of a job that the API does not know
 FILE_LIFE = 172_800.0  # seconds that the API keeps files
 LARGER = 4  # times that results are expected to be as large as requests, at most
@@ -115,6 +116,8 @@ class Carrier:
 
     async def _upload(self, batch: Batch) -> Batch | None:
         lines = self._means.paths.lines(batch.number)
+        if not lines.exists():  # somebody has deleted it; a new batch is made of its rows
+            return await self._finish(replace(batch, why=NO_LINES), Taken(), 0)
         found = await self._patience.asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
         if not isinstance(found, str):
             return self._stop(found)
