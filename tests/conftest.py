@@ -141,6 +141,7 @@ class Project:
         detach: bool = False,
         endpoint: str = "test",
         longest_outage: float = LONGEST_OUTAGE,
+        pace: Pace = QUICK,
     ) -> RunReport:
         """Run the job in this process against an emulator, whose batches are looked at often."""
         counted = ledger or Ledger(None, "test")
@@ -150,7 +151,7 @@ class Project:
             free=False,
             longest_outage=longest_outage,
             detach=detach,
-            pace=QUICK,
+            pace=pace,
         )
         plan = self.plan(endpoint, limit=limit)
         return run_job(plan, service, watch=unwatched, retry_failed=retry_failed)

@@ -41,7 +41,13 @@ def server() -> Iterator[Emulator]:
 def emulator(server: Emulator) -> Emulator:
     """Return the emulator as it was at first."""
     server.change(
-        faults=[], batch_wait=0, batch_work=0, batch_expiry=172_800, batch_jobs=100, cancel_keeps=True
+        faults=[],
+        batch_wait=0,
+        batch_work=0,
+        batch_expiry=172_800,
+        batch_lag=0,
+        batch_jobs=100,
+        cancel_keeps=True,
     )
     server.reset()
     return server

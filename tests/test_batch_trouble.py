@@ -12,7 +12,7 @@ from pipeline.batch import Batch, Stage
 from pipeline.errors import Exit
 from pipeline.store.batches import Paths, Table
 from tests import test_batch_run as usual
-from tests.conftest import Emulator, Project
+from tests.conftest import QUICK, Emulator, Project
 from tests.test_batch_run import ROWS, bill
 from tests.test_cli import wait_for
 
@@ -160,3 +160,15 @@ def test_a_file_of_lines_that_somebody_deleted_is_made_anew(batched: Project, an
     report = batched.run(another.address, longest_outage=0.0)
     assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
     assert any("its file of lines was deleted" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("fault", ["done-hang", "done-reset"])
+def test_a_job_that_the_list_has_only_later_is_not_created_twice(
+    batched: Project, emulator: Emulator, fault: str
+) -> None:
+    """The creation was not heard of, and the list lags: it is looked at until it must know."""
+    batched.change("max_output_tokens = 200", "max_output_tokens = 200\ntimeout = 3.0")
+    emulator.change(faults=[f"batch-create/{fault}@1"], batch_lag=4.0)
+    report = batched.run(emulator.address, pace=replace(QUICK, settle=20.0))
+    assert (report.exit_code, bill(emulator)) == (Exit.OK, (ROWS, 0))
+    assert emulator.stats()["operations"]["batch-create"] == 1
