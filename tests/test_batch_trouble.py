@@ -172,3 +172,30 @@ def test_a_job_that_the_list_has_only_later_is_not_created_twice(
     report = batched.run(emulator.address, pace=replace(QUICK, settle=20.0))
     assert (report.exit_code, bill(emulator)) == (Exit.OK, (ROWS, 0))
     assert emulator.stats()["operations"]["batch-create"] == 1
+
+
+@pytest.mark.parametrize("pack", [1, 2])
+def test_a_schema_that_is_refused_is_found_before_the_first_job(
+    batched: Project, emulator: Emulator, pack: int
+) -> None:
+    """One line is asked online first; where that is answered, the answer is used and nothing doubled."""
+    batched.rows(usual.texts(300))
+    batched.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    emulator.change(faults=["400-schema@1+", "line/400-schema@1+"])
+    report = batched.run(emulator.address)
+    assert (report.exit_code, report.pending) == (Exit.REFUSED, 300)
+    assert "batch-create" not in emulator.stats()["operations"]
+    emulator.change(faults=[])
+    report = batched.run(emulator.address)
+    assert (report.exit_code, bill(emulator)) == (Exit.OK, (300 // pack - 1, 1))
+    assert batched.table()["label"].to_list() == usual.labels(300)
+    assert batched.table()["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
+
+
+def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, emulator: Emulator) -> None:
+    """The day's quota of single requests is none of a batch's; few rows are not asked so at all."""
+    batched.rows(usual.texts(200))
+    emulator.change(faults=["429-day@1+"])
+    assert batched.run(emulator.address).exit_code is Exit.OK
+    assert bill(emulator) == (200, 0)
+    assert emulator.stats()["operations"]["batch-create"] == 1

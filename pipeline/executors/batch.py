@@ -163,6 +163,7 @@ class Shipping:
 
     async def _walk(self) -> None:
         """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
+        await self._prove()
         self._loading.clear()
         async with aclosing(self._lines()) as source:
             lines = Ahead(source)
@@ -181,6 +182,21 @@ class Shipping:
             self._crowded = line is not None
         self._again = False
         await self._flush()
+
+    async def _prove(self) -> None:
+        """Ask the first line of all online, where its price is slight: a refusal is found now, not in a day.
+
+        The walk that follows finds its answer in the journal.
+        """
+        if not self._terms.submits or self._means.table.all():
+            return
+        self._loading.clear()
+        async with aclosing(self._lines()) as lines:
+            line = await anext(lines, None)
+        if line is None or len(line.rows) > SLIGHT * (self._waits != ENDED).sum():
+            return
+        if self._fits(line, self._room(), Batch(0, "")):
+            await self._means.prove(line)
 
     async def _load(self, line: Line, lines: Ahead, space: Room) -> tuple[Batch, Line | None]:
         """Write a file of lines and plan its batch; return it, and the line that did not fit."""

@@ -32,6 +32,7 @@ from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
 from pipeline.executors.keeping import Keeping
+from pipeline.executors.loading import Line
 from pipeline.executors.patience import Patience
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
@@ -68,7 +69,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a batch needs on its way. `sync` makes the journal durable."""
+    """What a batch needs on its way.
+
+    `sync` makes the journal durable; `prove` asks a line online and puts its answer there, or stops the run
+    where the API refuses whatever is asked so.
+    """
 
     api: Batches
     table: Table
@@ -77,6 +82,7 @@ class Means:
     intake: Intake
     keeping: Keeping
     sync: Callable[[], None]
+    prove: Callable[[Line], Awaitable[None]]
     tally: Tally
     halt: Halt
     notes: list[str]
