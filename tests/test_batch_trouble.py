@@ -14,16 +14,16 @@ from pipeline.store.batches import Paths, Table
 from tests import test_batch_run as usual
 from tests.conftest import QUICK, Emulator, Project
 from tests.test_batch_run import ROWS, bill
-from tests.test_cli import wait_for
+from tests.test_cli import started, wait_for
 
 server, emulator, another, batched = usual.server, usual.emulator, usual.another, usual.batched
 
 DAY = 86_400.0
 
 
-def altered(project: Project, **changes: Any) -> Batch:
+def altered(project: Project, endpoint: str = "test", **changes: Any) -> Batch:
     """Change the only open batch of a project in its table."""
-    table = Table(Paths(project.plan().folder.path).table)
+    table = Table(Paths(project.plan(endpoint).folder.path).table)
     try:
         (batch,) = table.open()
         return table.put(replace(batch, **changes))
@@ -199,3 +199,25 @@ def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, em
     assert batched.run(emulator.address).exit_code is Exit.OK
     assert bill(emulator) == (200, 0)
     assert emulator.stats()["operations"]["batch-create"] == 1
+
+
+def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
+    """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
+    another.change(batch_wait=600)
+    usual.limit(batched, spill="1m")
+    batched.run(another.address, detach=True, endpoint=another.address)
+    late = altered(batched, another.address)
+    altered(batched, another.address, planned=late.planned - 120)
+    batched.rows(usual.texts(2 * ROWS))
+    another.change(faults=["hang@1+"])
+    with started(batched, another) as process:
+        try:
+            wait_for(lambda: another.stats()["requests"])
+            looks = another.stats()["operations"]["batch-get"]
+            wait_for(lambda: another.stats()["operations"]["batch-get"] > looks + 1)
+        finally:
+            process.kill()
+            process.communicate()
+    another.change(faults=[], batch_wait=0)
+    report = batched.run(another.address, endpoint=another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, ROWS))

@@ -9,6 +9,7 @@ journal, and a run may leave at any time: whoever comes next finds the open batc
 on.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -99,7 +100,11 @@ class Shipping:
             if self._stopped or not alone.any():
                 break
             self._means.tally.enqueued = None
-            await self._rows.ask(alone)
+            asked = anyio.Event()
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._go_on, asked)
+                await self._rows.ask(alone)
+                asked.set()
             self._waits[alone] = ENDED
         await self._means.keeping.close()
         self._say()
@@ -107,6 +112,18 @@ class Shipping:
     @property
     def _stopped(self) -> bool:
         return self._means.halt.pulled.is_set()
+
+    async def _go_on(self, asked: anyio.Event) -> None:
+        """Let jobs go on while rows are `asked` by themselves; what ends is taken in after that.
+
+        The journal has one task at a time, and that of the rows writes there.
+        """
+        while not asked.is_set() and not self._stopped:
+            for batch in self._means.table.open():
+                await self._carrier.advance(batch, ABROAD)
+            dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
+            with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):
+                await asked.wait()
 
     async def _until_alone(self) -> None:
         """Go on until rows are to be asked by themselves, or nothing is left to do."""
