@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
+from pipeline.executors.batch import jobs_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
@@ -14,6 +15,7 @@ from pipeline.quota import day_reset
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.store.advice import advice
+from pipeline.store.batches import open_batches_of
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
@@ -32,6 +34,10 @@ DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the
 UNCALIBRATED = (
     "`packing.rows` is `auto` and nothing is known of this prompt, schema and model yet, so each row has a "
     "request of its own: `rowmill calibrate {job}` finds out how many may share one"
+)
+UNNEEDED = (
+    "{jobs} open at the API, which no row of this run needs, so it does not wait: there is nothing to do; "
+    "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
 SHORTER = (
     "this run took {fewer} fewer than the last one, and so has the table in `{output}`; the answers to rows "
@@ -67,6 +73,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += [DAMAGED.format(name=name) for name in parts.set_aside]
+        notes += [] if ended.left else _unneeded(plan)
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
         if ended.written:
@@ -186,6 +193,12 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
     if before is None or before.output != plan.output or before.ok + before.failed <= rows:
         return []
     return [SHORTER.format(output=plan.output, fewer=many(before.ok + before.failed - rows, "row"))]
+
+
+def _unneeded(plan: Plan) -> list[str]:
+    """Return a note where a finished run leaves batch jobs open: rows of an earlier input are in them."""
+    batches = open_batches_of(plan.folder.path)
+    return [UNNEEDED.format(jobs=jobs_of(batches))] if batches else []
 
 
 def _notes(plan: Plan) -> list[str]:

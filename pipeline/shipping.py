@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from pipeline.batch import Pace
 from pipeline.executors.asker import Asker
@@ -13,13 +14,14 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.keeping import Terms as KeepingTerms
-from pipeline.executors.loading import Loading
+from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
-from pipeline.flow import Reply
+from pipeline.flow import FailureKind, Reply, Request
 from pipeline.gemini.batches import open_batches
 from pipeline.gemini.caches import open_caches
 from pipeline.gemini.call import Generation, shared_body
+from pipeline.gemini.client import open_client
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.job import job_price
 from pipeline.keys import cache_name
@@ -91,6 +93,7 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
                 intake=intake,
                 keeping=Keeping(caches, table, _kept(plan, cargo, manner), cargo.notes),
                 sync=cargo.sink.sync,
+                prove=partial(_prove, endpoint, job.model.deadline, cargo, intake),
                 tally=cargo.tally,
                 halt=cargo.halt,
                 notes=cargo.notes,
@@ -130,6 +133,20 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> KeepingTerms:
         since=lambda: stored_until(plan.folder.journal) + AHEAD,
         wanted=wanted and not manner.free,
     )
+
+
+async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake, line: Line) -> None:
+    """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
+    generation = cargo.together if line.packed else cargo.alone
+    async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
+        cargo.tally.sent()
+        answer = await client.ask(Request(line.members[0].id, line.text, line.cap))
+    if isinstance(answer, Reply):
+        intake.keep(answer, line.members)
+        return
+    cargo.tally.refused(answer)
+    if answer.kind in (FailureKind.SCHEMA, FailureKind.CONFIG):
+        cargo.halt.pull(answer)
 
 
 def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:

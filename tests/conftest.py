@@ -25,6 +25,7 @@ from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan, check_job, make_plan
 from pipeline.progress import Watched
 from pipeline.report import RunReport
+from pipeline.retry import LONGEST_OUTAGE
 from pipeline.run import run_job
 
 settings.register_profile("no deadline", deadline=None)
@@ -141,10 +142,19 @@ class Project:
         ledger: Ledger | None = None,
         detach: bool = False,
         endpoint: str = "test",
+        longest_outage: float = LONGEST_OUTAGE,
+        pace: Pace = QUICK,
     ) -> RunReport:
         """Run the job in this process against an emulator, whose batches are looked at often."""
         counted = ledger or Ledger(None, "test")
-        service = Service(offline_endpoint(address), counted, free=False, detach=detach, pace=QUICK)
+        service = Service(
+            offline_endpoint(address),
+            counted,
+            free=False,
+            longest_outage=longest_outage,
+            detach=detach,
+            pace=pace,
+        )
         plan = self.plan(endpoint, limit=limit)
         return run_job(plan, service, watch=unwatched, retry_failed=retry_failed)
 

@@ -41,7 +41,13 @@ def server() -> Iterator[Emulator]:
 def emulator(server: Emulator) -> Emulator:
     """Return the emulator as it was at first."""
     server.change(
-        faults=[], batch_wait=0, batch_work=0, batch_expiry=172_800, batch_jobs=100, cancel_keeps=True
+        faults=[],
+        batch_wait=0,
+        batch_work=0,
+        batch_expiry=172_800,
+        batch_lag=0,
+        batch_jobs=100,
+        cancel_keeps=True,
     )
     server.reset()
     return server
@@ -179,7 +185,7 @@ def test_many_that_are_asked_again_are_another_job(batched: Project, emulator: E
     batched.rows(texts(200))
     emulator.change(faults=["line/503@1-90"])
     assert batched.run(emulator.address).exit_code is Exit.OK
-    assert bill(emulator) == (200, 0)
+    assert bill(emulator) == (199, 1)
     assert emulator.stats()["operations"]["batch-create"] == 2
 
 
@@ -262,6 +268,20 @@ def test_the_cost_limit_counts_open_jobs(batched: Project, emulator: Emulator) -
     assert 0 < report.pending < ROWS
 
 
+def test_no_job_may_cost_more_than_the_limit(batched: Project, another: Emulator) -> None:
+    """Before any answer has come, each line counts as if it used all the output tokens that it may."""
+    another.change(batch_wait=60)
+    limit(batched, requests=3)
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.002')
+    report = batched.run(another.address, detach=True)
+    table = Table(Paths(report.folder).table)
+    lines = sum(batch.lines for batch in table.all())
+    table.close()
+    assert 3 < lines <= 0.002 / (200 * 0.75e-6)
+    another.change(batch_wait=0)
+    assert batched.run(another.address).exit_code is Exit.OK
+
+
 def test_a_result_that_is_cut_is_fetched_again(batched: Project, emulator: Emulator) -> None:
     """Half a file is no file."""
     emulator.change(faults=["file-download/cut@1"])
@@ -318,8 +338,9 @@ def test_a_cancelled_job_is_looked_at_before_it_is_given_up(
     batched: Project, another: Emulator, ends: bool
 ) -> None:
     """A run that comes back long after it has cancelled a job takes what that has answered since."""
-    another.change(batch_work=0 if ends else 600, faults=["batch-cancel/400-argument@1+"])
+    another.change(batch_wait=600, faults=["batch-cancel/400-argument@1+"])
     batched.run(another.address, detach=True)
+    another.change(batch_wait=0 if ends else 600)
     table = Table(Paths(batched.plan().folder.path).table)
     (batch,) = table.open()
     wait_for(lambda: not ends or '"done":true' in listed(another))
@@ -463,7 +484,8 @@ def test_results_that_are_read_again_are_counted_once(batched: Project, another:
     table = Table(Paths(batched.plan().folder.path).table)
     (batch,) = table.open()
     results = batch.job.replace("batches/", "files/batch-")
-    table.put(replace(batch, stage=Stage.OVER, state="SUCCEEDED", told=ROWS + 5, results=results, due=0))
+    batch = replace(batch, stage=Stage.OVER, state="SUCCEEDED", told=ROWS + 5, results=results)
+    table.put(replace(batch, due=0, tries=0))
     table.close()
     report = batched.run(another.address)
     assert another.stats()["operations"]["file-download"] > 1

@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.executors.asker import Attempt
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.packed import Packing
-from pipeline.flow import FailureKind, Row
+from pipeline.flow import FailureKind, Row, Usage
 from pipeline.models import Price
 from pipeline.packing import Budget
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
@@ -18,6 +19,31 @@ PRICE = Price(0.125, 0.75, 0.0125)
 
 # prompts by a small number, how often each was asked in vain, and how often it was missing in a pack
 PROMPTS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.integers(0, 3)), max_size=60)
+
+
+def costed(cap: int | None, answers: int, rows: int = 1) -> float:
+    """Return what a line for one prompt, or for a pack, is thought to cost in output tokens."""
+    packing = Packing(Budget(rows, 4_000, 20_000), "id", cap, 60_000) if rows > 1 else None
+    costing = Costing(TokenEstimate("Label this."), CostEstimate(None), lambda _: 0.0)
+    for _ in range(answers):
+        costing.cost.learn(Usage(prompt=10, output=20), 1)
+    loading = Loading(packing, costing, PRICE)
+    lines: list[Line] = []
+    for n in range(rows):
+        attempt = Attempt(Row(n, bytes(16), bytes(16), {}), 0, "prompt", "prompt", cap)
+        lines += loading.add(attempt, bytes([n]), n, 0)
+    (line,) = lines
+    return (line.cost_usd * 1e6 - line.tokens * PRICE.input) / PRICE.output
+
+
+def test_a_line_costs_its_cap_until_answers_teach_better() -> None:
+    """Nobody knows how long answers are before some have come; a line cannot cost more than its cap."""
+    assert costed(800, 0) == pytest.approx(800)
+    assert costed(800, 2) == pytest.approx(800)
+    assert costed(800, 3) == pytest.approx(30)
+    assert costed(25, 3) == pytest.approx(25)
+    assert costed(None, 0) == pytest.approx(240)
+    assert costed(30, 0, rows=8) == pytest.approx(8 * (30 + 12))
 
 
 def loaded(prompts: list[tuple[int, int, int]], *, packs: bool) -> list[Line]:

@@ -28,6 +28,9 @@ from pipeline.errors import UsageError
 @click.option(
     "--batch-expiry", type=click.FloatRange(min=0), default=48 * 3600.0, help="Seconds until a batch expires."
 )
+@click.option(
+    "--batch-lag", type=click.FloatRange(min=0), default=0.0, help="Seconds until the list has a batch."
+)
 @click.option("--batch-jobs", type=click.IntRange(min=0), default=100, help="Unfinished batches at a time.")
 @click.option("--batch-tokens", type=click.IntRange(min=0), help="Their input tokens, for each model.")
 @click.option(

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--batch-wait", type=float, default=0.0, help="seconds until a batch runs")
     options.add_argument("--batch-work", type=float, default=0.0, help="seconds that it runs at least")
     options.add_argument("--batch-expiry", type=float, default=48 * 3600.0, help="seconds until it expires")
+    options.add_argument("--batch-lag", type=float, default=0.0, help="seconds until the list has it")
     options.add_argument("--batch-jobs", type=int, default=100, help="unfinished jobs at a time")
     options.add_argument("--batch-tokens", type=int, help="their input tokens, for each model")
     options.add_argument("--storage", type=int, default=20 * 2**30, help="bytes of all files")
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             batch_wait=said.batch_wait,
             batch_work=said.batch_work,
             batch_expiry=said.batch_expiry,
+            batch_lag=said.batch_lag,
             batch_jobs=said.batch_jobs,
             batch_tokens=said.batch_tokens,
             storage=said.storage,

@@ -167,6 +167,11 @@ class Batches:
         """Return all jobs, newest first."""
         return list(reversed(self._jobs.values()))
 
+    def listed(self, lag: float) -> list[Batch]:
+        """Return those that the list has: it lags so many seconds behind creation."""
+        known = self._wall() - lag
+        return [job for job in self.all() if job.created <= known]
+
 
 _ERRORS: dict[State, dict[str, Any]] = {
     "CANCELLED": {"code": 1, "message": "The operation was cancelled."},

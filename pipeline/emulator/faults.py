@@ -37,6 +37,7 @@ REFUSAL_KINDS = QUOTA_KINDS | {
     "403-cache",
     "403-echo",
     "404-model",
+    "404-html",
     "408",
     "499",
     "500",

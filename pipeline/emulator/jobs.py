@@ -49,7 +49,7 @@ class Jobs:
             case "batch-create":
                 return await self._create(operation, content, settings)
             case "batch-list":
-                page, token = paged(self._batches.all(), operation.page)
+                page, token = paged(self._batches.listed(settings().batch_lag), operation.page)
                 listed: dict[str, Any] = {"operations": [job.as_json() for job in page]} if page else {}
                 return Answer(200, to_json(listed | ({"nextPageToken": token} if token else {})))
             case "batch-cancel":

@@ -56,6 +56,7 @@ _PLAIN: dict[str, Callable[[], Answer]] = {
         400, "FAILED_PRECONDITION", "User location is not supported for the API use."
     ),
     "403-cache": no_cache,
+    "404-html": lambda: page(404, "Error 404 (Not Found)"),
     "408": lambda: page(408, "Error 408 (Request Timeout)"),
     "499": lambda: error(499, "CANCELLED", "The operation was cancelled."),
     "500": lambda: error(500, "INTERNAL", _INTERNAL),

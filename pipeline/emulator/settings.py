@@ -12,7 +12,7 @@ LIVE_MODELS = ("gemini-3.1-flash-lite", "gemini-3.5-flash-lite", "gemini-2.5-fla
 """Flash-Lite ids that the API served in November 2026."""
 
 _LIMITS = ("rpm", "tpm", "rpd", "capacity", "batch_jobs", "batch_tokens", "storage", "implicit_cache")
-_PACE = ("latency", "jitter", "batch_wait", "batch_work", "batch_expiry")
+_PACE = ("latency", "jitter", "batch_wait", "batch_work", "batch_expiry", "batch_lag")
 _SWITCHES = ("cancel_keeps",)
 CHANGEABLE = (*_PACE, "faults", *_LIMITS, *_SWITCHES)
 """What `changed` takes."""
@@ -27,11 +27,12 @@ class Settings:
     more, the same for the same prompt. `faults` are specs as `pipeline.emulator.faults` reads them; the
     first that applies to a request wins, and `seed` draws which requests a share is.
 
-    A batch is pending for `batch_wait` seconds and runs for at least `batch_work`; where it is not done after
-    `batch_expiry` it has expired. `batch_jobs` bounds the unfinished jobs, `batch_tokens` their input tokens
-    for each model; `storage` is in bytes of files. A cancelled job keeps what was answered where
-    `cancel_keeps`. From `implicit_cache` tokens on, the start of a prompt that another one had counts as
-    cached. `log` names a file that `pipeline.emulator.log` describes.
+    A batch is pending for `batch_wait` seconds and runs for at least `batch_work`; where it is not done
+    after `batch_expiry` it has expired; the list has it after `batch_lag`. `batch_jobs` bounds the
+    unfinished jobs, `batch_tokens` their input tokens for each model; `storage` is in bytes of files. A
+    cancelled job keeps what was answered where `cancel_keeps`. From `implicit_cache` tokens on, the start
+    of a prompt that another one had counts as cached. `log` names a file that `pipeline.emulator.log`
+    describes.
     """
 
     models: tuple[str, ...] = LIVE_MODELS
@@ -48,6 +49,7 @@ class Settings:
     batch_wait: float = 0.0
     batch_work: float = 0.0
     batch_expiry: float = 48 * 3600.0
+    batch_lag: float = 0.0
     batch_jobs: int | None = 100
     batch_tokens: int | None = None
     storage: int | None = 20 * 2**30

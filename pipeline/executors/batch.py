@@ -9,6 +9,7 @@ journal, and a run may leave at any time: whoever comes next finds the open batc
 on.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from pipeline.batch import BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.batch import AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
@@ -37,6 +38,7 @@ ROUNDS = 3  # batches in which a request is asked in vain, before it is asked by
 FEW = 50  # rows that are not worth another batch when they are asked again, and
 SLIGHT = 0.01  # of all rows this share
 MOST_BYTES = 100_000_000  # of a file; the API takes 2 GB
+ABROAD = (*BEFORE, *AT_WORK)  # stages that a batch may be in for a day
 NOBODY, ENDED, ASIDE, ALONE = 0, -1, -2, -3  # what a row waits for, if not for a batch
 
 
@@ -98,7 +100,11 @@ class Shipping:
             if self._stopped or not alone.any():
                 break
             self._means.tally.enqueued = None
-            await self._rows.ask(alone)
+            asked = anyio.Event()
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(self._go_on, asked)
+                await self._rows.ask(alone)
+                asked.set()
             self._waits[alone] = ENDED
         await self._means.keeping.close()
         self._say()
@@ -106,6 +112,18 @@ class Shipping:
     @property
     def _stopped(self) -> bool:
         return self._means.halt.pulled.is_set()
+
+    async def _go_on(self, asked: anyio.Event) -> None:
+        """Let jobs go on while rows are `asked` by themselves; what ends is taken in after that.
+
+        The journal has one task at a time, and that of the rows writes there.
+        """
+        while not asked.is_set() and not self._stopped:
+            for batch in self._means.table.open():
+                await self._carrier.advance(batch, ABROAD)
+            dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
+            with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):
+                await asked.wait()
 
     async def _until_alone(self) -> None:
         """Go on until rows are to be asked by themselves, or nothing is left to do."""
@@ -118,8 +136,16 @@ class Shipping:
             self._show(batches)
             if self._stopped or (self._waits == ALONE).any():
                 return
-            if not (await self._wait(batches) if batches else self._next_round()):
+            needed = self._needed(batches)
+            if not (await self._wait(needed) if needed else self._next_round()):
                 return
+
+    def _needed(self, batches: list[Batch]) -> list[Batch]:
+        """Return the batches that a row waits for or that are over; all of them where rows wait for room."""
+        if (self._waits == NOBODY).any():
+            return batches
+        numbers = set(np.unique(self._waits).tolist())
+        return [batch for batch in batches if batch.number in numbers or batch.stage not in ABROAD]
 
     async def _wait(self, batches: list[Batch]) -> bool:
         """Wait for the next step of a batch; False where the run leaves instead."""
@@ -154,6 +180,7 @@ class Shipping:
 
     async def _walk(self) -> None:
         """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
+        await self._prove()
         self._loading.clear()
         async with aclosing(self._lines()) as source:
             lines = Ahead(source)
@@ -172,6 +199,21 @@ class Shipping:
             self._crowded = line is not None
         self._again = False
         await self._flush()
+
+    async def _prove(self) -> None:
+        """Ask the first line of all online, where its price is slight: a refusal is found now, not in a day.
+
+        The walk that follows finds its answer in the journal.
+        """
+        if not self._terms.submits or self._means.table.all():
+            return
+        self._loading.clear()
+        async with aclosing(self._lines()) as lines:
+            line = await anext(lines, None)
+        if line is None or len(line.rows) > SLIGHT * (self._waits != ENDED).sum():
+            return
+        if self._fits(line, self._room(), Batch(0, "")):
+            await self._means.prove(line)
 
     async def _load(self, line: Line, lines: Ahead, space: Room) -> tuple[Batch, Line | None]:
         """Write a file of lines and plan its batch; return it, and the line that did not fit."""
@@ -286,15 +328,18 @@ class Shipping:
         )
 
     def _say(self) -> None:
-        """Leave a note about what goes on without this run."""
+        """Leave a note about what goes on without this run, where that is not finished."""
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
-        if batches:
-            prompts = many(sum(batch.rows for batch in batches), "prompt")
+        if batches and (self._waits != ENDED).any():
             self._means.notes.append(
-                f"{many(len(batches), 'batch job')} with {prompts} open at the API: the same command takes "
-                "in what they answer"
+                f"{jobs_of(batches)} open at the API: the same command takes in what they answer"
             )
+
+
+def jobs_of(batches: list[Batch]) -> str:
+    """Return how many jobs these are, and of how many prompts."""
+    return f"{many(len(batches), 'batch job')} with {many(sum(batch.rows for batch in batches), 'prompt')}"
 
 
 def _with(batch: Batch, line: Line, size: int) -> Batch:

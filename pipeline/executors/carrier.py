@@ -5,12 +5,10 @@ most one step of each batch half done, and `batch.next_step` says how to go on.
 """
 
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from anyio import to_thread
 
@@ -34,20 +32,21 @@ from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
 from pipeline.executors.keeping import Keeping
+from pipeline.executors.loading import Line
+from pipeline.executors.patience import Patience
 from pipeline.flow import Failure, FailureKind
-from pipeline.gemini.batches import Batches, Gone
+from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
 from pipeline.models import Limits
 from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act, is_of_cache
-from pipeline.retry import next_step as next_try
 from pipeline.store.batches import SEPARATE, Paths, Table
 from pipeline.store.journal import Journal
 from pipeline.usage import Tally
 
 NO_FILE = "the uploaded file is gone"  # after 48 hours
+NO_LINES = "its file of lines was deleted"
 GONE = "GONE"  # the state of a job that the API does not know
+FILE_LIFE = 172_800.0  # seconds that the API keeps files
 LARGER = 4  # times that results are expected to be as large as requests, at most
-
-Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,11 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a batch needs on its way. `sync` makes the journal durable."""
+    """What a batch needs on its way.
+
+    `sync` makes the journal durable; `prove` asks a line online and puts its answer there, or stops the run
+    where the API refuses whatever is asked so.
+    """
 
     api: Batches
     table: Table
@@ -79,6 +82,7 @@ class Means:
     intake: Intake
     keeping: Keeping
     sync: Callable[[], None]
+    prove: Callable[[Line], Awaitable[None]]
     tally: Tally
     halt: Halt
     notes: list[str]
@@ -89,8 +93,10 @@ class Carrier:
 
     def __init__(self, means: Means, terms: Terms, released: Callable[[int], None]) -> None:
         self.full = False
+        self._vain_since: float | None = None  # when creation began to fail, and has not succeeded since
         self._means = means
         self._terms = terms
+        self._patience = Patience(means.tally, means.halt, terms.longest_outage)
         self._released = released  # told the number of a batch whose rows wait for it no longer
         self._steps: Mapping[Do, Callable[[Batch], Awaitable[Batch | None]]] = {
             Do.UPLOAD: self._upload,
@@ -116,59 +122,71 @@ class Carrier:
 
     async def _upload(self, batch: Batch) -> Batch | None:
         lines = self._means.paths.lines(batch.number)
-        found = await self._asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
+        if not lines.exists():  # somebody has deleted it; a new batch is made of its rows
+            return await self._finish(replace(batch, why=NO_LINES), Taken(), 0)
+        found = await self._patience.asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
         if not isinstance(found, str):
             return self._stop(found)
         return self._put(replace(moved(batch, Stage.UPLOADED, time.time()), file=found))
 
     async def _create(self, batch: Batch) -> Batch | None:
-        """Create the job. The intent is on disk before the request leaves: a kill cannot hide a job."""
+        """Create the job. The intent is on disk before each request leaves: a kill cannot hide a job."""
         if batch.cache and not await self._means.keeping.covers(batch):
             return await self._drop(batch)
-        intent = self._put(moved(batch, Stage.CREATING, time.time()))
-        found = await self._means.api.create(batch.file, batch.name)
+
+        async def create() -> Seen | Absent | Failure:
+            self._put(moved(batch, Stage.CREATING, time.time()))
+            return await self._means.api.create(batch.file, batch.name)
+
+        found: Seen | Absent | Failure | None = await self._patience.asked(create, _is_unsent)
+        if found is None:
+            self._put(batch)
+            return None
         if isinstance(found, Seen):
-            return self._created(intent, found)
-        failure = found.failure if isinstance(found, Gone) else found
-        self._means.tally.refused(failure)
+            return self._created(moved(batch, Stage.CREATING, time.time()), found)
+        failure = found if isinstance(found, Failure) else found.failure
         if batch.cache and is_of_cache(failure):
             self._means.keeping.lose(batch.cache)
             return await self._drop(batch)
-        return self._not_created(batch, intent, failure)
+        if _names_a_file(found) and batch.why != NO_FILE:
+            return self._put(replace(moved(batch, Stage.PLANNED, time.time()), why=NO_FILE))
+        return self._not_created(batch, failure)
 
     def _created(self, batch: Batch, found: Seen) -> Batch:
-        self.full = False
+        self.full, self._vain_since = False, None
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
         return self._put(seen(batch, found, time.time(), self._terms.pace))
 
-    def _not_created(self, batch: Batch, intent: Batch, failure: Failure) -> Batch | None:
+    def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:
         """Say what follows; after a fault of the way nobody knows, so the intent stays."""
         now, pace = time.time(), self._terms.pace
         if failure.kind in OUTAGE:
+            self._vain_since = self._vain_since or time.monotonic()
             # it may still be on its way: the time that the list may lag begins now
-            return self._put(later(batch if failure.unsent else replace(intent, since=now), now, pace))
+            doubt = batch if failure.unsent else moved(batch, Stage.CREATING, now)
+            after = self._put(later(doubt, now, pace))
+            gone = failure.unsent or self._patience.is_over(self._vain_since)
+            return self._stop(failure) if gone else after
         if failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED):
-            self.full = True
+            self.full, self._vain_since = True, None
             waiting = later(batch, now, pace, failure.retry_after or 0.0)
             return self._put(replace(waiting, why=failure.message))
-        if failure.kind is FailureKind.MODEL and "file" in failure.message.lower() and batch.why != NO_FILE:
-            return self._put(replace(moved(batch, Stage.PLANNED, now), why=NO_FILE))
         self._put(batch)
         return self._stop(failure)
 
     async def _find(self, batch: Batch) -> Batch | None:
-        found = await self._asked(lambda: self._means.api.find(batch.name))
+        found = await self._patience.asked(lambda: self._means.api.find(batch.name))
         if not isinstance(found, list):
             return self._stop(found)
         if not found:
             return self._put(unfound(batch, time.time(), self._terms.pace))
         for double in found[1:]:
-            await self._asked(partial(self._means.api.cancel, double.job))
+            await self._patience.asked(partial(self._means.api.cancel, double.job))
         return self._created(batch, found[0])
 
     async def _look(self, batch: Batch) -> Batch | None:
-        found = await self._asked(lambda: self._means.api.look(batch.job))
+        found = await self._patience.asked(lambda: self._means.api.look(batch.job))
         if isinstance(found, Gone):
             return self._lost(batch)
         if not isinstance(found, Seen):
@@ -180,7 +198,7 @@ class Carrier:
 
     async def _cancel(self, before: Batch, batch: Batch) -> Batch | None:
         """Ask a job to end; its table says so already, and each look at one that goes on asks again."""
-        refused = await self._asked(lambda: self._means.api.cancel(batch.job))
+        refused = await self._patience.asked(lambda: self._means.api.cancel(batch.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
         if before.stage is Stage.CANCELLING:
@@ -203,8 +221,11 @@ class Carrier:
 
     async def _fetch(self, batch: Batch) -> Batch | None:
         target = self._means.paths.results(batch.number)
-        found = await self._asked(lambda: self._download(batch, target))
-        if isinstance(found, Gone):
+        found = await self._patience.asked(lambda: self._download(batch, target))
+        if isinstance(found, Hidden) and not self._is_past(batch):
+            said = f"this key cannot see the results of the job `{batch.job}`: {found.failure.message}"
+            return self._stop(replace(found.failure, message=said))
+        if isinstance(found, Absent):
             self._note(f"the results of the job `{batch.job}` are gone: its rows are asked again")
             return self._put(replace(moved(batch, Stage.OVER, time.time()), results=""))
         if isinstance(found, Failure) or self._stopped:
@@ -212,7 +233,11 @@ class Carrier:
         now = time.time()
         return self._put(replace(batch, stage=Stage.FETCHED, since=now, due=now))
 
-    async def _download(self, batch: Batch, target: Path) -> Gone | Failure | None:
+    def _is_past(self, batch: Batch) -> bool:
+        """Tell whether a job ended so long ago that the API no longer has its results."""
+        return time.time() - (batch.ended or batch.since) > FILE_LIFE
+
+    async def _download(self, batch: Batch, target: Path) -> Absent | Failure | None:
         """Download the results; the file appears whole or not at all."""
         try:
             with whole_file(target) as draft:
@@ -312,35 +337,12 @@ class Carrier:
 
     def _stop(self, failure: object) -> Batch | None:
         """Stop the run because of a failure; where there is none, it has been stopped."""
-        if isinstance(failure, Gone):
+        if isinstance(failure, Absent):
             failure = failure.failure
         if not isinstance(failure, Failure):
             return None
         stops = TABLE[failure.kind].act in (Act.REFUSE, Act.STOP, Act.PAUSE) or failure.kind in OUTAGE
         self._means.halt.pull(failure if stops else replace(failure, kind=FailureKind.CONFIG))
-        return None
-
-    async def _asked(self, call: Callable[[], Awaitable[Answered | Failure]]) -> Answered | Failure | None:
-        """Return what a call gives, again after faults that pass; None when the run is stopped.
-
-        A fault that lasts too long is returned, and so is what asking again does not cure.
-        """
-        times: Counter[FailureKind] = Counter()
-        began = time.monotonic()
-        while not self._stopped:
-            found = await call()
-            if not isinstance(found, Failure):
-                self._means.tally.trouble = None
-                return found
-            self._means.tally.refused(found)
-            times[found.kind] += 1
-            rule = TABLE[found.kind]
-            if rule.act not in (Act.AGAIN, Act.PAUSE):
-                return found
-            if time.monotonic() - began > self._terms.longest_outage:
-                return found
-            step = next_try(found, min(times[found.kind], rule.tries), 0.5)
-            await self._means.halt.sleep(step.wait)
         return None
 
 
@@ -353,9 +355,21 @@ def _lost_cache(batch: Batch, taken: Taken) -> bool:
 class _NotFetchedError(Exception):
     """Leaves no file behind."""
 
-    def __init__(self, failure: Gone | Failure) -> None:
+    def __init__(self, failure: Absent | Failure) -> None:
         super().__init__()
         self.failure = failure
+
+
+def _is_unsent(failure: Failure) -> bool:
+    """Tell whether a creation may simply be repeated, because it never left."""
+    return failure.unsent is not None
+
+
+def _names_a_file(found: Absent | Failure) -> bool:
+    """Tell whether a job was not created because the API has no such file."""
+    if isinstance(found, Gone):
+        return "file" in found.failure.message.lower()
+    return isinstance(found, Hidden)
 
 
 def _unwritten(path: Path, exc: OSError) -> StoreError:

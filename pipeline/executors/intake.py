@@ -104,6 +104,11 @@ class Intake:
         self._journal.keep_all(kept)
         return taken
 
+    def keep(self, reply: Reply, members: list[Member]) -> None:
+        """Put the answer to a line that was asked online into the journal. Raises StoreError."""
+        self._replied(reply)
+        self._journal.keep_all(list(self._pieces(reply, members)))
+
     def _answers(self, batch: Batch, results: Path) -> Iterator[Answer]:
         job = Job(batch.seconds, batch.ended or batch.since, batch.emulated, self._secrets)
         with results.open("rb") as lines:

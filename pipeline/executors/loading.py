@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pipeline.executors.asker import Attempt
-from pipeline.executors.packed import ECHO_TOKENS, WIDER, WIDEST, WRAPPING, Packing, pack_cap
+from pipeline.executors.packed import ECHO_TOKENS, FIRST_ROOM, WIDER, WIDEST, WRAPPING, Packing, pack_cap
 from pipeline.flow import FailureKind
 from pipeline.gemini.lines import request_line
 from pipeline.models import Price
 from pipeline.packing import packed, packs
 from pipeline.store.batches import Member
-from pipeline.tokens import Costing
+from pipeline.tokens import FITTED, Costing
 
 SMALLER = 4  # times fewer rows stand together when they are asked again
 FAR = 1.5  # times the typical answer that a line is thought to cost at most
@@ -150,11 +150,16 @@ class Loading:
             members=members,
             rows=[row for _, one in held for row in one.rows],
             tokens=tokens,
-            cost_usd=self._cost(tokens, len(attempts)),
+            cost_usd=self._cost(tokens, len(attempts), cap),
         )
 
-    def _cost(self, tokens: int, rows: int) -> float:
+    def _cost(self, tokens: int, rows: int, cap: int | None) -> float:
+        """Return what a line may cost; before a few answers have come, as if it used all that it may."""
         if self.price is None:
             return 0.0
-        output = FAR * rows * self.costing.cost.output
+        cost = self.costing.cost
+        taught = cost.seen >= FITTED
+        output = (FAR if taught else FIRST_ROOM) * rows * cost.output
+        if cap is not None:
+            output = min(output, cap) if taught else cap
         return (tokens * self.price.input + output * self.price.output) / 1e6

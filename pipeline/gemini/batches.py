@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -33,11 +33,19 @@ PAGE = 100  # jobs of a page of the list
 PAGES = 500
 SLOW = 50_000  # bytes a second below which a transfer is given up
 _EMULATOR_HEADER = "x-rowmill-emulator"
+_HIDDEN = "may not exist"  # the API does not tell whether a file is gone or somebody else's
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
     """The API knows no such job or file."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The API shows this key no such file: it is gone, or somebody else's."""
 
     failure: Failure
 
@@ -50,6 +58,7 @@ class _Came:
     emulated: bool
 
 
+Absent: TypeAlias = Gone | Hidden
 _Object: TypeAlias = dict[str, object]
 _CAME: ContextVar[_Came | None] = ContextVar("body of the task's last answer", default=None)
 
@@ -57,7 +66,7 @@ _CAME: ContextVar[_Came | None] = ContextVar("body of the task's last answer", d
 class Batches:
     """The Batch API of one model. Made by `open_batches`.
 
-    No method raises for what the network or the API does; `Gone` is a 404.
+    No method raises for what the network or the API does; `Gone` is the API's own 404.
     """
 
     def __init__(self, sdk: genai.Client, model: str, timeout_s: float, secrets: tuple[str, ...]) -> None:
@@ -66,7 +75,7 @@ class Batches:
         self._timeout_s = timeout_s
         self._secrets = secrets
 
-    async def upload(self, path: Path, name: str, size: int) -> str | Gone | Failure:
+    async def upload(self, path: Path, name: str, size: int) -> str | Absent | Failure:
         """Upload a file of lines of so many bytes; return what the API calls it."""
         files = self._sdk.aio.files
         config = types.UploadFileConfig(mime_type=MIME, display_name=name)
@@ -77,18 +86,18 @@ class Batches:
         file = _object(found.get("file")).get("name") or found.get("name")
         return file if isinstance(file, str) and file else self._garbled(found)
 
-    async def create(self, file: str, name: str) -> Seen | Gone | Failure:
+    async def create(self, file: str, name: str) -> Seen | Absent | Failure:
         """Create the job of an uploaded file. After a fault of the way it may exist all the same."""
         batches = self._sdk.aio.batches
         return await self._job(
             lambda: batches.create(model=self._model, src=file, config={"display_name": name})
         )
 
-    async def look(self, job: str) -> Seen | Gone | Failure:
+    async def look(self, job: str) -> Seen | Absent | Failure:
         """Return how far a job is."""
         return await self._job(lambda: self._sdk.aio.batches.get(name=job))
 
-    async def find(self, name: str) -> list[Seen] | Gone | Failure:
+    async def find(self, name: str) -> list[Seen] | Absent | Failure:
         """Return the jobs with this display name, the newest first."""
         token = ""
         for _ in range(PAGES):
@@ -106,12 +115,12 @@ class Batches:
                 break
         return []
 
-    async def cancel(self, job: str) -> Gone | Failure | None:
+    async def cancel(self, job: str) -> Absent | Failure | None:
         """Ask a job to end."""
         found = await self._asked(lambda: self._sdk.aio.batches.cancel(name=job))
         return None if isinstance(found, dict) else found
 
-    async def fetch(self, results: str, target: Path, size: int) -> Gone | Failure | None:
+    async def fetch(self, results: str, target: Path, size: int) -> Absent | Failure | None:
         """Stream a file of results to `target`; `size` is about how many bytes it has."""
         files, deadline = self._sdk.aio.files, self._deadline(size)
         config = types.DownloadFileConfig(http_options=types.HttpOptions(timeout=math.ceil(deadline * 1000)))
@@ -121,7 +130,7 @@ class Batches:
         )
         return None if isinstance(found, dict) else found
 
-    async def remove(self, file: str) -> Gone | Failure | None:
+    async def remove(self, file: str) -> Absent | Failure | None:
         """Delete a file."""
         found = await self._asked(lambda: self._sdk.aio.files.delete(name=file))
         return None if isinstance(found, dict) else found
@@ -129,7 +138,7 @@ class Batches:
     def _deadline(self, size: int) -> float:
         return self._timeout_s + size / SLOW
 
-    async def _job(self, call: Callable[[], Awaitable[object]]) -> Seen | Gone | Failure:
+    async def _job(self, call: Callable[[], Awaitable[object]]) -> Seen | Absent | Failure:
         found = await self._asked(call)
         if not isinstance(found, dict):
             return found
@@ -138,7 +147,7 @@ class Batches:
 
     async def _asked(
         self, call: Callable[[], Awaitable[object]], deadline: float | None = None
-    ) -> _Object | Gone | Failure:
+    ) -> _Object | Absent | Failure:
         """Return the JSON object that was answered; an empty one where the answer had no body to keep."""
         _CAME.set(None)
         seconds = deadline or self._timeout_s
@@ -156,9 +165,14 @@ class Batches:
                 return Failure(FailureKind.GARBLED, line(f"the answer cannot be read: {exc}", self._secrets))
         return self._read(_CAME.get())
 
-    def _of_status(self, error: HttpError) -> Gone | Failure:
+    def _of_status(self, error: HttpError) -> Absent | Failure:
         failure = failure_of_status(error.status, error.body, secrets=self._secrets)
-        return Gone(failure) if error.status == 404 else failure
+        if error.status == 403 and _HIDDEN in failure.message:
+            return Hidden(failure)
+        if error.status != 404:
+            return failure
+        # A proxy or a wrong address says 404, too, and knows nothing of jobs.
+        return Gone(failure) if _says_not_found(error.body) else replace(failure, kind=FailureKind.GARBLED)
 
     def _read(self, came: _Came | None) -> _Object | Failure:
         if came is None or not came.body.strip():
@@ -191,6 +205,13 @@ async def _keep_body(
         body = (await response.read()).decode("utf-8", "replace")
         _CAME.set(_Came(body, _EMULATOR_HEADER in response.headers))
     return response
+
+
+def _says_not_found(body: str) -> bool:
+    found = loaded(body)
+    if isinstance(found, list) and found:  # some ways of the API wrap an error so
+        found = found[0]
+    return _object(_object(found).get("error")).get("status") == "NOT_FOUND"
 
 
 def _seen(operation: _Object) -> Seen:

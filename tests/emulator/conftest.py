@@ -27,6 +27,7 @@ QUICK: dict[str, Any] = {
     "batch_wait": 0,
     "batch_work": 0,
     "batch_expiry": 172_800,
+    "batch_lag": 0,
     "batch_jobs": 100,
     "batch_tokens": None,
     "storage": 2**30,

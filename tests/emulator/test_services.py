@@ -177,6 +177,18 @@ async def test_a_job_can_end_without_results(
     assert emulator.stats()["billed"] == {}
 
 
+async def test_the_list_has_a_job_only_later(emulator: Emulator, tmp_path: Path) -> None:
+    """As the API's may lag; who knows its name sees the job at once."""
+    emulator.change(batch_lag=600)
+    async with client(emulator) as aio:
+        name = await upload(aio, written(tmp_path, ["a"]))
+        job = await aio.batches.create(model=MODEL, src=name)
+        assert job.name not in [one.name async for one in await aio.batches.list()]
+        assert (await aio.batches.get(name=str(job.name))).name == job.name
+        emulator.change(batch_lag=0)
+        assert job.name in [one.name async for one in await aio.batches.list()]
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 async def test_a_cancelled_job_stops(emulator: Emulator, tmp_path: Path, keeps: bool) -> None:
     """What was answered is paid, and kept where the settings say so; the rest is never answered."""
