@@ -290,6 +290,11 @@ def _recommended(sizes: Sequence[Size], deciding: Sequence[Finding], tolerance: 
             f"no field agrees with itself in {STABLE:.0%} of the rows when it is asked twice alone, so there "
             "is nothing to hold packs against: name fields with `--fields`"
         )
+    if len(sizes) == 1:
+        return (
+            1,
+            "no larger size was tried: the sample has too few prompts, or `--sizes` names none",
+        )
     safe: list[Size] = []
     unsafe = None
     for size in sizes:

@@ -27,16 +27,12 @@ def asked_rows(survey: Survey, standing: Standing, pending: Mask, known: Heads, 
     `known` are the heads of digests that have a reply already. A row that has an answer in the parts lends it
     to its equals, unless rows are asked `again` in a round of `--retry-failed`.
     """
-    open_, done = Buckets(_PLACED, BUCKETS), Buckets(np.dtype([("digest", "<u8")]), BUCKETS)
-    for start, names in survey.names.slices():
+    open_, done = _by_digest(survey, pending), Buckets(np.dtype([("digest", "<u8")]), BUCKETS)
+    for start, names in survey.names.slices() if not again else ():
+        stand = standing.rows.read(start, start + len(names))
         wanted = pending[start : start + len(names)]
-        rows = np.empty(int(wanted.sum()), _PLACED)
-        rows["digest"], rows["row"] = names["digest"][wanted], start + np.flatnonzero(wanted)
-        open_.add(rows, bucket_of(rows["digest"]))
-        if not again:
-            stand = standing.rows.read(start, start + len(names))
-            lent = names[["digest"]][(stand["place"] >= 0) & stand["ok"] & ~wanted].astype(done.kind)
-            done.add(lent, bucket_of(lent["digest"]))
+        lent = names[["digest"]][(stand["place"] >= 0) & stand["ok"] & ~wanted].astype(done.kind)
+        done.add(lent, bucket_of(lent["digest"]))
     asked = np.zeros(len(pending), np.bool_)
     for number in range(BUCKETS):
         rows = open_.read(number)
@@ -44,6 +40,26 @@ def asked_rows(survey: Survey, standing: Standing, pending: Mask, known: Heads, 
         lent = done.read(number)["digest"]
         asked[rows["row"][first[~(np.isin(digests, lent) | np.isin(digests, known))]]] = True
     return asked
+
+
+def first_rows(survey: Survey) -> Mask:
+    """Return which rows will be sent where nothing is known: of rows with equal prompts the first."""
+    placed, firsts = _by_digest(survey, np.ones(survey.rows, np.bool_)), np.zeros(survey.rows, np.bool_)
+    for number in range(BUCKETS):
+        rows = placed.read(number)
+        firsts[rows["row"][np.unique(rows["digest"], return_index=True)[1]]] = True
+    return firsts
+
+
+def _by_digest(survey: Survey, wanted: Mask) -> Buckets:
+    """Return the rows in a mask by the digests of their prompts' cells, in their order."""
+    found = Buckets(_PLACED, BUCKETS)
+    for start, names in survey.names.slices():
+        here = wanted[start : start + len(names)]
+        rows = np.empty(int(here.sum()), _PLACED)
+        rows["digest"], rows["row"] = names["digest"][here], start + np.flatnonzero(here)
+        found.add(rows, bucket_of(rows["digest"]))
+    return found
 
 
 def group_sizes(pending: Mask, asked: Mask, group: int) -> Counter[int]:
@@ -66,13 +82,20 @@ def sampled(mask: Mask, size: int, seed: int = SEED) -> Mask:
     if count <= size:
         return mask
     drawn = np.sort(np.random.default_rng(seed).choice(count, size, replace=False, shuffle=False))
-    chosen, passed = np.zeros(len(mask), np.bool_), 0
+    chosen = np.zeros(len(mask), np.bool_)
+    chosen[rows_at(mask, drawn)] = True
+    return chosen
+
+
+def rows_at(mask: Mask, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of those rows in a mask that stand at these places among them, both in order."""
+    found, passed = [np.empty(0, np.int64)], 0
     for start in range(0, len(mask), SLICE):
         here = np.flatnonzero(mask[start : start + SLICE])
-        low, high = np.searchsorted(drawn, [passed, passed + len(here)])
-        chosen[start + here[drawn[low:high] - passed]] = True
+        low, high = np.searchsorted(places, [passed, passed + len(here)])
+        found.append(start + here[places[low:high] - passed])
         passed += len(here)
-    return chosen
+    return np.concatenate(found)
 
 
 def texts_of(source: Source, template: Template, chosen: Mask) -> list[str]:

@@ -20,10 +20,12 @@ from pipeline.arrow import BOOKKEEPING
 from pipeline.asking import Service, Watch
 from pipeline.calibration import Calibration, Field, Share, Trial, calibrated, fields
 from pipeline.disk import make_folder, whole_file
-from pipeline.errors import JobError, StoreError, UsageError
+from pipeline.errors import InputError, JobError, StoreError, UsageError
 from pipeline.input.source import Source
 from pipeline.keys import SIZE, digest, digests
 from pipeline.plan import Plan, make_plan
+from pipeline.progress import many
+from pipeline.prompts import first_rows, rows_at
 from pipeline.report import RunReport, Stop
 from pipeline.run import run_job
 from pipeline.schema_file import nearest
@@ -79,19 +81,19 @@ class _Way:
 def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Say) -> Ended:
     """Ask for a sample in every way that is wanted, and keep what is found for `packing.rows = "auto"`.
 
-    `say` is told beforehand how many requests it takes. Raises as `run_job` does, and JobError or UsageError
-    for fields and columns that there are not.
+    `say` is told beforehand how many requests it takes. Raises as `run_job` does, JobError or UsageError for
+    fields and columns that there are not, and InputError for an input without rows.
     """
     compared = fields(shape_of(plan.checked.loaded.schema))
     _check(plan, told, compared)
+    frame = _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
-        frame = _sample(plan.source, told)
-        sizes = sorted({1, *(size for size in told.sizes if size <= max(1, frame.height))})
+        sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
         ways = list(_ways(plan, told, frame, sizes))
         todo = sum(ceil(frame.height / way.size) for way in ways if completion(way.plan.folder) is None)
         say(_announced(frame.height, sizes, todo, plan))
         ended = _run(ways, plan, service, watch, say)
-        if ended.stop is not None or not frame.height:
+        if ended.stop is not None:
             return ended
         found = calibrated(
             [_trial(way, compared) for way in ways],
@@ -161,10 +163,17 @@ def _check(plan: Plan, told: Told, compared: Sequence[Field]) -> None:
 
 
 def _sample(source: Source, told: Told) -> pl.DataFrame:
-    """Return rows drawn at random, the same ones for the same input and seed."""
-    rows = source.survey().rows
-    drawn = random.Random(told.seed).sample(range(rows), min(rows, told.sample))  # noqa: S311 - no secret
-    return source.sample(sorted(drawn))
+    """Return rows drawn at random, the same ones for the same input and seed.
+
+    Of rows with equal prompts, which share one answer, only the first counts: the others would add to the
+    certainty without telling anything. Raises InputError where there are no rows.
+    """
+    firsts = first_rows(source.survey())
+    count = int(firsts.sum())
+    if not count:
+        raise InputError("the input has no rows, so nothing can be tried", "name one that has with `--input`")
+    drawn = random.Random(told.seed).sample(range(count), min(count, told.sample))  # noqa: S311 - no secret
+    return source.sample(rows_at(firsts, np.sort(np.asarray(drawn, np.int64))).tolist())
 
 
 def _ways(plan: Plan, told: Told, frame: pl.DataFrame, sizes: Sequence[int]) -> Iterator[_Way]:
@@ -218,7 +227,8 @@ def _plan(plan: Plan, folder: Path, size: int, order: int) -> Plan:
 def _announced(rows: int, sizes: Sequence[int], requests: int, plan: Plan) -> str:
     each = ", ".join(map(str, sizes))
     limit = plan.checked.limits.rpd
-    words = f"{rows:,} rows at {each} in a request, each in two orders: about {requests:,} requests to go"
+    words = f"{many(rows, 'row')} at {each} in a request, each in two orders: "
+    words += f"about {many(requests, 'request')} to go"
     return words if limit is None else f"{words}, of {limit:,} a day"
 
 

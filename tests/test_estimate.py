@@ -13,7 +13,7 @@ from pipeline.answer import example
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, load, seconds_until_done, way
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget
-from pipeline.prompts import group_sizes, sampled
+from pipeline.prompts import group_sizes, rows_at, sampled
 from pipeline.usage import Need, Today
 
 FRESH = Today(sent=0, resets_in=3_600.0)
@@ -127,6 +127,15 @@ def test_a_sample_is_of_the_rows_in_question(rows: list[bool], size: int) -> Non
     chosen = sampled(mask, size)
     assert chosen.sum() == min(size, mask.sum())
     assert not (chosen & ~mask).any()
+
+
+@given(st.lists(st.booleans(), max_size=500), st.data())
+def test_rows_are_found_by_their_place_in_a_mask(rows: list[bool], data: st.DataObject) -> None:
+    """As numpy has them, which holds all of them at once."""
+    mask = np.array(rows, np.bool_)
+    chosen = data.draw(st.lists(st.booleans(), min_size=sum(rows), max_size=sum(rows)))
+    places = np.flatnonzero(np.array(chosen, np.bool_))
+    assert rows_at(mask, places).tolist() == np.flatnonzero(mask)[places].tolist()
 
 
 def test_a_sample_is_drawn_from_the_whole_input() -> None:

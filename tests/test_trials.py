@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.asking import Service
-from pipeline.errors import Exit, JobError, UsageError
+from pipeline.errors import Exit, InputError, JobError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.plan import Plan
@@ -59,6 +59,34 @@ def test_a_size_is_found_kept_and_used(auto: Project, emulator: Emulator) -> Non
     assert calibrating(auto, emulator).requests == 0
     report = auto.run(emulator.address)
     assert (report.exit_code, report.requests) == (Exit.OK, 5)
+
+
+def test_an_input_without_rows_is_refused(auto: Project, emulator: Emulator) -> None:
+    """With what to do, and without a folder for a run."""
+    (auto.folder / "rows.csv").write_text("id,text\n")
+    with pytest.raises(InputError, match="has no rows") as caught:
+        calibrating(auto, emulator)
+    assert "--input" in caught.value.hint
+    assert not auto.plan().folder.path.exists()
+
+
+def test_equal_rows_are_no_evidence(auto: Project, emulator: Emulator) -> None:
+    """They share one answer, so that a sample of them would call any size safe; each prompt counts once."""
+    auto.rows(["good", "bad", "good"] * 50)
+    ended = calibrating(auto, emulator)
+    assert (ended.sample, ended.requests) == (2, 4)
+    assert ended.calibration is not None
+    assert (ended.calibration.rows, len(ended.calibration.sizes)) == (1, 1)
+    assert ended.calibration.reason.startswith("no larger size was tried")
+
+
+@pytest.mark.parametrize("texts", [["good"], [""] * 9])
+def test_a_single_prompt_can_be_tried(auto: Project, emulator: Emulator, texts: list[str]) -> None:
+    """One row, or only nulls: nothing larger than one row a request."""
+    auto.rows(texts)
+    ended = calibrating(auto, emulator)
+    assert (ended.stop, ended.sample, ended.requests) == (None, 1, 2)
+    assert auto.plan().pack == 1
 
 
 def test_an_old_result_is_not_used_for_another_prompt(auto: Project, emulator: Emulator) -> None:
