@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -190,9 +190,10 @@ class Journal:
                 self._db.close()
                 return
             # The last to close a database writes its log into it, but for one that may only read.
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as last:
+            with ExitStack() as others:
                 with suppress(sqlite3.Error):  # the run ends with the first error
-                    last.execute("SELECT 1 FROM reply LIMIT 1").fetchone()
+                    db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+                    others.enter_context(closing(db)).execute("SELECT 1 FROM reply LIMIT 1").fetchone()
                 self._db.close()
 
     def _run(self, statement: str, *values: object) -> list[tuple[object, ...]]:

@@ -1,5 +1,6 @@
 """The journal."""
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.disk import draft_of
+from pipeline.errors import StoreError
 from pipeline.flow import Failure, FailureKind, Reply, Row, Usage
 from pipeline.store.entries import FAILURE, REPLY, Entry
 from pipeline.store.journal import OFTEN, Journal
@@ -291,6 +293,21 @@ except StoreError as error:
     assert "free some space" in hint
     with closing(Journal(path)) as journal:
         assert found(journal, 200) == int(kept)
+
+
+def test_a_disk_that_is_gone_does_not_keep_a_journal_from_closing(tmp_path: Path) -> None:
+    """After a sync that failed there is nothing more to say, even where the file cannot be opened again."""
+    path = tmp_path / "replies.sqlite"
+    journal = Journal(path)
+    journal.keep(b"i" * 16, ROW, REPLIED)
+    ends = os.pipe()
+    os.dup2(ends[0], journal._log)  # nothing that can be synced
+    with pytest.raises(StoreError, match="cannot be synced"):
+        journal.sync()
+    path.unlink()
+    journal.close()
+    for end in ends:
+        os.close(end)
 
 
 @given(text=TEXT, finish=TEXT, seconds=st.floats(0, 1e6), tokens=st.integers(0, 10**9))
