@@ -107,7 +107,7 @@ def test_a_creation_that_nobody_knows_of_is_looked_for_first(now: float) -> None
     batch = moved(Batch(1, "name", planned=now), Stage.CREATING, now)
     assert next_step(batch, now, PACE) is Do.FIND
     assert unfound(batch, now + PACE.settle / 2, PACE).stage is Stage.CREATING
-    assert unfound(batch, now + PACE.settle, PACE).stage is Stage.UPLOADED
+    assert unfound(batch, now + PACE.settle + 0.01, PACE).stage is Stage.UPLOADED
 
 
 @pytest.mark.parametrize("prefix", ["", "BATCH_STATE_", "JOB_STATE_"])

@@ -192,6 +192,22 @@ def test_a_schema_that_is_refused_is_found_before_the_first_job(
     assert batched.table()["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
 
 
+def test_a_kill_after_the_first_line_asks_no_second_one(batched: Project, another: Emulator) -> None:
+    """Its answer is in the journal, and says all that is to be known."""
+    batched.rows(usual.texts(200))
+    another.change(faults=["upload-start/hang@1"])
+    with started(batched, another) as process:
+        try:
+            wait_for(lambda: another.stats()["held"])
+        finally:
+            process.kill()
+            process.communicate()
+    Paths(batched.plan(another.address).folder.path).table.unlink()
+    another.change(faults=[])
+    report = batched.run(another.address, endpoint=another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (199, 1))
+
+
 def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, emulator: Emulator) -> None:
     """The day's quota of single requests is none of a batch's; few rows are not asked so at all."""
     batched.rows(usual.texts(200))

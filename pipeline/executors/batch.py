@@ -210,7 +210,8 @@ class Shipping:
         self._loading.clear()
         async with aclosing(self._lines()) as lines:
             line = await anext(lines, None)
-        if line is None or len(line.rows) > SLIGHT * (self._waits != ENDED).sum():
+        known = any(not isinstance(ended.answer, Failure) for ended in self._ended)  # so the API takes it
+        if line is None or known or len(line.rows) > SLIGHT * (self._waits != ENDED).sum():
             return
         if self._fits(line, self._room(), Batch(0, "")):
             await self._means.prove(line)
