@@ -166,6 +166,7 @@ def _ways(
 
 def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     """Return who could answer, first who does as the job stands, and why no batch is among them."""
+    own_name = "online" if asking.free or asking.vertex else _own(plan)
     checked = plan.checked
     told, limits = checked.loaded.job.limits, checked.limits
     day = datetime.fromtimestamp(asking.now, UTC).date()
@@ -173,20 +174,28 @@ def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     flying = told.concurrency or MOST_IN_FLIGHT
     standard = checked.model.price(day, "standard")
     label = "Vertex AI" if asking.vertex else "free tier" if asking.free else f"tier {told.tier}"
-    own = Service("online", label, None if asking.free else standard, limits, today, told.margin, flying)
+    online = Service("online", label, None if asking.free else standard, limits, today, told.margin, flying)
     if asking.vertex:
-        return [own], "batch and flex of Vertex AI are not estimated"
-    paid = own
+        return [online], "batch and flex of Vertex AI are not estimated"
+    paid = online
     if asking.free:
-        paid = replace(own, label=f"tier {COMPARED}", price=standard, limits=_compared(plan))
+        paid = replace(online, label=f"tier {COMPARED}", price=standard, limits=_compared(plan))
         paid = replace(paid, today=replace(today, sent=0))
-    found = [own] if paid is own else [own, paid]
-    for name in ("flex", "batch"):
+    found = [online] if paid is online else [online, paid]
+    for name in ("flex", "batch", *(["priority"] if own_name == "priority" else [])):
         price = checked.model.price(day, name)
         if price is not None and not (name == "batch" and paid.limits.batch_tokens == 0):
             least = _cache_tokens(plan) if name == "batch" else None
             found.append(replace(paid, name=name, price=price, cache_tokens=least))
+    found.sort(key=lambda service: service.name != own_name)  # the others stay in their order
     return found, UNBATCHED if asking.free else ""
+
+
+def _own(plan: Plan) -> str:
+    """Return the name of the service that the job asks for."""
+    job = plan.checked.loaded.job
+    tier = job.model.service_tier
+    return "batch" if job.mode == "batch" else "online" if tier == "standard" else tier
 
 
 def _cache_tokens(plan: Plan) -> int | None:
