@@ -13,14 +13,16 @@ import numpy as np
 
 from pipeline.answer import WIDE
 from pipeline.estimate import MOST_IN_FLIGHT, Answers, Load, Service, Span, Way, load, way
+from pipeline.keys import request_id
 from pipeline.models import Limits, known_limits
 from pipeline.packing import Budget
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of
+from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of, thinned
 from pipeline.quota import day_reset
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
+from pipeline.store.answers import FILE, answered
 from pipeline.store.census import census
 from pipeline.store.folder import round_under_way
 from pipeline.store.journal import latest
@@ -42,7 +44,8 @@ THINKING = ("low", "medium", "high")
 class Scope:
     """Rows of the input: `done` have an answer, `failed` ones included, `pending` are to be asked.
 
-    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each.
+    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
+    those to which the response cache has an answer, which are about `cached`.
     """
 
     rows: int
@@ -51,6 +54,7 @@ class Scope:
     pending: int
     replied: int
     prompts: int
+    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,11 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
     texts = texts_of(plan.source, checked.template, sampled(asked, SAMPLE))
     system = checked.loaded.job.prompt.system
-    whole = int(asked.sum()) <= SAMPLE
+    prompts = int(asked.sum())
+    whole = prompts <= SAMPLE
+    fresh = _uncached(plan, texts) if turn is None else texts
+    cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
+    asked, texts = thinned(asked, cached), fresh
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     sizes = measured(texts, system, checked.json_schema, count, complete=whole)
     before = precedent(plan)
@@ -110,7 +118,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         job=checked.loaded.job.name,
         model=checked.model.id,
         limited=plan.limited,
-        scope=_scope(standing, pending, int(asked.sum()), kept),
+        scope=_scope(standing, pending, replied=kept, prompts=prompts - cached, cached=cached),
         sampled=len(texts),
         counted=sizes.counted,
         uncounted=sizes.why,
@@ -131,14 +139,25 @@ def _turn(plan: Plan, standing: Standing) -> int:
     return last + 1
 
 
-def _scope(standing: Standing, pending: Mask, prompts: int, kept: int) -> Scope:
+def _uncached(plan: Plan, texts: list[str]) -> list[str]:
+    """Return the prompts to which the response cache has no answer for this job."""
+    job = plan.checked.loaded.job
+    if not job.cache.enabled:
+        return texts
+    most = plan.checked.settings.max_output_tokens
+    ids = [request_id(plan.question, text, most, 0) for text in texts]
+    found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
+    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
+
+
+def _scope(standing: Standing, pending: Mask, *, replied: int, prompts: int, cached: int) -> Scope:
     done = failed = 0
     for start, rows in standing.rows.slices():
         answered = (rows["place"] >= 0) & ~pending[start : start + len(rows)]
         done += int(answered.sum())
         failed += int((answered & ~rows["ok"]).sum())
     total = len(standing.rows)
-    return Scope(total, done, failed, total - done, kept, prompts)
+    return Scope(total, done, failed, total - done, replied, prompts, cached)
 
 
 def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers: Answers) -> dict[int, Load]:

@@ -149,6 +149,25 @@ def test_the_first_way_is_the_jobs_own(project: Project, line: str, service: str
     assert {"online", "flex", "batch"} <= {way.service.name for way in (own, *others)}
 
 
+def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Emulator) -> None:
+    """Another job's answers to the same prompts cost nothing; a job without the cache pays for all."""
+    made = texts(400, 400)
+    project.rows(made[:150])
+    project.run(emulator.address)
+    project.change('name = "labels"', 'name = "others"')
+    project.rows(made)
+    found = estimated(project, "no key")
+    assert (found.scope.pending, found.scope.prompts, found.scope.cached) == (400, 250, 150)
+    assert found.ways[0].requests == 250
+    emulator.reset()
+    project.run(emulator.address)
+    assert emulator.stats()["requests"] == 250
+    project.change('name = "others"', 'name = "third"')
+    assert estimated(project, "no key").scope.prompts == 0
+    project.change("[output]", "[cache]\nenabled = false\n\n[output]")
+    assert estimated(project, "no key").scope.prompts == 400
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])
