@@ -44,9 +44,10 @@ def head(found: Forecast) -> list[str]:
     failed = f" ({scope.failed:,} of them failed)" if scope.failed else ""
     kept = f", {scope.replied:,} with a reply in the journal" if scope.replied else ""
     rows = f"the first {many(scope.rows, 'row')}" if found.limited else many(scope.rows, "row")
+    cached = f", about {scope.cached:,} are in the response cache" if scope.cached else ""
     lines = [
         f"{found.job}: {rows}, {scope.done:,} done{failed}, {scope.pending:,} to do{kept}",
-        f"  prompts to send: {scope.prompts:,} (equal ones share an answer), to {found.model}",
+        f"  prompts to send: {scope.prompts:,} (equal ones share an answer{cached}), to {found.model}",
     ]
     if not scope.prompts:
         return lines

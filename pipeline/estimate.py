@@ -69,10 +69,11 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Who answers at what price: `name` is `online`, `flex` or `batch`; price None costs nothing.
+    """Who answers at what price: `name` is `online`, `flex`, `batch` or `priority`.
 
-    `label` names the tier for people, `margin` is the share by which windows are counted longer. In a batch
-    an instruction of at least `cache_tokens` is put into a cache where that pays, with None never.
+    Price None costs nothing. `label` names the tier for people, `margin` is the share by which windows are
+    counted longer. In a batch an instruction of at least `cache_tokens` is put into a cache where that pays,
+    with None never.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Way:
     @property
     def at_most(self) -> bool:
         """Whether the time is an upper end, and not what is expected."""
-        return self.service.name != "online"
+        return self.service.name in ("flex", "batch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,16 @@ import numpy as np
 
 from pipeline.answer import WIDE
 from pipeline.estimate import MOST_IN_FLIGHT, Answers, Load, Service, Span, Way, load, way
+from pipeline.keys import request_id
 from pipeline.models import Limits, known_limits
 from pipeline.packing import Budget
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of
+from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of, thinned
 from pipeline.quota import day_reset
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
+from pipeline.store.answers import FILE, answered
 from pipeline.store.census import census
 from pipeline.store.folder import round_under_way
 from pipeline.store.journal import latest
@@ -42,7 +44,8 @@ THINKING = ("low", "medium", "high")
 class Scope:
     """Rows of the input: `done` have an answer, `failed` ones included, `pending` are to be asked.
 
-    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each.
+    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
+    those to which the response cache has an answer, which are about `cached`.
     """
 
     rows: int
@@ -51,6 +54,7 @@ class Scope:
     pending: int
     replied: int
     prompts: int
+    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,11 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
     texts = texts_of(plan.source, checked.template, sampled(asked, SAMPLE))
     system = checked.loaded.job.prompt.system
-    whole = int(asked.sum()) <= SAMPLE
+    prompts = int(asked.sum())
+    whole = prompts <= SAMPLE
+    fresh = _uncached(plan, texts) if turn is None else texts
+    cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
+    asked, texts = thinned(asked, cached), fresh
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     sizes = measured(texts, system, checked.json_schema, count, complete=whole)
     before = precedent(plan)
@@ -110,7 +118,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         job=checked.loaded.job.name,
         model=checked.model.id,
         limited=plan.limited,
-        scope=_scope(standing, pending, int(asked.sum()), kept),
+        scope=_scope(standing, pending, replied=kept, prompts=prompts - cached, cached=cached),
         sampled=len(texts),
         counted=sizes.counted,
         uncounted=sizes.why,
@@ -131,14 +139,25 @@ def _turn(plan: Plan, standing: Standing) -> int:
     return last + 1
 
 
-def _scope(standing: Standing, pending: Mask, prompts: int, kept: int) -> Scope:
+def _uncached(plan: Plan, texts: list[str]) -> list[str]:
+    """Return the prompts to which the response cache has no answer for this job."""
+    job = plan.checked.loaded.job
+    if not job.cache.enabled:
+        return texts
+    most = plan.checked.settings.max_output_tokens
+    ids = [request_id(plan.question, text, most, 0) for text in texts]
+    found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
+    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
+
+
+def _scope(standing: Standing, pending: Mask, *, replied: int, prompts: int, cached: int) -> Scope:
     done = failed = 0
     for start, rows in standing.rows.slices():
         answered = (rows["place"] >= 0) & ~pending[start : start + len(rows)]
         done += int(answered.sum())
         failed += int((answered & ~rows["ok"]).sum())
     total = len(standing.rows)
-    return Scope(total, done, failed, total - done, kept, prompts)
+    return Scope(total, done, failed, total - done, replied, prompts, cached)
 
 
 def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers: Answers) -> dict[int, Load]:
@@ -166,6 +185,7 @@ def _ways(
 
 def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     """Return who could answer, first who does as the job stands, and why no batch is among them."""
+    own_name = "online" if asking.free or asking.vertex else _own(plan)
     checked = plan.checked
     told, limits = checked.loaded.job.limits, checked.limits
     day = datetime.fromtimestamp(asking.now, UTC).date()
@@ -173,20 +193,28 @@ def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     flying = told.concurrency or MOST_IN_FLIGHT
     standard = checked.model.price(day, "standard")
     label = "Vertex AI" if asking.vertex else "free tier" if asking.free else f"tier {told.tier}"
-    own = Service("online", label, None if asking.free else standard, limits, today, told.margin, flying)
+    online = Service("online", label, None if asking.free else standard, limits, today, told.margin, flying)
     if asking.vertex:
-        return [own], "batch and flex of Vertex AI are not estimated"
-    paid = own
+        return [online], "batch and flex of Vertex AI are not estimated"
+    paid = online
     if asking.free:
-        paid = replace(own, label=f"tier {COMPARED}", price=standard, limits=_compared(plan))
+        paid = replace(online, label=f"tier {COMPARED}", price=standard, limits=_compared(plan))
         paid = replace(paid, today=replace(today, sent=0))
-    found = [own] if paid is own else [own, paid]
-    for name in ("flex", "batch"):
+    found = [online] if paid is online else [online, paid]
+    for name in ("flex", "batch", *(["priority"] if own_name == "priority" else [])):
         price = checked.model.price(day, name)
         if price is not None and not (name == "batch" and paid.limits.batch_tokens == 0):
             least = _cache_tokens(plan) if name == "batch" else None
             found.append(replace(paid, name=name, price=price, cache_tokens=least))
+    found.sort(key=lambda service: service.name != own_name)  # the others stay in their order
     return found, UNBATCHED if asking.free else ""
+
+
+def _own(plan: Plan) -> str:
+    """Return the name of the service that the job asks for."""
+    job = plan.checked.loaded.job
+    tier = job.model.service_tier
+    return "batch" if job.mode == "batch" else "online" if tier == "standard" else tier
 
 
 def _cache_tokens(plan: Plan) -> int | None:

@@ -98,6 +98,11 @@ def rows_at(mask: Mask, places: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
+def thinned(mask: Mask, count: int) -> Mask:
+    """Return the mask without `count` of its rows, drawn at random."""
+    return mask & ~sampled(mask, count, SEED + 1)
+
+
 def texts_of(source: Source, template: Template, chosen: Mask) -> list[str]:
     """Render the chosen rows, in an order of chance; rows that cannot be rendered are left out."""
     texts = [text for text in _rendered(source, template, chosen) if text.strip()]

@@ -1,23 +1,28 @@
 """Lines of batches name a cache of the instruction where that pays; the emulator's own bill agrees."""
 
 import sqlite3
+import time
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
+from typing import cast
 
 import pytest
 
 from pipeline.batch import Batch
 from pipeline.errors import Exit
 from pipeline.executors.cached import AHEAD
-from pipeline.executors.keeping import LONG, SHORT
+from pipeline.executors.keeping import LONG, Keeping, Terms
+from pipeline.gemini.caches import Caches
+from pipeline.models import Price
 from pipeline.report import RunReport
-from pipeline.store.batches import FILE, Paths, Table, open_batches_of
+from pipeline.store.batches import FILE, Kept, Paths, Table, open_batches_of
 from tests.conftest import Emulator, Project, emulating
 from tests.test_batch_run import limit
 from tests.test_cli import started, wait_for
+from tests.test_context_cache import BILL as ONLINE
 from tests.test_context_cache import INSTRUCTION, STORAGE, caches, stats, stored
 from tests.test_costs import rows_of, runs_of
 from tests.test_packed_run import word
@@ -25,7 +30,7 @@ from tests.test_packed_run import word
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by the SDK
 
 ROWS = 280  # a cache pays from 242 on
-FRESH, CACHED, OUTPUT = 125_000, 25_000, 750_000  # picodollars for a token
+BILL = ONLINE | {"batch": (125_000, 25_000, 750_000)}
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +72,19 @@ def drop(emulator: Emulator, cache: str) -> None:
 
 
 def billed(emulator: Emulator) -> int:
-    """Return what batches and the line asked first cost without storage, in picodollars."""
-    told = stats(emulator)["billed"]
-    bill = Counter(told.get("batch", {})) + Counter(told.get("flex", {}))
-    cached = bill.get("cached_tokens", 0)
-    return int(
-        (bill["prompt_tokens"] - cached) * FRESH + cached * CACHED + bill["output_tokens"] * OUTPUT
-        if bill
-        else 0
-    )
+    """Return what answers cost without storage, in picodollars; a first one may have come online."""
+    cost = 0
+    for tier, bill in stats(emulator)["billed"].items():
+        fresh, cached, output = BILL[tier]
+        cost += (bill["prompt_tokens"] - bill.get("cached_tokens", 0)) * fresh
+        cost += bill.get("cached_tokens", 0) * cached + bill["output_tokens"] * output
+    return cost
+
+
+def answered(emulator: Emulator) -> int:
+    """Return how many requests were answered, in batches and online, none of them twice."""
+    assert stats(emulator)["repeated"] == 0
+    return sum(bill["answered"] for bill in stats(emulator)["billed"].values())
 
 
 def calls(emulator: Emulator, kind: str) -> int:
@@ -98,7 +107,7 @@ def test_lines_name_a_cache_and_the_bill_agrees(long: Project, emulator: Emulato
     limit(long, requests=100)
     report = long.run(emulator.address)
     whole(long, report, ROWS * rows)
-    assert (long.table()["_cached_tokens"] > 0).sum() == ROWS * rows - rows  # one line is asked before
+    assert (long.table()["_cached_tokens"] > 0).sum() == (ROWS - 1) * rows  # the first line is asked online
     assert (calls(emulator, "batch-create"), calls(emulator, "cache-create")) == (3, 1)
     assert caches(emulator) == []
     assert rows_of(long) == runs_of(report)
@@ -159,22 +168,25 @@ def test_the_same_answers_are_known_to_other_jobs(long: Project, emulator: Emula
 
 def test_lines_whose_cache_is_gone_are_asked_again(long: Project, emulator: Emulator) -> None:
     """Their rows come into another job, as often as before; none fails and none is answered twice."""
+    long.rows(texts(2 * ROWS))
+    long.change("[output]", "[packing]\nrows = 2\n\n[output]")
     emulator.change(batch_wait=60)
-    assert long.run(emulator.address, detach=True).pending == ROWS - 1
+    assert long.run(emulator.address, detach=True).pending == 2 * ROWS - 2
     (cache,) = caches(emulator)
     drop(emulator, cache["name"])
     emulator.change(batch_wait=0)
     report = long.run(emulator.address)
-    whole(long, report)
+    whole(long, report, 2 * ROWS)
+    assert set(long.table()["_pack"]) == {2}
     assert any(f"{ROWS - 1} cache" in note for note in report.notes), report.notes
-    assert (stats(emulator)["distinct"], stats(emulator)["repeated"]) == (ROWS, 0)
-    assert stats(emulator)["billed"]["batch"]["answered"] == ROWS - 1
+    assert (answered(emulator), stats(emulator)["billed"]["batch"]["answered"]) == (ROWS, ROWS - 1)
     assert caches(emulator) == []
 
 
-def test_caches_that_vanish_again_and_again_end_without_one(long: Project, emulator: Emulator) -> None:
-    """After two losses the lines carry the instruction."""
-    emulator.change(faults=[f"line/403-cache@1-{2 * ROWS}"])
+@pytest.mark.parametrize("kind", ["403-cache", "400-cache"])
+def test_caches_that_are_of_no_use_end_with_none(long: Project, emulator: Emulator, kind: str) -> None:
+    """After two that were gone, or that the lines might not use, the lines carry the instruction."""
+    emulator.change(faults=[f"line/{kind}@1-{2 * ROWS}"])
     whole(long, long.run(emulator.address))
     assert calls(emulator, "cache-create") == 2
     assert (long.table()["_cached_tokens"] == 0).all()
@@ -198,7 +210,7 @@ def test_a_kill_before_the_job_leaves_a_cache_for_minutes(long: Project, emulato
     kill(long, emulator, "upload-bytes/done-hang")
     (cache,) = caches(emulator)
     created, expires = (datetime.fromisoformat(cache[name]) for name in ("createTime", "expireTime"))
-    assert (expires - created).total_seconds() <= SHORT + 1
+    assert (expires - created).total_seconds() <= 601
     emulator.change(faults=[])
     whole(long, long.run(emulator.address, endpoint=emulator.address))
     assert (calls(emulator, "cache-create"), caches(emulator)) == (1, [])
@@ -221,7 +233,7 @@ def test_a_kill_leaves_one_bill_and_no_cache(long: Project, emulator: Emulator, 
     emulator.change(faults=[])
     report = long.run(emulator.address, endpoint=emulator.address)
     whole(long, report)
-    assert (stats(emulator)["billed"]["batch"]["answered"], stats(emulator)["repeated"]) == (ROWS - 1, 0)
+    assert answered(emulator) == ROWS
     assert (calls(emulator, "batch-create") <= 2, caches(emulator)) == (True, [])
     assert calls(emulator, "cache-create") == (2 if (call, when) == ("cache-create", "hang") else 1)
     storage = rows_of(long) - billed(emulator)
@@ -245,3 +257,18 @@ def test_a_table_of_an_earlier_version_is_gone_on_with(long: Project, emulator: 
         table.put(Batch(7, "new", stage=table.all()[-1].stage.CLOSED))
     emulator.change(batch_wait=0)
     whole(long, long.run(emulator.address))
+
+
+def test_a_batch_bears_storage_once(tmp_path: Path) -> None:
+    """Whoever reads its results again finds what it bears, and the next batch bears from there on."""
+    now = time.time()
+    price = Price(0.125, 0.75, 0.025, storage=1.0)
+    with closing(Table(tmp_path / "table")) as table:
+        table.keep(Kept("cachedContents/x", "ours", 1_000, expires=now + 9_000, borne=now - 3_600))
+        terms = Terms("model", "text", "ours", price, since=lambda: 0.0, wanted=True)
+        keeping = Keeping(cast("Caches", None), table, terms, [])
+        first = keeping.charged(Batch(1, "one", results="files/r", cache="cachedContents/x"))
+        assert first.stored == pytest.approx(10**9 * (1 + AHEAD / 3_600), rel=1e-3)
+        assert table.all() == [first] == [keeping.charged(first)]
+        assert keeping.charged(Batch(2, "two", results="files/r", cache="cachedContents/x")).stored < 10**7
+        assert keeping.charged(Batch(3, "three", cache="cachedContents/x")).stored == 0

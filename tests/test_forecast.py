@@ -125,6 +125,49 @@ def test_the_free_tier_is_compared_with_a_paid_one(project: Project) -> None:
     assert "free tier offers no batch" in found.unbatched
 
 
+@pytest.mark.parametrize(
+    ("line", "service", "factor"),
+    [
+        ("", "online", 1.0),
+        ('mode = "batch"', "batch", 0.5),
+        ("flex", "flex", 0.5),
+        ("priority", "priority", 1.8),
+    ],
+)
+def test_the_first_way_is_the_jobs_own(project: Project, line: str, service: str, factor: float) -> None:
+    """What it asks for by `mode` or `service_tier` comes first, at its price, and has the mark."""
+    project.rows(texts(300, 300))
+    standard = estimated(project, "no key").ways[0].usd.expected
+    if line in ("flex", "priority"):
+        project.change("max_output_tokens = 200\n", f'max_output_tokens = 200\nservice_tier = "{line}"\n')
+    elif line:
+        project.change('name = "labels"', f'name = "labels"\n{line}')
+    own, *others = estimated(project, "no key").ways
+    assert (own.service.name, own.current, own.at_most) == (service, True, service in ("flex", "batch"))
+    assert own.usd.expected == pytest.approx(standard * factor)
+    assert not any(way.current for way in others)
+    assert {"online", "flex", "batch"} <= {way.service.name for way in (own, *others)}
+
+
+def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Emulator) -> None:
+    """Another job's answers to the same prompts cost nothing; a job without the cache pays for all."""
+    made = texts(400, 400)
+    project.rows(made[:150])
+    project.run(emulator.address)
+    project.change('name = "labels"', 'name = "others"')
+    project.rows(made)
+    found = estimated(project, "no key")
+    assert (found.scope.pending, found.scope.prompts, found.scope.cached) == (400, 250, 150)
+    assert found.ways[0].requests == 250
+    emulator.reset()
+    project.run(emulator.address)
+    assert emulator.stats()["requests"] == 250
+    project.change('name = "others"', 'name = "third"')
+    assert estimated(project, "no key").scope.prompts == 0
+    project.change("[output]", "[cache]\nenabled = false\n\n[output]")
+    assert estimated(project, "no key").scope.prompts == 400
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])

@@ -31,6 +31,7 @@ QUOTA_KINDS = frozenset(
 REFUSAL_KINDS = QUOTA_KINDS | {
     "400-key",
     "400-argument",
+    "400-cache",
     "400-schema",
     "400-toolong",
     "400-location",

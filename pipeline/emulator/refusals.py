@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from pipeline.emulator.bodies import (
+    CACHE_AND_SYSTEM,
     INVALID,
     PREPAY,
     SPEND_CAP,
@@ -55,6 +56,7 @@ _PLAIN: dict[str, Callable[[], Answer]] = {
     "400-location": lambda: error(
         400, "FAILED_PRECONDITION", "User location is not supported for the API use."
     ),
+    "400-cache": lambda: invalid(CACHE_AND_SYSTEM),
     "403-cache": no_cache,
     "404-html": lambda: page(404, "Error 404 (Not Found)"),
     "408": lambda: page(408, "Error 408 (Request Timeout)"),
