@@ -47,7 +47,7 @@ from pipeline.schema_file import load_schema
 
 INPUT, OUTPUT = 0.25, 1.50  # USD per million tokens; pipeline/models.toml has the source
 CACHED, STORAGE = 0.025, 1.00  # the former in every tier, the latter for an hour
-HALF = {"standard": 1.0, "batch": 0.5}
+HALF = {"standard": 1.0, "flex": 0.5, "batch": 0.5}
 INSTRUCTION, ROW = 1_000, 80  # tokens
 SCHEMA = '''"""An answer of 30 tokens, as the emulator counts them."""
 
