@@ -33,6 +33,7 @@ BETWEEN = " · "
 REASON_LINES = 3
 GAP = 3  # letters between two columns
 MESSAGE = 120  # letters of what the API said
+LEAST_USD = 5e-5  # what is shown with four places
 USED_UP = "are used up, by this run or others"
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
 
@@ -241,6 +242,11 @@ def _left(seconds: float | None) -> str:
 def many(number: int, word: str) -> str:
     """Return a count with its word: `1 row`, `2,000 rows`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def usd(cost: float) -> str:
+    """Return money for people: `$0.1161`; what four places would hide is `less than $0.0001`."""
+    return "less than $0.0001" if 0 < cost < LEAST_USD else f"${cost:,.4f}"
 
 
 def span(seconds: float) -> str:

@@ -119,6 +119,42 @@ class Saved:
 
 
 @dataclass(slots=True)
+class Shipped:
+    """What a run has put into batch jobs, and what it took in from jobs that earlier runs have created.
+
+    `numbers` are the jobs that it has created, with their `requests` and the `rows` in these; a row that is
+    asked again in another job counts each time. `tried` rows were asked online before the first job was
+    created. The rest is of jobs of earlier runs: rows that were answered, their tokens and their cost.
+    """
+
+    numbers: set[int] = field(default_factory=set)
+    requests: int = 0
+    rows: int = 0
+    tried: int = 0
+    earlier_rows: int = 0
+    earlier_usage: Usage = field(default_factory=Usage)
+    _pico: int = 0
+
+    def created(self, number: int, requests: int, rows: int) -> None:
+        """Count a job that was created."""
+        self.numbers.add(number)
+        self.requests += requests
+        self.rows += rows
+
+    def answered(self, number: int, rows: int, usage: Usage, cost_usd: float) -> None:
+        """Count a reply to a line of a job, unless this run has created that."""
+        if number not in self.numbers:
+            self.earlier_rows += rows
+            self.earlier_usage += usage
+            self._pico += round(cost_usd * PICO)
+
+    @property
+    def earlier_usd(self) -> float:
+        """What the replies of earlier runs' jobs cost in USD."""
+        return self._pico / PICO
+
+
+@dataclass(slots=True)
 class Tally:
     """Live counters of one run, changed by one event loop only.
 
@@ -149,6 +185,7 @@ class Tally:
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)
+    shipped: Shipped = field(default_factory=Shipped)
     tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
@@ -181,6 +218,7 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count a finished row."""
+        self.unasked += not outcome.asked
         if isinstance(outcome.answer, Failure):
             self.failed += 1
             self.failures[outcome.answer.kind] += 1

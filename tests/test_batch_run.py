@@ -472,7 +472,7 @@ def test_a_signal_leaves_jobs_open(batched: Project, another: Emulator) -> None:
     another.change(batch_wait=0)
     report = batched.run(another.address, endpoint=another.address)
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
-    assert "answers to batches of earlier runs" in report.sentences()[1]
+    assert "from batches of earlier runs: 60 rows" in report.sentences()[2]
 
 
 def test_results_that_are_read_again_are_counted_once(batched: Project, another: Emulator) -> None:

@@ -270,8 +270,10 @@ class Shipping:
         source = self._rows.read(self._waits == NOBODY)
         while batch := await to_thread.run_sync(next, source, None):
             begun = self._asker.begin_all([(pending.row, pending.turn) for pending in batch])
-            for pending, one in zip(batch, begun, strict=True):
-                for line in self._placed(pending, one):
+            left = [self._unless_ended(pending, one) for pending, one in zip(batch, begun, strict=True)]
+            # whoever wants no more lines leaves here: what has ended is counted by then, and not begun again
+            for pending, attempt in filter(None, left):
+                for line in self._placed(pending, attempt):
                     yield line
             if len(self._ended) >= PART_ROWS:
                 await self._flush()
@@ -280,13 +282,17 @@ class Shipping:
         for line in self._loading.rest():
             yield line
 
-    def _placed(self, pending: Pending, begun: Attempt | Outcome) -> Iterator[Line]:
+    def _unless_ended(self, pending: Pending, begun: Attempt | Outcome) -> tuple[Pending, Attempt] | None:
+        """Keep how a row has ended, or return it."""
+        if isinstance(begun, Attempt):
+            return pending, begun
+        self._waits[pending.row.index] = ENDED
+        self._ended.append(replace(begun, earlier=pending.earlier))
+        return None
+
+    def _placed(self, pending: Pending, begun: Attempt) -> Iterator[Line]:
         """Find out what a row waits for; yield the lines that are full with it."""
         table, row = self._means.table, pending.row.index
-        if isinstance(begun, Outcome):
-            self._waits[row] = ENDED
-            self._ended.append(replace(begun, earlier=pending.earlier))
-            return
         id_ = self._asker.id_of(begun)
         if (holder := table.holder(id_)) is not None:
             self._waits[row] = holder

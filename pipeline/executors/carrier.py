@@ -156,6 +156,7 @@ class Carrier:
         self.full, self._vain_since = False, None
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
+        self._means.tally.shipped.created(batch.number, batch.lines, batch.rows)
         return self._put(seen(batch, found, time.time(), self._terms.pace))
 
     def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:

@@ -1,0 +1,91 @@
+"""What the summary of a run by batches says: what was submitted, what came in, and from whom."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.errors import Exit
+from pipeline.report import RunReport
+from tests.conftest import Emulator, Project, emulating
+from tests.test_batch_run import limit, listed, texts
+from tests.test_cli import wait_for
+
+ROWS = 120  # enough for a first line to be asked online
+
+
+@pytest.fixture
+def api() -> Iterator[Emulator]:
+    """Return an emulator of one test alone, which leaves jobs open there."""
+    with emulating("--tier", "paid") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def batched(project: Project) -> Project:
+    """Return a project that asks by batches."""
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    project.rows(texts(ROWS))
+    return project
+
+
+def said(report: RunReport) -> str:
+    """Return the summary as one text."""
+    return "\n".join(report.sentences())
+
+
+def forget(project: Project) -> None:
+    """Remove the run folders; the cache of all jobs stays."""
+    shutil.rmtree(project.folder / ".rowmill" / "labels")
+
+
+def ended(emulator: Emulator) -> None:
+    """Wait until its jobs are done."""
+    emulator.change(batch_wait=0)
+    wait_for(lambda: '"done":false' not in listed(emulator) and '"done":true' in listed(emulator))
+
+
+def test_detached_calls_count_what_each_has_done(batched: Project, api: Emulator) -> None:
+    """Rows out of the cache, out of earlier jobs and into new ones are counted once, each time anew."""
+    batched.change('mode = "batch"', 'mode = "online"')
+    batched.run(api.address, limit=2)
+    forget(batched)
+    batched.change('mode = "online"', 'mode = "batch"')
+    api.change(batch_wait=60)
+    first = batched.run(api.address, detach=True)
+    assert (first.requests, first.asked, first.saved.cached) == (ROWS - 2, ROWS - 2, 2)
+    assert f"{ROWS - 3} requests in 1 batch job and 1 request online" in said(first)
+    ended(api)
+    api.change(batch_wait=60)
+    batched.rows(texts(ROWS + 5))
+    second = batched.run(api.address, detach=True)
+    assert (second.requests, second.asked, second.saved.cached) == (5, 5, 0)
+    assert "this run: 5 requests in 1 batch job, not answered yet" in said(second)
+    third = batched.run(api.address, detach=True)
+    assert (third.requests, third.asked, third.exit_code) == (0, 0, Exit.STOPPED)
+
+
+def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, api: Emulator) -> None:
+    """A walk that ends early, since the API takes no other job, is made again over the same rows."""
+    batched.rows([*texts(20), *texts(20)])
+    limit(batched, requests=5)
+    api.change(batch_jobs=1, batch_work=0.3)
+    report = batched.run(api.address)
+    assert (report.exit_code, report.saved.shared, report.table.shared) == (Exit.OK, 20, 20)
+
+
+def test_what_earlier_batches_have_answered_is_told_apart(batched: Project, api: Emulator) -> None:
+    """Tokens and money of jobs of earlier runs do not stand beside the requests of this one."""
+    api.change(batch_wait=60)
+    batched.run(api.address, detach=True, limit=50)
+    ended(api)
+    batched.change('mode = "batch"', 'mode = "online"')
+    report = batched.run(api.address)
+    billed = api.stats()["billed"]
+    online, batch = billed["standard"], billed["batch"]
+    assert f"{ROWS - 50} requests, {online['prompt_tokens']:,} tokens in" in said(report)
+    assert f"of earlier runs: 50 rows, {batch['prompt_tokens']:,} tokens in" in said(report)
+    told = report.as_json()["this_run"]
+    assert isinstance(told, dict)
+    assert told["earlier_batches"]["rows"] == 50
+    assert told["tokens"]["prompt"] == online["prompt_tokens"] + batch["prompt_tokens"]
