@@ -160,7 +160,7 @@ def words_of(run: Watched) -> Words:
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
         rates=rates if enqueued is None else [],
-        totals=[f"${tally.cost_usd:,.4f}", many(tally.requests, "request"), tokens],
+        totals=[usd(tally.cost_usd), many(tally.requests, "request"), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
 
@@ -189,9 +189,10 @@ def _held(limiter: Limiter) -> str:
 def _enqueued(open_: Enqueued) -> str:
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
     due = max(0.0, open_.due - time.time())
+    price = f", about {usd(open_.usd)} at most" if open_.usd else ""
     return (
-        f"{many(open_.jobs, 'batch job')} ({states}), {many(open_.rows, 'row')} in them, the oldest for "
-        f"{span(open_.oldest)}, next look in {span(due)}"
+        f"{many(open_.jobs, 'batch job')} with {many(open_.requests, 'request')} ({states}){price}, "
+        f"the oldest for {span(open_.oldest)}, next look in {span(due)}"
     )
 
 

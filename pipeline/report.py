@@ -132,11 +132,11 @@ class RunReport:
             lines.append(self._saved())
         took = self.requests or self.shipped.earlier_rows
         if took and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
-            lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
+            lines.append(f"  the whole table: {usd(self.table.cost_usd)}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")
-        if self.table.shared:
+        if self.table.shared not in (0, self.saved.shared + self.saved.cached):
             lines.append(
                 f"  in the table: {many(self.table.shared, 'row')} took the answer to an equal prompt"
             )
@@ -154,7 +154,9 @@ class RunReport:
         rows = many(shared or cached, "row")
         words = f"{rows} shared a request" if shared else f"{rows} came from the cache"
         words += f", {cached:,} came from the cache" if shared and cached else ""
-        return f"  saved: {words}" + ("" if self.free else f", about ${self.saved.cost_usd:,.4f}")
+        cost = usd(self.saved.cost_usd)
+        about = cost if cost.startswith("less") else f"about {cost}"
+        return f"  saved: {words}{'' if self.free else f', {about} at what their answers cost when asked'}"
 
     def _this_run(self) -> str:
         if not self.requests:

@@ -84,13 +84,14 @@ def _until(late: float, rpd: int, today: Today) -> float:
 
 
 class Enqueued(NamedTuple):
-    """Batch jobs that are open: how many in which state, the rows that wait for them, and seconds.
+    """Batch jobs that are open: how many with how many requests, what they may cost, and their states.
 
-    `oldest` is the age of the oldest, `due` when one is looked at next (Unix time).
+    `oldest` is the age of the oldest in seconds, `due` when one is looked at next (Unix time).
     """
 
     jobs: int
-    rows: int
+    requests: int
+    usd: float
     states: tuple[tuple[str, int], ...]
     oldest: float
     due: float

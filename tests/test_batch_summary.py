@@ -89,3 +89,31 @@ def test_what_earlier_batches_have_answered_is_told_apart(batched: Project, api:
     assert isinstance(told, dict)
     assert told["earlier_batches"]["rows"] == 50
     assert told["tokens"]["prompt"] == online["prompt_tokens"] + batch["prompt_tokens"]
+
+
+def test_rows_that_max_cost_holds_back_are_named(batched: Project, api: Emulator) -> None:
+    """With the worst that the next request may cost, what open jobs may, and the limit itself."""
+    api.change(batch_wait=60)
+    batched.rows(texts(40))
+    limit(batched, requests=3)
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.002')
+    report = batched.run(api.address, detach=True)
+    held = [note for note in report.notes if note.startswith("`max_cost` holds back")]
+    (jobs,) = [note for note in report.notes if "open at the API" in note]
+    lines = report.shipped.requests
+    assert f"back {40 - lines} rows: the next request may cost up to $0.0002" in held[0]
+    assert "of open jobs, more than is left of the $0.002 that the run may spend" in held[0]
+    assert f"{lines} requests open at the API, about $0.00" in jobs
+    assert report.stop is not None
+    assert "left to the API" in report.stop.message
+
+
+def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, api: Emulator) -> None:
+    """The error names what was spent in the end, and what the next request may cost."""
+    limit(batched, requests=10)
+    batched.rows(texts(60))
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.0006')
+    report = batched.run(api.address)
+    assert report.stop is not None
+    assert f"the run has spent ${report.cost_usd:,.4f}, and the next request may cost" in report.stop.message
+    assert not [note for note in report.notes if "holds back" in note]

@@ -22,13 +22,14 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from pipeline.batch import AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.batch import ASKING, AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
 from pipeline.executors.intake import key_of
 from pipeline.executors.loading import Ahead, Line, Loading
 from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
+from pipeline.executors.parting import Dear, open_jobs
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.progress import many
 from pipeline.store.batches import LINES
@@ -84,6 +85,7 @@ class Shipping:
         self._waits = np.where(rows.pending, NOBODY, ENDED).astype(np.int32)
         self._again = False  # rows that were asked before are put into lines now
         self._crowded = False  # there was no room for another line
+        self._dear: Dear | None = None  # since too little money was left for it
         self._ended: list[Outcome] = []
 
     async def run(self) -> None:
@@ -164,10 +166,8 @@ class Shipping:
             self._waits[aside] = ALONE if few else NOBODY
             self._again, self._crowded = not few, False
             return not few
-        if left.any() and self._terms.max_cost is not None:
-            most = f"${self._terms.max_cost:,.4f}"
-            said = f"another batch may cost more than is left of the {most} that the run may spend"
-            self._means.halt.pull(Failure(FailureKind.MAX_COST, said))
+        if left.any() and self._dear is not None:
+            self._means.halt.pull(self._dear.failure)
         self._waits[left] = ALONE  # tokens of cancelled jobs leave no room
         return False
 
@@ -181,6 +181,7 @@ class Shipping:
     async def _walk(self) -> None:
         """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
         await self._prove()
+        self._dear = None
         self._loading.clear()
         async with aclosing(self._lines()) as source:
             lines = Ahead(source)
@@ -259,11 +260,16 @@ class Shipping:
         if batch.lines >= self._terms.lines or batch.size >= MOST_BYTES or space.jobs <= 0:
             return False
         if space.usd is not None and batch.cost_usd + line.cost_usd > space.usd:
+            self._dear = self._too_dear(line, batch)
             return False
         if space.tokens is None:
             return True
         most = share(self._terms.limits) if batch.lines else space.tokens
         return batch.tokens + line.tokens <= min(space.tokens, most)
+
+    def _too_dear(self, line: Line, batch: Batch) -> Dear:
+        asking = [one.cost_usd for one in self._means.table.all() if one.stage in ASKING]
+        return Dear(line.cost_usd, sum(asking) + batch.cost_usd, self._terms.max_cost or 0.0)
 
     async def _lines(self) -> AsyncGenerator[Line, None]:
         """Yield lines for the rows that wait for nobody and cannot end."""
@@ -328,7 +334,8 @@ class Shipping:
         states = Counter(map(state_of, batches))
         self._means.tally.enqueued = Enqueued(
             jobs=len(batches),
-            rows=int((self._waits > NOBODY).sum()),
+            requests=sum(batch.lines for batch in batches),
+            usd=sum(batch.cost_usd for batch in batches),
             states=tuple(sorted(states.items())),
             oldest=max((now - batch.planned for batch in batches), default=0.0),
             due=now + min((batch.due - now for batch in batches), default=0.0),
@@ -339,14 +346,10 @@ class Shipping:
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
         if batches and (self._waits != ENDED).any():
-            self._means.notes.append(
-                f"{jobs_of(batches)} open at the API: the same command takes in what they answer"
-            )
-
-
-def jobs_of(batches: list[Batch]) -> str:
-    """Return how many jobs these are, and of how many prompts."""
-    return f"{many(len(batches), 'batch job')} with {many(sum(batch.rows for batch in batches), 'prompt')}"
+            self._means.notes.append(open_jobs(batches))
+        held, reason = int((self._waits == NOBODY).sum()), self._means.halt.reason
+        if held and self._dear is not None and (reason is None or reason.kind is not FailureKind.MAX_COST):
+            self._means.notes.append(self._dear.note(held))
 
 
 def _with(batch: Batch, line: Line, size: int) -> Batch:

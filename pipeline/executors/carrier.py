@@ -297,7 +297,7 @@ class Carrier:
             told = kinds or batch.state.lower() or "not created"
             why = f" ({batch.why})" if batch.why else ""
             self._note(
-                f"batch {batch.number} left {left:,} of {batch.rows:,} prompts without an answer: {told}{why}"
+                f"batch {batch.number} left {left:,} of {batch.rows:,} rows without an answer: {told}{why}"
             )
         return done
 

@@ -1,0 +1,54 @@
+"""What a run by batches says of what it leaves: jobs that are open, and rows that `max_cost` holds back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.batch import Batch
+from pipeline.flow import Failure, FailureKind
+from pipeline.progress import many, usd
+
+OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
+DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
+HELD = "`max_cost` holds back {rows}: {why}; the same command asks for them, and may spend as much again"
+
+
+@dataclass(frozen=True, slots=True)
+class Dear:
+    """A line for which too little money was left: what it may cost, what open jobs may, the limit (USD)."""
+
+    line: float
+    open: float
+    most: float
+
+    @property
+    def words(self) -> str:
+        """Say why no other line was submitted."""
+        open_ = f" beside {usd(self.open)} of open jobs" if self.open else ""
+        return DEAR.format(line=usd(self.line), open=open_, most=f"${self.most:,.12g}")
+
+    @property
+    def failure(self) -> Failure:
+        """What stops the run."""
+        return Failure(FailureKind.MAX_COST, self.words)
+
+    def note(self, rows: int) -> str:
+        """Say how many rows wait for another run."""
+        return HELD.format(rows=many(rows, "row"), why=self.words)
+
+
+def jobs_of(batches: Sequence[Batch]) -> str:
+    """Return how many jobs these are, of how many requests, and for how many rows where these are more."""
+    requests, rows = sum(batch.lines for batch in batches), sum(batch.rows for batch in batches)
+    for_rows = f" for {many(rows, 'row')}" if rows != requests else ""
+    return f"{many(len(batches), 'batch job')} with {many(requests, 'request')}{for_rows}"
+
+
+def price_of(batches: Sequence[Batch]) -> str:
+    """Return what jobs may cost, behind a comma; nothing where they cost nothing."""
+    cost = sum(batch.cost_usd for batch in batches)
+    return f", about {usd(cost)} at most" if cost else ""
+
+
+def open_jobs(batches: Sequence[Batch]) -> str:
+    """Say what goes on without the run."""
+    return OPEN.format(jobs=jobs_of(batches), price=price_of(batches))
