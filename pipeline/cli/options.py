@@ -11,6 +11,7 @@ import click
 from platformdirs import user_state_path
 
 from pipeline.asking import Service
+from pipeline.cli.conflicts import check_service_tier, mode_of
 from pipeline.errors import UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
@@ -58,7 +59,8 @@ def job_options(command: Command) -> Command:
         click.option(
             "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
         ),
-        click.option("--batch/--online", "batch", default=None, help="Ask by the Batch API, or one by one."),
+        click.option("--batch", is_flag=True, help="Ask by the Batch API."),
+        click.option("--online", is_flag=True, help="Ask one by one, or in packs."),
         click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
         click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
     ]
@@ -69,9 +71,9 @@ def job_options(command: Command) -> Command:
 
 def checked_job(options: Mapping[str, object]) -> CheckedJob:
     """Load and check the job with what the flags replace; paths of flags start from the working folder."""
-    mode = {True: "batch", False: "online"}.get(options["batch"])  # type: ignore[call-overload]
+    check_service_tier(options)
     overrides: dict[str, Mapping[str, object] | str | None] = {
-        "mode": mode,
+        "mode": mode_of(options),
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
         "model": {"id": options["model"], "service_tier": options["service_tier"]},
