@@ -45,6 +45,7 @@ from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
 from pipeline.store.journal import Journal, stored_until
+from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
 from pipeline.tiers import served_otherwise, wire_tier
@@ -338,6 +339,8 @@ def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:
         if work.turn is not None:  # new rows belong to the round, too, or it would never end
             outcomes = [replace(one, round=work.turn) for one in outcomes]
         if outcomes:
+            if work.tally.saved.emulated:
+                mark_emulated(work.plan.folder)
             cached.write(replies, time.time())  # first: what is in a part is not read again after a kill
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()

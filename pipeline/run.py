@@ -21,6 +21,7 @@ from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
 from pipeline.store.memo import Follower, recall, remember
+from pipeline.store.origin import is_emulated
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
@@ -100,7 +101,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         tiers=tally.tiers,
         free=service.free,
         saved=tally.saved,
-        offline=plan.identity["endpoint"] == "emulator",
+        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder),
         notes=notes,
         stop=ended.stop,
     )

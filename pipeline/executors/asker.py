@@ -212,7 +212,9 @@ class Asker:
             learned = Learned(attempt.question, id_, attempt.row.key, reply.rows, asked=attempt.sent)
             self._cache.learn(learned)
         else:
-            self._courier.tally.saved.shared += 1
+            saved = self._courier.tally.saved
+            saved.shared += 1
+            saved.emulated |= reply.source == "emulator"
 
     def keep(self, attempts: list[Attempt], pieces: list[Reply], reply: Reply) -> None:
         """Write down what each row got out of one reply, before anything is done with it."""
