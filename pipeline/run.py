@@ -12,10 +12,12 @@ from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
+from pipeline.remarks import kept, open_elsewhere
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.store.advice import advice
 from pipeline.store.batches import open_batches_of
+from pipeline.store.cache import Use
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
@@ -70,6 +72,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
+        notes += kept(plan, tally.earlier - tally.alike) if service.use is Use.REFRESH else []
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
@@ -212,7 +215,7 @@ def _notes(plan: Plan) -> list[str]:
         )
     if plan.checked.loaded.job.packing.rows == "auto" and advice(plan.folder, plan.fingerprint) is None:
         notes.append(UNCALIBRATED.format(job=plan.checked.loaded.path.name))
-    return notes
+    return notes + open_elsewhere(plan)
 
 
 def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> Written:

@@ -9,7 +9,9 @@ from pipeline.errors import Exit
 from pipeline.report import RunReport
 from tests.conftest import Emulator, Project, emulating
 from tests.test_batch_run import limit, listed, texts
-from tests.test_cli import wait_for
+from tests.test_cli import Shell, shell, wait_for
+
+__all__ = ["shell"]  # a fixture
 
 ROWS = 120  # enough for a first line to be asked online
 
@@ -117,3 +119,36 @@ def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, api: 
     assert report.stop is not None
     assert f"the run has spent ${report.cost_usd:,.4f}, and the next request may cost" in report.stop.message
     assert not [note for note in report.notes if "holds back" in note]
+
+
+def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, api: Emulator) -> None:
+    """They are paid for: whoever changes the prompt is told how to collect or cancel them."""
+    api.change(batch_wait=60)
+    batched.rows(texts(5))
+    batched.run(api.address, detach=True)
+    before = batched.plan().folder.path
+    batched.change("You label reviews.", "You label short reviews.")
+    for _ in range(2):
+        (note,) = [one for one in batched.run(api.address, detach=True).notes if before.name in one]
+        assert "1 batch job with 5 requests open at the API, about $" in note
+        assert "another `system`" in note
+        assert "`client.batches.cancel`" in note
+        assert "`batches/" in note
+    batched.change("You label short reviews.", "You label reviews.")
+    ended(api)
+    batched.run(api.address)
+    batched.change("You label reviews.", "You label short reviews.")
+    assert not [one for one in batched.run(api.address).notes if before.name in one]
+
+
+def test_clean_says_that_open_jobs_would_be_lost(batched: Project, api: Emulator, shell: Shell) -> None:
+    """Before it asks, and the folders that it keeps for that say so, too."""
+    api.change(batch_wait=60)
+    batched.rows(texts(5))
+    batched.run(api.address, detach=True)
+    runs = batched.folder / ".rowmill"
+    kept = shell("clean", "--runs-dir", runs)
+    assert "(unfinished, 1 batch job open)" in kept.err
+    told = shell("clean", "--all", "--yes", "--runs-dir", runs)
+    assert "1 batch job of these runs is open at the API" in told.err
+    assert not list(runs.glob("labels/*"))

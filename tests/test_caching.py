@@ -96,3 +96,13 @@ def test_a_damaged_cache_is_an_error_of_the_store(rowmill: Shell, project: Proje
     (project.folder / ".rowmill" / FILE).write_bytes(b"rubbish" * 1_000)
     said = rowmill("cache", "stats")
     assert (said.code, "delete it" in said.err) == (4, True)
+
+
+def test_refresh_says_which_rows_keep_their_answer(project: Project, rowmill: Shell) -> None:
+    """And how to ask for them again."""
+    project.rows(["good", "bad"])
+    rowmill("run", project.job, "--offline")
+    said = rowmill("run", project.job, "--offline", "--refresh").err
+    assert "2 rows of this job keep the answer that they have" in said
+    names = [path.name for path in (project.folder / ".rowmill" / "others").iterdir()]
+    assert f"`rowmill clean others/{names[0]}`" in said
