@@ -48,7 +48,7 @@ from pipeline.store.journal import Journal, stored_until
 from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
-from pipeline.tiers import served_otherwise, wire_tier
+from pipeline.tiers import served_otherwise, shed, wire_tier
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate, may_be_cached
 from pipeline.usage import Tally
 
@@ -187,7 +187,9 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
     online = {tier: replies for tier, replies in work.tally.tiers.items() if tier != BATCH}
-    work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, online))
+    tier, tally = checked.loaded.job.model.service_tier, work.tally
+    work.notes.extend(served_otherwise(tier, online))
+    work.notes.extend(shed(tier, tally.overloaded, tally.failures[FailureKind.OVERLOADED]))
     return halt
 
 

@@ -163,6 +163,7 @@ def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:
         submits=job.mode == "batch",
         leaves=manner.detach,
         scope=endpoint.scope(job.limits.project),
+        tier=job.model.service_tier,
         longest_outage=manner.longest_outage,
     )
 

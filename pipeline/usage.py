@@ -180,6 +180,7 @@ class Tally:
     requests: int = 0
     replies: int = 0
     refusals: int = 0
+    overloaded: int = 0  # of these, 503s
     dropped: int = 0
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
@@ -207,6 +208,7 @@ class Tally:
     def refused(self, failure: Failure) -> None:
         """Count a call that was not answered, and remember why."""
         self.refusals += 1
+        self.overloaded += failure.kind is FailureKind.OVERLOADED
         self.trouble = failure
 
     def mark(self, now: float) -> None:

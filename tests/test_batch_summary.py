@@ -152,3 +152,15 @@ def test_clean_says_that_open_jobs_would_be_lost(batched: Project, api: Emulator
     told = shell("clean", "--all", "--yes", "--runs-dir", runs)
     assert "1 batch job of these runs is open at the API" in told.err
     assert not list(runs.glob("labels/*"))
+
+
+def test_a_job_that_is_too_old_says_so_and_where_its_rows_go(batched: Project, api: Emulator) -> None:
+    """With the age that ended it, the tier in which the rest is asked, and how often that turned it away."""
+    batched.rows(texts(5))
+    limit(batched, spill="1s")
+    api.change(batch_wait=60, faults=["503-shed@1-2"])
+    notes = batched.run(api.address).notes
+    (left,) = [note for note in notes if note.startswith("batch 1 left 5 of 5 rows without an answer: ")]
+    assert "since it was older than 1 s (`batch.spill`)" in left
+    assert "is asked online, in the service tier `flex`" in left
+    assert [note for note in notes if note.startswith("2 requests in the service tier `flex` met a 503")]

@@ -1,11 +1,11 @@
 """What a run by batches says of what it leaves: jobs that are open, and rows that `max_cost` holds back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.batch import Batch
 from pipeline.flow import Failure, FailureKind
-from pipeline.progress import many, usd
+from pipeline.progress import many, span, usd
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
@@ -34,6 +34,21 @@ class Dear:
     def note(self, rows: int) -> str:
         """Say how many rows wait for another run."""
         return HELD.format(rows=many(rows, "row"), why=self.words)
+
+
+def unanswered(batch: Batch, left: int, why: str, instead: str = "") -> str:
+    """Say how many rows of a batch have no answer, `why`, and in which tier they are asked `instead`."""
+    told = f"batch {batch.number} left {left:,} of {many(batch.rows, 'row')} without an answer: {why}"
+    return told + (f"; what is left is asked online, in the service tier `{instead}`" if instead else "")
+
+
+def reason(batch: Batch, kinds: Mapping[FailureKind, int], spill: float | None) -> str:
+    """Return why a batch has not answered all of its rows; `spill` is the age in seconds that ended it."""
+    told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items())
+    told = told or batch.state.lower() or "not created"
+    if spill is not None:
+        told += f", since it was older than {span(spill)} (`batch.spill`)"
+    return f"{told} ({batch.why})" if batch.why else told
 
 
 def jobs_of(batches: Sequence[Batch]) -> str:
