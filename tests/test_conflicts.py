@@ -45,3 +45,24 @@ def test_commands_that_ask_nothing_refuse_them_too(shell: Shell, project: Projec
     """An estimate of two modes at once is none."""
     project.rows(["good"])
     assert shell("estimate", project.job, "--offline", "--batch", "--online").code == 2
+
+
+def test_an_amount_that_is_none_is_told_in_words(shell: Shell, project: Project) -> None:
+    """By the flag's own name, whether it is no number or no amount."""
+    project.rows(["good"])
+    assert (
+        "`--max-cost` must be an amount of dollars, not `abc`"
+        in shell("run", project.job, "--max-cost", "abc").err
+    )
+    assert "`--max-cost` must be more than 0, not `0.0`" in shell("run", project.job, "--max-cost", "0").err
+
+
+@pytest.mark.parametrize("gold", ['{ labl = "text" }', '{ label = "txt" }'])
+def test_gold_that_is_not_there_is_refused_by_a_run(shell: Shell, project: Project, gold: str) -> None:
+    """Before anything is asked for it, and not only when it is calibrated."""
+    project.rows(["good"])
+    project.change("[input]", f"gold = {gold}\n[input]")
+    said = shell("run", project.job, "--offline")
+    assert said.code == 2
+    assert "which [gold] names" in said.err
+    assert "did you mean" in said.err

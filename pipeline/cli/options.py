@@ -35,6 +35,20 @@ class PackRows(click.ParamType[object]):
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+class Dollars(click.ParamType[float]):
+    """An amount of money; the job's section checks that it is one."""
+
+    name = "dollars"
+
+    def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> float:
+        """Return it as a number. Raises UsageError."""
+        try:
+            return float(str(value))
+        except ValueError:
+            said = f"`--max-cost` must be an amount of dollars, not `{value}`"
+            raise UsageError(said, "write a number, such as `--max-cost 0.5`") from None
+
+
 def job_options(command: Command) -> Command:
     """Add what commands about a job share: the job, and what replaces its keys."""
     options = [
@@ -49,12 +63,7 @@ def job_options(command: Command) -> Command:
         click.option("--tpm", type=click.IntRange(min=1), help="Input tokens per minute."),
         click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
-        click.option(
-            "--max-cost",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="USD",
-            help="Stop at this cost.",
-        ),
+        click.option("--max-cost", type=Dollars(), metavar="USD", help="Stop at this cost."),
         click.option("--pack", type=PackRows(), metavar="N|auto", help="Rows that share a request."),
         click.option(
             "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
