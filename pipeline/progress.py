@@ -100,11 +100,19 @@ class Progress:
         to_ask = many(run.tally.left - run.tally.kept, "row")
         packs = f" with up to {run.tally.pack} in a request" if run.tally.pack > 1 else ""
         before = f"{run.tally.earlier - run.tally.alike:,} done before"
-        words = f"{to_ask} to ask{packs}, {before}{kept}{alike}"
+        jobs = (
+            f", {_jobs(run.tally.enqueued)} open at the API"
+            if run.tally.enqueued and run.tally.enqueued.jobs
+            else ""
+        )
+        words = f"{to_ask} to ask{packs}, {before}{kept}{alike}{jobs}"
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
-            await anyio.sleep(LINE_SECONDS if run.tally.enqueued is None else RARE_SECONDS)
+            waits = (
+                run.tally.enqueued is not None and run.tally.enqueued.jobs and not run.tally.enqueued.beside
+            )
+            await anyio.sleep(RARE_SECONDS if waits else LINE_SECONDS)
             self._console.print(words_of(run).line, soft_wrap=True, markup=False)
 
 
@@ -159,7 +167,7 @@ def words_of(run: Watched) -> Words:
     return Words(
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
-        rates=rates if enqueued is None else [],
+        rates=rates if enqueued is None or enqueued.beside else [],
         totals=[usd(tally.cost_usd), many(tally.requests, "request"), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
@@ -186,14 +194,17 @@ def _held(limiter: Limiter) -> str:
     return ""
 
 
+def _jobs(open_: Enqueued) -> str:
+    return f"{many(open_.jobs, 'batch job')} with {many(open_.requests, 'request')}"
+
+
 def _enqueued(open_: Enqueued) -> str:
+    if not open_.jobs:
+        return "putting rows into batch jobs"
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
     due = max(0.0, open_.due - time.time())
     price = f", about {usd(open_.usd)} at most" if open_.usd else ""
-    return (
-        f"{many(open_.jobs, 'batch job')} with {many(open_.requests, 'request')} ({states}){price}, "
-        f"the oldest for {span(open_.oldest)}, next look in {span(due)}"
-    )
+    return f"{_jobs(open_)} ({states}){price}, the oldest for {span(open_.oldest)}, next look in {span(due)}"
 
 
 def _stopping(run: Watched) -> str:

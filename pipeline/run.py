@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
-from pipeline.executors.parting import jobs_of, price_of
+from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
@@ -15,6 +15,7 @@ from pipeline.quota import day_reset
 from pipeline.remarks import kept, open_elsewhere
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.shipping import by_batches
 from pipeline.store.advice import advice
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
@@ -152,6 +153,8 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     stop = None
     if pending.any():
         run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        if by_batches(plan):
+            run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
         memo = Follower(standing, run.taken, parts, plan.folder)
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         halt = ask_all(work, watch)

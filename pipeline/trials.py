@@ -121,7 +121,9 @@ def as_json(found: Calibration) -> dict[str, Any]:
         "rows": found.rows,
         "reason": found.reason,
         "sizes": [
-            asdict(size) | {"agreement": _share(size.agreement), "orders": _share(size.orders)}
+            asdict(size)
+            | {"cost_usd": round(size.cost_usd, 12)}
+            | {"agreement": _share(size.agreement), "orders": _share(size.orders)}
             for size in found.sizes
         ],
         "fields": [

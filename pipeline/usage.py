@@ -86,7 +86,8 @@ def _until(late: float, rpd: int, today: Today) -> float:
 class Enqueued(NamedTuple):
     """Batch jobs that are open: how many with how many requests, what they may cost, and their states.
 
-    `oldest` is the age of the oldest in seconds, `due` when one is looked at next (Unix time).
+    `oldest` is the age of the oldest in seconds, `due` when one is looked at next (Unix time); `beside` says
+    that rows are asked online meanwhile. No jobs at all are still to be made.
     """
 
     jobs: int
@@ -95,6 +96,7 @@ class Enqueued(NamedTuple):
     states: tuple[tuple[str, int], ...]
     oldest: float
     due: float
+    beside: bool = False
 
 
 class _Mark(NamedTuple):

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,7 @@ def test_stats(rowmill: Shell, project: Project) -> None:
     assert said.code == 0
     assert "3 answers" in said.out
     assert "gemini-3.1-flash-lite (emulator): 3 answers" in said.out
+    assert "keeps it below 1,024 MB" in said.out
     told = json.loads(rowmill("cache", "stats", "--json").out)
     assert (told["entries"], told["damaged"], told["cache"]) == (
         3,
@@ -70,7 +72,9 @@ def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
     """Nothing goes where nobody is there to ask; with `--yes` it does."""
     path = project.folder / ".rowmill" / FILE
     rowmill.monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert (rowmill("cache", "prune", "--all").code, stock(path).entries) == (2, 3)
+    said = rowmill("cache", "prune", "--all")
+    assert (said.code, stock(path).entries) == (2, 3)
+    assert "\nerror: nobody is there to ask" in said.err
     assert "nothing to remove" in rowmill("cache", "prune", "--older-than", "1h", "--yes").err
     assert "nothing to remove" in rowmill("cache", "prune", "--max-mb", "5", "--yes").err
     assert "removed 3 answers" in rowmill("cache", "prune", "--all", "--yes").err
@@ -89,6 +93,13 @@ def test_where_there_is_no_cache(shell: Shell, project: Project) -> None:
     assert "no answers in" in shell("cache", "stats").out
     assert "nothing to remove" in shell("cache", "prune", "--all").err
     assert not (project.folder / ".rowmill").exists()
+
+
+def test_a_folder_that_is_no_project_is_told_so(shell: Shell, tmp_path: Path) -> None:
+    """Nobody takes the empty cache of another folder for that of the project."""
+    (tmp_path / "elsewhere").mkdir()
+    shell.monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "elsewhere is no project" in shell("cache", "stats").out
 
 
 def test_a_damaged_cache_is_an_error_of_the_store(rowmill: Shell, project: Project) -> None:

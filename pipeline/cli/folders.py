@@ -157,4 +157,5 @@ def agrees(question: str) -> bool:
     except click.Abort as abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
+        click.echo(err=True)  # the question has no end of line
         raise UsageError("nobody is there to ask, so nothing was removed", "give `--yes`") from abort

@@ -11,7 +11,6 @@ on.
 
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -22,18 +21,17 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from pipeline.batch import ASKING, AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.batch import ASKING, AT_WORK, BEFORE, Batch, Room, Stage, room, share
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
 from pipeline.executors.intake import key_of
 from pipeline.executors.loading import Ahead, Line, Loading
 from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
-from pipeline.executors.parting import Dear, open_jobs
+from pipeline.executors.parting import Dear, enqueued, open_jobs
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.progress import many
 from pipeline.store.batches import LINES
-from pipeline.usage import Enqueued
 
 ROUNDS = 3  # batches in which a request is asked in vain, before it is asked by itself
 FEW = 50  # rows that are not worth another batch when they are asked again, and
@@ -101,7 +99,6 @@ class Shipping:
             alone = self._waits == ALONE
             if self._stopped or not alone.any():
                 break
-            self._means.tally.enqueued = None
             asked = anyio.Event()
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._go_on, asked)
@@ -123,6 +120,7 @@ class Shipping:
         while not asked.is_set() and not self._stopped:
             for batch in self._means.table.open():
                 await self._carrier.advance(batch, ABROAD)
+            self._show([batch for batch in self._means.table.open() if batch.stage in ASKING], beside=True)
             dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
             with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):
                 await asked.wait()
@@ -329,17 +327,9 @@ class Shipping:
             if not path.name.endswith(".jsonl") or not number.isdecimal() or int(number) not in known:
                 path.unlink(missing_ok=True)
 
-    def _show(self, batches: list[Batch]) -> None:
-        now = time.time()
-        states = Counter(map(state_of, batches))
-        self._means.tally.enqueued = Enqueued(
-            jobs=len(batches),
-            requests=sum(batch.lines for batch in batches),
-            usd=sum(batch.cost_usd for batch in batches),
-            states=tuple(sorted(states.items())),
-            oldest=max((now - batch.planned for batch in batches), default=0.0),
-            due=now + min((batch.due - now for batch in batches), default=0.0),
-        )
+    def _show(self, batches: list[Batch], *, beside: bool = False) -> None:
+        shown = enqueued(batches, time.time(), beside=beside) if batches or not beside else None
+        self._means.tally.enqueued = shown
 
     def _say(self) -> None:
         """Leave a note about what goes on without this run, where that is not finished."""

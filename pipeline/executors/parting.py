@@ -1,11 +1,13 @@
-"""What a run by batches says of what it leaves: jobs that are open, and rows that `max_cost` holds back."""
+"""What a run says of batch jobs: which are open, what they may cost, what they or `max_cost` leave undone."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, state_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.progress import many, span, usd
+from pipeline.usage import Enqueued
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
@@ -62,6 +64,20 @@ def price_of(batches: Sequence[Batch]) -> str:
     """Return what jobs may cost, behind a comma; nothing where they cost nothing."""
     cost = sum(batch.cost_usd for batch in batches)
     return f", about {usd(cost)} at most" if cost else ""
+
+
+def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> Enqueued:
+    """Return what a run shows of the jobs that are open at the Unix time `now`; see `Enqueued`."""
+    states = Counter(map(state_of, batches))
+    return Enqueued(
+        jobs=len(batches),
+        requests=sum(batch.lines for batch in batches),
+        usd=sum(batch.cost_usd for batch in batches),
+        states=tuple(sorted(states.items())),
+        oldest=max((now - batch.planned for batch in batches), default=0.0),
+        due=now + min((batch.due - now for batch in batches), default=0.0),
+        beside=beside,
+    )
 
 
 def open_jobs(batches: Sequence[Batch]) -> str:
