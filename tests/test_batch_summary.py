@@ -56,7 +56,7 @@ def test_detached_calls_count_what_each_has_done(batched: Project, api: Emulator
     api.change(batch_wait=60)
     first = batched.run(api.address, detach=True)
     assert (first.requests, first.asked, first.saved.cached) == (ROWS - 2, ROWS - 2, 2)
-    assert f"{ROWS - 3} requests in 1 batch job and 1 request online" in said(first)
+    assert f"this run: {ROWS - 2} requests in 1 batch job, not answered yet" in said(first)
     ended(api)
     api.change(batch_wait=60)
     batched.rows(texts(ROWS + 5))
@@ -65,6 +65,14 @@ def test_detached_calls_count_what_each_has_done(batched: Project, api: Emulator
     assert "this run: 5 requests in 1 batch job, not answered yet" in said(second)
     third = batched.run(api.address, detach=True)
     assert (third.requests, third.asked, third.exit_code) == (0, 0, Exit.STOPPED)
+
+
+def test_the_line_that_is_asked_before_a_batch_is_told_apart(batched: Project, api: Emulator) -> None:
+    """It is a request of its own, for a row of its own."""
+    api.change(batch_wait=60)
+    report = batched.run(api.address, detach=True)
+    assert f"{ROWS - 1} requests in 1 batch job and 1 request online, " in said(report)
+    assert (report.requests, report.asked) == (ROWS, ROWS)
 
 
 def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, api: Emulator) -> None:
