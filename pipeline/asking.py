@@ -45,9 +45,10 @@ from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
 from pipeline.store.journal import Journal, stored_until
+from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing
-from pipeline.tiers import served_otherwise, wire_tier
+from pipeline.tiers import served_otherwise, shed, wire_tier
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate, may_be_cached
 from pipeline.usage import Tally
 
@@ -186,7 +187,9 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
     work.notes.extend(_learned(checked.limits, found))
     online = {tier: replies for tier, replies in work.tally.tiers.items() if tier != BATCH}
-    work.notes.extend(served_otherwise(checked.loaded.job.model.service_tier, online))
+    tier, tally = checked.loaded.job.model.service_tier, work.tally
+    work.notes.extend(served_otherwise(tier, online))
+    work.notes.extend(shed(tier, tally.overloaded, tally.failures[FailureKind.OVERLOADED]))
     return halt
 
 
@@ -338,6 +341,8 @@ def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:
         if work.turn is not None:  # new rows belong to the round, too, or it would never end
             outcomes = [replace(one, round=work.turn) for one in outcomes]
         if outcomes:
+            if work.tally.saved.emulated:
+                mark_emulated(work.plan.folder)
             cached.write(replies, time.time())  # first: what is in a part is not read again after a kill
             work.parts.write(layout.table(outcomes))
             journal.checkpoint()

@@ -186,7 +186,8 @@ class Outcome:
     """The end of a row: a validated answer or a Failure, and what it took.
 
     `round` counts how often the row was given up and asked again on request (`--retry-failed`);
-    `spent` is what this round took, `earlier` what those before it did.
+    `spent` is what this round took, `earlier` what those before it did. `asked` says that a request of this
+    run went out for it.
     """
 
     key: bytes
@@ -195,6 +196,7 @@ class Outcome:
     spent: Spent
     round: int = 0
     earlier: Spent | None = None
+    asked: bool = True
 
     @property
     def total(self) -> Spent:

@@ -40,7 +40,7 @@ def load_job(path: Path, overrides: Mapping[str, object] | None = None) -> Loade
     try:
         job = Job.model_validate(merged)
     except ValidationError as exc:
-        raise _explain(exc.errors(), path) from exc
+        raise _explain(exc.errors(), path, overrides or {}) from exc
     full = Path(os.path.abspath(path))
     project = project_of(full)
     return LoadedJob(job, full, project, load_schema(project, job.schema_path))
@@ -156,23 +156,49 @@ def _merge(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _explain(errors: list[ErrorDetails], path: Path) -> JobError:
+def _explain(errors: list[ErrorDetails], path: Path, given: Mapping[str, object]) -> JobError:
     # A mistyped key also makes the right one missing: tell the cause.
     error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     loc = error["loc"]
     dotted = ".".join(str(part) for part in loc)
     if error["type"] == "extra_forbidden":
         known = _keys(loc[:-1])
-        hint = nearest(str(loc[-1]), known) or "known keys: " + ", ".join(f"`{key}`" for key in known)
+        hint = nearest(str(loc[-1]), known) or _elsewhere(str(loc[-1]))
+        hint = hint or "known keys: " + ", ".join(f"`{key}`" for key in known)
         return JobError(f"unknown key `{loc[-1]}` in {_table_name(loc[:-1], path)}", hint)
     if error["type"] == "missing":
         return JobError(f"`{dotted}` is missing", f"add `{loc[-1]}` to {_table_name(loc[:-1], path)}")
     value = one_line(json.dumps(error["input"], default=str, ensure_ascii=False))
     shown = value if len(value) <= 60 else value[:59] + "…"
     wanted = _PATTERNS[dotted] if error["type"] == "string_pattern_mismatch" else _wanted(error)
+    if dotted == "batch" and isinstance(error["input"], bool):
+        return JobError(f"`batch` must be a table, not `{shown}`", BATCH_MODE)
+    if (flag := _FLAGS.get(dotted)) is not None and _is_given(given, loc):
+        return JobError(f"`{flag}` must be {wanted}, not `{shown}`", f"correct `{flag}`")
     return JobError(f"`{dotted}` must be {wanted}, not `{shown}`", f"correct `{dotted}` in `{path}`")
 
 
+def _is_given(given: object, loc: tuple[int | str, ...]) -> bool:
+    """Tell whether a flag has replaced what the job file says, so that it is the flag that is wrong."""
+    for part in loc:
+        given = given.get(str(part)) if isinstance(given, Mapping) else None
+    return given is not None
+
+
+def _elsewhere(key: str) -> str:
+    """Return a hint where a key belongs into another table."""
+    tables = [name for name in _keys(()) if key in _keys((name,))]
+    return f"`{key}` belongs into [{tables[0]}]" if len(tables) == 1 else ""
+
+
+BATCH_MODE = '`mode = "batch"`, above all tables, asks by batches; the table [batch] says how'
+_FLAGS = {
+    "input.path": "--input",
+    "output.path": "--output",
+    "model.id": "--model",
+    "packing.rows": "--pack",
+    "limits.max_cost": "--max-cost",
+}  # those whose values the command line does not check itself
 _WANTED = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -208,8 +234,11 @@ def _table_name(loc: tuple[int | str, ...], path: Path) -> str:
 def _keys(loc: Iterable[int | str]) -> list[str]:
     section: type[BaseModel] = Job
     for part in loc:
-        hint = section.model_fields[str(part)].annotation
-        section = next(
-            kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Section)
-        )
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        hint = fields[str(part)].annotation
+        kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type)]
+        tables = [kind for kind in kinds if issubclass(kind, Section)]
+        if not tables:  # a key that is no table
+            return []
+        section = tables[0]
     return [field.alias or name for name, field in section.model_fields.items()]

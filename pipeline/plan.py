@@ -1,6 +1,7 @@
 """A checked job: everything about a run that is known, and could be wrong, before the first request."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.arrow import Layout
+from pipeline.calibration import fields
 from pipeline.disk import obstacle
 from pipeline.errors import InputError, JobError, OutputError, StoreError
 from pipeline.input.recode import Decoding
@@ -19,6 +21,8 @@ from pipeline.keys import fingerprint
 from pipeline.models import Limits, Model, Settings
 from pipeline.output import check_types
 from pipeline.schema import json_schema
+from pipeline.schema_file import nearest
+from pipeline.shape import shape_of
 from pipeline.store.advice import Advice, advice
 from pipeline.store.folder import CONTINUE, Folder, run_folder
 from pipeline.template import Template, check_columns
@@ -110,6 +114,7 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
         decoding=Decoding(job.input.encoding, job.input.encoding_errors),
     )
     check_columns(checked.template, source.columns)
+    check_gold(checked, source.columns)
     columns = checked.layout.output(_columns(source))
     output = resolve(project, job.output.path)
     _check_target(output, source)
@@ -121,6 +126,18 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     question = fingerprint(asked(who, checked.settings))
     pack = _pack(job.packing.rows, advice(folder, print_))
     return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None, pack=pack)
+
+
+def check_gold(checked: CheckedJob, columns: Collection[str]) -> None:
+    """Check that `[gold]` names fields of the answer and columns of the input; raises JobError."""
+    names = [field.name for field in fields(shape_of(checked.loaded.schema))]
+    for name, column in checked.loaded.job.gold.items():
+        if name not in names:
+            known = nearest(name, names) or "fields: " + ", ".join(f"`{one}`" for one in names)
+            raise JobError(f"the answer has no field `{name}`, which [gold] names", known)
+        if column not in columns:
+            known = nearest(column, columns) or "name one of the input's columns under [gold]"
+            raise JobError(f"the input has no column `{column}`, which [gold] names", known)
 
 
 def _pack(told: int | Literal["auto"], found: Advice | None) -> int:

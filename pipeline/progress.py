@@ -33,6 +33,7 @@ BETWEEN = " · "
 REASON_LINES = 3
 GAP = 3  # letters between two columns
 MESSAGE = 120  # letters of what the API said
+LEAST_USD = 5e-5  # what is shown with four places
 USED_UP = "are used up, by this run or others"
 STOPPING = "stopping: {flying} in flight, paid for, may end; Ctrl-C {times} drops {them}"
 
@@ -99,11 +100,19 @@ class Progress:
         to_ask = many(run.tally.left - run.tally.kept, "row")
         packs = f" with up to {run.tally.pack} in a request" if run.tally.pack > 1 else ""
         before = f"{run.tally.earlier - run.tally.alike:,} done before"
-        words = f"{to_ask} to ask{packs}, {before}{kept}{alike}"
+        jobs = (
+            f", {_jobs(run.tally.enqueued)} open at the API"
+            if run.tally.enqueued and run.tally.enqueued.jobs
+            else ""
+        )
+        words = f"{to_ask} to ask{packs}, {before}{kept}{alike}{jobs}"
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
-            await anyio.sleep(LINE_SECONDS if run.tally.enqueued is None else RARE_SECONDS)
+            waits = (
+                run.tally.enqueued is not None and run.tally.enqueued.jobs and not run.tally.enqueued.beside
+            )
+            await anyio.sleep(RARE_SECONDS if waits else LINE_SECONDS)
             self._console.print(words_of(run).line, soft_wrap=True, markup=False)
 
 
@@ -158,8 +167,8 @@ def words_of(run: Watched) -> Words:
     return Words(
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
-        rates=rates if enqueued is None else [],
-        totals=[f"${tally.cost_usd:,.4f}", many(tally.requests, "request"), tokens],
+        rates=rates if enqueued is None or enqueued.beside else [],
+        totals=[usd(tally.cost_usd), many(tally.requests, "request"), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
 
@@ -185,13 +194,17 @@ def _held(limiter: Limiter) -> str:
     return ""
 
 
+def _jobs(open_: Enqueued) -> str:
+    return f"{many(open_.jobs, 'batch job')} with {many(open_.requests, 'request')}"
+
+
 def _enqueued(open_: Enqueued) -> str:
+    if not open_.jobs:
+        return "putting rows into batch jobs"
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
     due = max(0.0, open_.due - time.time())
-    return (
-        f"{many(open_.jobs, 'batch job')} ({states}), {many(open_.rows, 'row')} in them, the oldest for "
-        f"{span(open_.oldest)}, next look in {span(due)}"
-    )
+    price = f", about {usd(open_.usd)} at most" if open_.usd else ""
+    return f"{_jobs(open_)} ({states}){price}, the oldest for {span(open_.oldest)}, next look in {span(due)}"
 
 
 def _stopping(run: Watched) -> str:
@@ -241,6 +254,11 @@ def _left(seconds: float | None) -> str:
 def many(number: int, word: str) -> str:
     """Return a count with its word: `1 row`, `2,000 rows`."""
     return f"{number:,} {word}{'s' * (number != 1)}"
+
+
+def usd(cost: float) -> str:
+    """Return money for people: `$0.1161`; what four places would hide is `less than $0.0001`."""
+    return "less than $0.0001" if 0 < cost < LEAST_USD else f"${cost:,.4f}"
 
 
 def span(seconds: float) -> str:

@@ -25,6 +25,7 @@ OURS = (
     "standing",
     "survey",
     "calibration",
+    "emulated",
     "batches",
 )  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}

@@ -1,14 +1,14 @@
 """What a run did: the figures for people and for programs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 from pipeline.errors import Exit
 from pipeline.flow import FailureKind, Usage
 from pipeline.output import Written
-from pipeline.progress import many, span
-from pipeline.usage import Saved
+from pipeline.progress import many, span, usd
+from pipeline.usage import Saved, Shipped
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
 SHOWN_USD = 5e-5  # what a cost shown with four places may hide
@@ -27,7 +27,8 @@ class Stop:
 class RunReport:
     """What a run did and where its job stands now.
 
-    `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run; `table`
+    `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run, of which
+    `shipped` tells apart what batch jobs have to do with; `table`
     is of all rows of the input that have an answer. `limited` says that only the first rows were taken,
     `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no table was
     written because rows are pending or the disk failed; `target` is where it will stand; `tiers` counts the
@@ -52,7 +53,8 @@ class RunReport:
     tiers: Mapping[str, int] = field(default_factory=dict)
     free: bool = False
     saved: Saved = field(default_factory=Saved)
-    offline: bool = False  # the emulator of the command was asked
+    shipped: Shipped = field(default_factory=Shipped)
+    offline: bool = False  # the emulator of the command was asked, or has answered before
     replied: int = 0
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
@@ -87,6 +89,16 @@ class RunReport:
             "this_run": {
                 "requests": self.requests,
                 "rows_asked": self.asked,
+                "batches": {
+                    "jobs": len(self.shipped.numbers),
+                    "requests": self.shipped.requests,
+                    "rows": self.shipped.rows,
+                },
+                "earlier_batches": {
+                    "rows": self.shipped.earlier_rows,
+                    "tokens": asdict(self.shipped.earlier_usage),
+                    "cost_usd": round(self.shipped.earlier_usd, 12),
+                },
                 "tokens": asdict(self.usage),
                 "cost_usd": round(self.cost_usd, 12),
                 "seconds": round(self.seconds, 3),
@@ -114,14 +126,17 @@ class RunReport:
         pending = f", {self.pending:,} pending{kept}" if self.pending else ""
         lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
         lines.append(self._this_run())
+        if self.shipped.earlier_rows:
+            lines.append(self._earlier())
         if self.saved.shared or self.saved.cached:
             lines.append(self._saved())
-        if self.requests and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
-            lines.append(f"  the whole table: ${self.table.cost_usd:,.4f}")
+        took = self.requests or self.shipped.earlier_rows
+        if took and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
+            lines.append(f"  the whole table: {usd(self.table.cost_usd)}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")
-        if self.table.shared:
+        if self.table.shared not in (0, self.saved.shared + self.saved.cached):
             lines.append(
                 f"  in the table: {many(self.table.shared, 'row')} took the answer to an equal prompt"
             )
@@ -133,26 +148,53 @@ class RunReport:
             lines.append(f"  {EMULATED}")
         return lines
 
-    def _cost(self) -> str:
-        return "$0 (free tier)" if self.free else f"${self.cost_usd:,.4f}"
-
     def _saved(self) -> str:
         """Say what was not asked, and why: `1,000 rows shared a request, 204 came from the cache`."""
         shared, cached = self.saved.shared, self.saved.cached
         rows = many(shared or cached, "row")
         words = f"{rows} shared a request" if shared else f"{rows} came from the cache"
         words += f", {cached:,} came from the cache" if shared and cached else ""
-        return f"  saved: {words}" + ("" if self.free else f", about ${self.saved.cost_usd:,.4f}")
+        cost = usd(self.saved.cost_usd)
+        about = cost if cost.startswith("less") else f"about {cost}"
+        return f"  saved: {words}{'' if self.free else f', {about} at what their answers cost when asked'}"
 
     def _this_run(self) -> str:
-        if not (self.requests or self.usage.total):
-            known = not (self.pending or self.failures or self.saved.shared or self.saved.cached)
+        if not self.requests:
+            taken = self.saved.shared or self.saved.cached or self.shipped.earlier_rows
+            known = not (self.pending or self.failures or taken)
             return "  this run: no request was made" + (", every row had its answer" if known else "")
-        out = self.usage.output + self.usage.thoughts
-        rows = f" for {many(self.asked, 'row')}" if self.asked not in (0, self.requests) else ""
-        cached = f" ({self.usage.cached:,} cached)" if self.usage.cached else ""
-        asked = many(self.requests, "request") if self.requests else "answers to batches of earlier runs"
-        return (
-            f"  this run: {asked}{rows}, {self.usage.prompt:,} tokens in{cached}, "
-            f"{out:,} out, {self._cost()}, {span(self.seconds)}"
-        )
+        earlier = self.shipped.earlier_usage
+        took = self._took(_without(self.usage, earlier), self.cost_usd - self.shipped.earlier_usd)
+        waiting = self.requests == self.shipped.requests and self.usage.total == earlier.total
+        return f"  this run: {self._asked()}, {'not answered yet' if waiting else took}, {span(self.seconds)}"
+
+    def _earlier(self) -> str:
+        """Say what came in from jobs that this run has not created: its own requests have no part in it."""
+        shipped = self.shipped
+        took = self._took(shipped.earlier_usage, shipped.earlier_usd)
+        return f"  taken in from batches of earlier runs: {many(shipped.earlier_rows, 'row')}, {took}"
+
+    def _asked(self) -> str:
+        """Say how many requests went how, and for how many rows where these are not as many."""
+        shipped, told = self.shipped, []
+        if shipped.requests:
+            jobs = many(len(shipped.numbers), "batch job")
+            told = [f"{many(shipped.requests, 'request')} in {jobs}{_rows(shipped.rows, shipped.requests)}"]
+        if online := self.requests - shipped.requests:
+            asked = _rows(self.asked - shipped.rows, online)
+            told.append(f"{many(online, 'request')}{' online' if told else ''}{asked}")
+        return " and ".join(told)
+
+    def _took(self, usage: Usage, cost_usd: float) -> str:
+        cached = f" ({usage.cached:,} cached)" if usage.cached else ""
+        cost = "$0 (free tier)" if self.free else usd(cost_usd)
+        return f"{usage.prompt:,} tokens in{cached}, {usage.output + usage.thoughts:,} out, {cost}"
+
+
+def _rows(rows: int, requests: int) -> str:
+    return f" for {many(rows, 'row')}" if rows not in (0, requests) else ""
+
+
+def _without(usage: Usage, part: Usage) -> Usage:
+    """Return the tokens without a part of them."""
+    return Usage(*(whole - some for whole, some in zip(astuple(usage), astuple(part), strict=True)))

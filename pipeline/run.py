@@ -5,22 +5,26 @@ from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
-from pipeline.executors.batch import jobs_of
+from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
 from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
-from pipeline.progress import many, span
+from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
+from pipeline.remarks import kept, open_elsewhere
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.shipping import by_batches
 from pipeline.store.advice import advice
 from pipeline.store.batches import open_batches_of
+from pipeline.store.cache import Use
 from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
 from pipeline.store.memo import Follower, recall, remember
+from pipeline.store.origin import is_emulated
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
@@ -36,7 +40,7 @@ UNCALIBRATED = (
     "request of its own: `rowmill calibrate {job}` finds out how many may share one"
 )
 UNNEEDED = (
-    "{jobs} open at the API, which no row of this run needs, so it does not wait: there is nothing to do; "
+    "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
 SHORTER = (
@@ -69,6 +73,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
+        notes += kept(plan, tally.earlier - tally.alike) if service.use is Use.REFRESH else []
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
@@ -91,7 +96,8 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         output=plan.output if ended.written else None,
         target=plan.output,
         requests=tally.requests,
-        asked=tally.asked,
+        asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
+        shipped=tally.shipped,
         usage=tally.usage,
         cost_usd=tally.cost_usd,
         seconds=time.monotonic() - tally.started,
@@ -99,7 +105,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         tiers=tally.tiers,
         free=service.free,
         saved=tally.saved,
-        offline=plan.identity["endpoint"] == "emulator",
+        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder),
         notes=notes,
         stop=ended.stop,
     )
@@ -147,10 +153,12 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     stop = None
     if pending.any():
         run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        if by_batches(plan):
+            run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
         memo = Follower(standing, run.taken, parts, plan.folder)
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         halt = ask_all(work, watch)
-        stop = _stop(halt.reason, run.tally.dropped) if halt.pulled.is_set() else None
+        stop = _stop(halt.reason, run.tally) if halt.pulled.is_set() else None
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
@@ -198,7 +206,7 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
 def _unneeded(plan: Plan) -> list[str]:
     """Return a note where a finished run leaves batch jobs open: rows of an earlier input are in them."""
     batches = open_batches_of(plan.folder.path)
-    return [UNNEEDED.format(jobs=jobs_of(batches))] if batches else []
+    return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -210,7 +218,7 @@ def _notes(plan: Plan) -> list[str]:
         )
     if plan.checked.loaded.job.packing.rows == "auto" and advice(plan.folder, plan.fingerprint) is None:
         notes.append(UNCALIBRATED.format(job=plan.checked.loaded.path.name))
-    return notes
+    return notes + open_elsewhere(plan)
 
 
 def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> Written:
@@ -221,13 +229,13 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(reason: Failure | None, dropped: int) -> Stop:
-    """Say why a run stopped; `dropped` requests were not waited for, because Ctrl-C was pressed again."""
-    stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason)
-    if not dropped:
+def _stop(reason: Failure | None, tally: Tally) -> Stop:
+    """Say why a run stopped; some requests were not waited for where Ctrl-C was pressed again."""
+    stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally.cost_usd)
+    if not tally.dropped:
         return stop
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
-    return replace(stop, message=stop.message + _dropped(dropped), hint=hint)
+    return replace(stop, message=stop.message + _dropped(tally.dropped), hint=hint)
 
 
 def _cut_short(error: StoreError | ChangedError, dropped: int, left: int) -> Stop:
@@ -244,13 +252,16 @@ def _dropped(dropped: int) -> str:
     return f"; {many(dropped, 'request')} in flight {was} dropped" if dropped else ""
 
 
-def _stopped_by(reason: Failure) -> Stop:
+def _stopped_by(reason: Failure, spent: float) -> Stop:
+    """Say what stopped a run that has `spent` so much in USD, what was in flight then included."""
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}"
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
-    elif reason.kind in (FailureKind.MAX_COST, FailureKind.LEFT_OPEN):
+    elif reason.kind is FailureKind.MAX_COST:
+        message = f"the run has spent {usd(spent)}, and {reason.message}"
+    elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:
         message = f"the API asks to wait {span(reason.retry_after or 0)}"

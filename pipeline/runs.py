@@ -61,7 +61,9 @@ class Run:
             return "running"
         return "unfinished" if self.finished is None else "finished"
 
-    def _shown_state(self) -> str:
+    @property
+    def shown_state(self) -> str:
+        """The state for people, with what else is to be known before it is removed."""
         shown, done = self.state, self.finished
         if shown == "finished" and done is not None and done.limited:
             shown += f" (first {many(done.ok + done.failed, 'row')})"
@@ -74,7 +76,7 @@ class Run:
         """Return what a table shows of the run."""
         return {
             "run": self.name,
-            "state": self._shown_state(),
+            "state": self.shown_state,
             "answered": self.answered,
             "failed": self.failed,
             "replies": self.replies,

@@ -22,6 +22,8 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+LONGEST_SPILL = 172_800.0  # seconds after which a job of the Batch API expires
+LEAST_PROMPT = 100  # tokens: two short rows with their tags
 TIMEOUT = 120.0
 FLEX_TIMEOUT = 900.0  # the optimisation page names 1 to 15 minutes as the target of the flex tier
 
@@ -150,7 +152,7 @@ class PackingSection(Section):
     """
 
     rows: Annotated[int | Literal["auto"], PlainValidator(_pack_rows)] = 1
-    prompt_tokens: Count = 8_000
+    prompt_tokens: int = Field(default=8_000, ge=LEAST_PROMPT)
     output_tokens: Count = 8_000
 
 
@@ -167,7 +169,14 @@ def _duration(text: str) -> str:
         raise PydanticCustomError(
             "duration", "a number of minutes, hours or days such as `90m`, `6h` or `2d`"
         )
+    if seconds_of(text) > LONGEST_SPILL:
+        raise PydanticCustomError("duration", "at most `2d`, since the API ends a job after 48 hours")
     return text
+
+
+def seconds_of(duration: str) -> float:
+    """Return a duration such as `90m` in seconds."""
+    return float(duration[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[duration[-1]]
 
 
 class BatchSection(Section):
@@ -182,7 +191,7 @@ class BatchSection(Section):
     @property
     def spill_seconds(self) -> float:
         """The age in seconds."""
-        return float(self.spill[:-1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[self.spill[-1]]
+        return seconds_of(self.spill)
 
 
 class OutputSection(Section):

@@ -74,8 +74,11 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
     secrets = (endpoint.api_key,) if endpoint.api_key else ()
     paths = Paths(plan.folder.path)
 
-    def replied(reply: Reply) -> None:
-        cargo.tally.replied(reply.usage, cargo.costing.usd(reply), reply.tier)
+    def replied(reply: Reply, batch: int, rows: int) -> None:
+        usd = cargo.costing.usd(reply)
+        cargo.tally.replied(reply.usage, usd, reply.tier)
+        if batch:
+            cargo.tally.shipped.answered(batch, rows, reply.usage, usd)
         cargo.costing.cost.learn(reply.usage, reply.rows)
 
     name = id_name(plan.checked.json_schema)
@@ -140,6 +143,7 @@ async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Inta
     generation = cargo.together if line.packed else cargo.alone
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
         cargo.tally.sent()
+        cargo.tally.shipped.tried += len(line.members)
         answer = await client.ask(Request(line.members[0].id, line.text, line.cap))
     if isinstance(answer, Reply):
         intake.keep(answer, line.members)
@@ -159,6 +163,7 @@ def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:
         submits=job.mode == "batch",
         leaves=manner.detach,
         scope=endpoint.scope(job.limits.project),
+        tier=job.model.service_tier,
         longest_outage=manner.longest_outage,
     )
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from pipeline.batch import Batch, state_of
 from pipeline.errors import StoreError
+from pipeline.executors.parting import jobs_of, price_of
 from pipeline.input.source import Survey
 from pipeline.output import Written, count
 from pipeline.pending import pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
-from pipeline.progress import many, span
+from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
 from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
@@ -66,7 +67,7 @@ class JobStatus:
             "requests_to_go": self._requests,
             "prompt_tokens": self.table.prompt_tokens,
             "output_tokens": self.table.output_tokens,
-            "cost_usd": self.table.cost_usd,
+            "cost_usd": round(self.table.cost_usd, 12),
             "requests_today": self.sent_today,
             "requests_per_day": self.rpd,
             "quota_resets": self.resets.isoformat(),
@@ -78,7 +79,7 @@ class JobStatus:
                     "state": batch.state or None,
                     "requests": batch.lines,
                     "prompts": batch.rows,
-                    "cost_usd_estimated": round(batch.cost_usd, 6),
+                    "cost_usd_estimated": round(batch.cost_usd, 12),
                     "planned": datetime.fromtimestamp(batch.planned, UTC).isoformat(),
                 }
                 for batch in self.batches
@@ -94,7 +95,7 @@ class JobStatus:
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
             f"{self.pending:,} pending{replied}{packs}",
-            f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, ${table.cost_usd:,.4f}",
+            f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, {usd(table.cost_usd)}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
@@ -114,11 +115,11 @@ class JobStatus:
     def _open(self) -> list[str]:
         if not self.batches:
             return []
-        prompts, states = sum(batch.rows for batch in self.batches), Counter(map(state_of, self.batches))
+        states = Counter(map(state_of, self.batches))
         told = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
         age = span(max(0.0, self.now - min(batch.planned for batch in self.batches)))
-        jobs = many(len(self.batches), "batch job")
-        return [f"  {jobs} open with {many(prompts, 'prompt')} ({told}), the oldest for {age}"]
+        price = price_of(self.batches)
+        return [f"  {jobs_of(self.batches)} open at the API ({told}){price}, the oldest for {age}"]
 
     def _quota(self) -> str:
         resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"

@@ -12,6 +12,11 @@ FLEX: Final = "flex"
 
 OTHERWISE = "{other:,} of {all:,} replies were served in another tier than `{asked}` ({which}), and cost that"
 
+SHED = (
+    "{requests} in the service tier `flex` met a 503: it is served where there is room, so this took "
+    "longer{rows}; `--service-tier standard` is served first, at twice the price"
+)
+
 
 def check_tier(section: ModelSection, model: Model, *, vertex: bool) -> None:
     """Raise JobError where the tier that `[model]` asks for does not exist or has no known price."""
@@ -43,6 +48,15 @@ def patient(section: ModelSection, model: Model) -> ModelSection:
 def wire_tier(asked: str) -> str | None:
     """Return what is sent as `serviceTier`: nothing for the standard tier, which needs no asking."""
     return None if asked == STANDARD else asked
+
+
+def shed(asked: str, overloaded: int, failed: int) -> list[str]:
+    """Return a note where requests in `flex` were turned away; `failed` rows were given up for that."""
+    if asked != FLEX or not overloaded:
+        return []
+    requests = f"{overloaded:,} request{'s' * (overloaded != 1)}"
+    rows = f", and {failed:,} row{'s' * (failed != 1)} failed" if failed else ""
+    return [SHED.format(requests=requests, rows=rows)]
 
 
 def served_otherwise(asked: str, served: Mapping[str, int]) -> list[str]:

@@ -84,16 +84,19 @@ def _until(late: float, rpd: int, today: Today) -> float:
 
 
 class Enqueued(NamedTuple):
-    """Batch jobs that are open: how many in which state, the rows that wait for them, and seconds.
+    """Batch jobs that are open: how many with how many requests, what they may cost, and their states.
 
-    `oldest` is the age of the oldest, `due` when one is looked at next (Unix time).
+    `oldest` is the age of the oldest in seconds, `due` when one is looked at next (Unix time); `beside` says
+    that rows are asked online meanwhile. No jobs at all are still to be made.
     """
 
     jobs: int
-    rows: int
+    requests: int
+    usd: float
     states: tuple[tuple[str, int], ...]
     oldest: float
     due: float
+    beside: bool = False
 
 
 class _Mark(NamedTuple):
@@ -116,6 +119,42 @@ class Saved:
     cached: int = 0
     cost_usd: float = 0.0
     emulated: bool = False
+
+
+@dataclass(slots=True)
+class Shipped:
+    """What a run has put into batch jobs, and what it took in from jobs that earlier runs have created.
+
+    `numbers` are the jobs that it has created, with their `requests` and the `rows` in these; a row that is
+    asked again in another job counts each time. `tried` rows were asked online before the first job was
+    created. The rest is of jobs of earlier runs: rows that were answered, their tokens and their cost.
+    """
+
+    numbers: set[int] = field(default_factory=set)
+    requests: int = 0
+    rows: int = 0
+    tried: int = 0
+    earlier_rows: int = 0
+    earlier_usage: Usage = field(default_factory=Usage)
+    _pico: int = 0
+
+    def created(self, number: int, requests: int, rows: int) -> None:
+        """Count a job that was created."""
+        self.numbers.add(number)
+        self.requests += requests
+        self.rows += rows
+
+    def answered(self, number: int, rows: int, usage: Usage, cost_usd: float) -> None:
+        """Count a reply to a line of a job, unless this run has created that."""
+        if number not in self.numbers:
+            self.earlier_rows += rows
+            self.earlier_usage += usage
+            self._pico += round(cost_usd * PICO)
+
+    @property
+    def earlier_usd(self) -> float:
+        """What the replies of earlier runs' jobs cost in USD."""
+        return self._pico / PICO
 
 
 @dataclass(slots=True)
@@ -143,12 +182,14 @@ class Tally:
     requests: int = 0
     replies: int = 0
     refusals: int = 0
+    overloaded: int = 0  # of these, 503s
     dropped: int = 0
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)
+    shipped: Shipped = field(default_factory=Shipped)
     tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
@@ -169,6 +210,7 @@ class Tally:
     def refused(self, failure: Failure) -> None:
         """Count a call that was not answered, and remember why."""
         self.refusals += 1
+        self.overloaded += failure.kind is FailureKind.OVERLOADED
         self.trouble = failure
 
     def mark(self, now: float) -> None:
@@ -181,6 +223,7 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count a finished row."""
+        self.unasked += not outcome.asked
         if isinstance(outcome.answer, Failure):
             self.failed += 1
             self.failures[outcome.answer.kind] += 1

@@ -370,7 +370,10 @@ def test_commands_know_of_open_jobs(batched: Project, another: Emulator) -> None
     plan = batched.plan()
     status = job_status(plan, None, time.time())
     assert [(batch.lines, batch.state) for batch in status.batches] == [(ROWS, "PENDING")]
-    assert any("1 batch job open with 60 prompts (1 pending)" in line for line in status.sentences())
+    assert any(
+        "1 batch job with 60 requests open at the API (1 pending), about $" in line
+        for line in status.sentences()
+    )
     (run,) = find_runs(batched.folder / ".rowmill")
     assert (run.batches, run.cells()["state"]) == (1, "unfinished, 1 batch job open")
     assert not Choice(run, named=False).may_go(None, unfinished=False)
@@ -468,11 +471,11 @@ def test_a_signal_leaves_jobs_open(batched: Project, another: Emulator) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert process.returncode == Exit.STOPPED
-    assert "1 batch job with 60 prompts open at the API" in said
+    assert "1 batch job with 60 requests open at the API, about $" in said
     another.change(batch_wait=0)
     report = batched.run(another.address, endpoint=another.address)
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
-    assert "answers to batches of earlier runs" in report.sentences()[1]
+    assert "from batches of earlier runs: 60 rows" in report.sentences()[2]
 
 
 def test_results_that_are_read_again_are_counted_once(batched: Project, another: Emulator) -> None:

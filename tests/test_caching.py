@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,7 @@ def test_stats(rowmill: Shell, project: Project) -> None:
     assert said.code == 0
     assert "3 answers" in said.out
     assert "gemini-3.1-flash-lite (emulator): 3 answers" in said.out
+    assert "keeps it below 1,024 MB" in said.out
     told = json.loads(rowmill("cache", "stats", "--json").out)
     assert (told["entries"], told["damaged"], told["cache"]) == (
         3,
@@ -70,7 +72,9 @@ def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
     """Nothing goes where nobody is there to ask; with `--yes` it does."""
     path = project.folder / ".rowmill" / FILE
     rowmill.monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert (rowmill("cache", "prune", "--all").code, stock(path).entries) == (2, 3)
+    said = rowmill("cache", "prune", "--all")
+    assert (said.code, stock(path).entries) == (2, 3)
+    assert "\nerror: nobody is there to ask" in said.err
     assert "nothing to remove" in rowmill("cache", "prune", "--older-than", "1h", "--yes").err
     assert "nothing to remove" in rowmill("cache", "prune", "--max-mb", "5", "--yes").err
     assert "removed 3 answers" in rowmill("cache", "prune", "--all", "--yes").err
@@ -91,8 +95,25 @@ def test_where_there_is_no_cache(shell: Shell, project: Project) -> None:
     assert not (project.folder / ".rowmill").exists()
 
 
+def test_a_folder_that_is_no_project_is_told_so(shell: Shell, tmp_path: Path) -> None:
+    """Nobody takes the empty cache of another folder for that of the project."""
+    (tmp_path / "elsewhere").mkdir()
+    shell.monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "elsewhere is no project" in shell("cache", "stats").out
+
+
 def test_a_damaged_cache_is_an_error_of_the_store(rowmill: Shell, project: Project) -> None:
     """The commands say what to do, and end with 4."""
     (project.folder / ".rowmill" / FILE).write_bytes(b"rubbish" * 1_000)
     said = rowmill("cache", "stats")
     assert (said.code, "delete it" in said.err) == (4, True)
+
+
+def test_refresh_says_which_rows_keep_their_answer(project: Project, rowmill: Shell) -> None:
+    """And how to ask for them again."""
+    project.rows(["good", "bad"])
+    rowmill("run", project.job, "--offline")
+    said = rowmill("run", project.job, "--offline", "--refresh").err
+    assert "2 rows of this job keep the answer that they have" in said
+    names = [path.name for path in (project.folder / ".rowmill" / "others").iterdir()]
+    assert f"`rowmill clean others/{names[0]}`" in said

@@ -266,6 +266,50 @@ def test_unknown_key_like_no_other_lists_the_known_ones(tmp_path: Path) -> None:
     )
 
 
+def test_a_key_of_another_table_is_shown_there(tmp_path: Path) -> None:
+    """What stands above the tables, or in a wrong one, is told where it belongs."""
+    error = refusal(changed(tmp_path, "schema =", 'service_tier = "flex"\nschema ='))
+    assert error.hint == "`service_tier` belongs into [model]"
+    assert refusal(changed(tmp_path, "seed = 7", 'spill = "6h"')).hint == "`spill` belongs into [batch]"
+
+
+def test_batch_as_a_flag_is_shown_the_mode(tmp_path: Path) -> None:
+    """The table [batch] is easily taken for a switch."""
+    error = refusal(changed(tmp_path, "schema =", "batch = true\nschema ="))
+    assert error.message == "`batch` must be a table, not `true`"
+    assert '`mode = "batch"`' in error.hint
+
+
+def test_a_flag_is_blamed_for_its_own_value(tmp_path: Path) -> None:
+    """The file may say something else, and that may be right."""
+    path = write(tmp_path)
+    for rows, said in [(0, "`--pack` must be a whole number"), (None, "`packing.rows` must be")]:
+        if rows is None:
+            path.write_text(JOB + "\n[packing]\nrows = 0\n")
+        with pytest.raises(JobError) as caught:
+            load_job(path, {"packing": {"rows": rows}, "limits": {"rpm": None}})
+        assert caught.value.message.startswith(said)
+        assert ("--pack" in caught.value.hint) == (rows is not None)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (
+            '[batch]\nspill = "60d"',
+            "`batch.spill` must be at most `2d`, since the API ends a job after 48 hours",
+        ),
+        ('[batch]\nspill = "49h"', "`batch.spill` must be at most `2d`"),
+        ("[packing]\nprompt_tokens = 10", "`packing.prompt_tokens` must be at least 100, not `10`"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, section: str, said: str) -> None:
+    """A job that the API has ended is never too old, and no two rows fit into ten tokens."""
+    path = write(tmp_path)
+    path.write_text(f"{JOB}\n{section}\n")
+    assert refusal(path).message.startswith(said)
+
+
 def test_missing_key_names_its_table(tmp_path: Path) -> None:
     """What has no default must be there."""
     error = refusal(changed(tmp_path, 'row = "Review: {{ text }}"\n', ""))

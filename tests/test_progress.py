@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from pipeline.cli.talk import Talk
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
@@ -22,7 +23,7 @@ from pipeline.models import Limits
 from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
 from pipeline.quota import NANO, Amount, allowances
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
-from pipeline.usage import Tally
+from pipeline.usage import Enqueued, Tally
 
 
 def watched(limits: Limits, ledger: Ledger | None = None) -> Watched:
@@ -126,3 +127,29 @@ def test_of_a_wide_table_texts_are_cut_and_no_numbers(texts: int) -> None:
     assert "_cost_usd" in shown
     assert "0.000123" in shown
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_a_run_by_batches_shows_no_rate_before_its_first_job() -> None:
+    """Requests a minute mean nothing to it, and it has sent none."""
+    run = watched(Limits(rpm=4_000))
+    run.tally.enqueued = Enqueued(0, 0, 0.0, (), 0.0, 0.0)
+    said = "0 of 9 rows · $0.0000 · 0 requests · 0 tokens in, 0 out · putting rows into batch jobs"
+    assert words_of(run).line == said
+
+
+def test_jobs_that_are_open_while_rows_are_asked_online_are_named() -> None:
+    """With the rates of what is asked, and what they may cost."""
+    run = watched(Limits(rpm=4_000))
+    run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), 60.0, 0.0, beside=True)
+    line = words_of(run).line
+    assert "0 requests/min (limit 4,000)" in line
+    assert "1 batch job with 5 requests (1 running), about $0.0100 at most, the oldest for 60 s" in line
+
+
+def test_notes_end_their_lines_between_words() -> None:
+    """On a terminal; in a file a note is one line."""
+    for terminal, lines in [(True, ["several words of a", "note"]), (False, ["several words of a note"])]:
+        talk = Talk(file=io.StringIO(), force_terminal=terminal, width=18)
+        talk.print("several words of a note", soft_wrap=True)
+        assert isinstance(talk.file, io.StringIO)
+        assert [line.rstrip() for line in talk.file.getvalue().splitlines()] == lines

@@ -10,13 +10,21 @@ from pipeline.cli.app import rowmill
 from pipeline.cli.folders import agrees, place
 from pipeline.cli.talk import console
 from pipeline.errors import UsageError
+from pipeline.plan import RUNS
 from pipeline.progress import many
 from pipeline.removal import age
 from pipeline.runs import size
+from pipeline.sections import CacheSection
 from pipeline.store.answers import ALWAYS, FILE, Stock, disk_size, stock, surplus
 from pipeline.store.answers import prune as prune_answers
 
 PAID_AGAIN = "Run folders and tables stay. What no run folder holds will be paid for again when it is needed."
+
+BOUND = "  each run that adds to it keeps it below {most:,} MB, or below `max_mb` under [cache] in its job"
+NO_PROJECT = (
+    "{folder} is no project: it holds neither run folders nor jobs; go to the folder that has `jobs`, or "
+    "name the run folders with `--runs-dir`"
+)
 
 where = click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
 
@@ -32,6 +40,9 @@ def cache() -> None:
 def stats(runs_dir: Path | None, *, as_json: bool) -> None:
     """Say how many answers the cache holds, of which models, how old they are and what room they take."""
     path = place(None, runs_dir)[0] / FILE
+    if runs_dir is None and not as_json and not _is_project(path.parent.parent):
+        click.echo(NO_PROJECT.format(folder=path.parent.parent))
+        return
     found = stock(path)
     if as_json:
         click.echo(json.dumps({"cache": str(path), **found.as_json()}, indent=2, ensure_ascii=False))
@@ -65,6 +76,11 @@ def prune(
         console.print(f"removed {answers}, {size(disk_size(path))} left", markup=False, soft_wrap=True)
 
 
+def _is_project(folder: Path) -> bool:
+    """Tell whether a folder holds run folders or jobs."""
+    return (folder / RUNS).is_dir() or any(folder.glob("jobs/*.toml")) or any(folder.glob("*.toml"))
+
+
 def _sentences(path: Path, found: Stock) -> list[str]:
     if not found.entries:
         return [f"no answers in {path}"]
@@ -75,4 +91,5 @@ def _sentences(path: Path, found: Stock) -> list[str]:
         )
         lines.append(f"  from {oldest} to {newest}, last used {used}")
     lines += [f"  {model}: {many(number, 'answer')}" for model, number in found.models.most_common()]
+    lines.append(BOUND.format(most=CacheSection().max_mb))
     return lines + ([f"  damaged, never served: {found.damaged:,}"] if found.damaged else [])

@@ -23,6 +23,10 @@ from pipeline.removal import Choice, age, damaged, remove_damaged, remove_run, s
 from pipeline.runs import Run, find_runs, select, size
 
 WIDE = 10_000  # letters of a table that no terminal shows: a line for each run, whatever its name
+LOST = (
+    "{jobs} of these runs {are} open at the API and paid for: what they answer would be lost. Run the job "
+    "again first, with the settings that it had, to take it in."
+)
 PAID_AGAIN = (
     "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
     "those that the cache still holds."
@@ -68,12 +72,16 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     going = [one.run for one in chosen if one.may_go(before, unfinished=unfinished)]
     for one in chosen:
         if one.run not in going:
-            console.print(f"kept: {one.run.name} ({one.run.state})", markup=False, soft_wrap=True)
+            console.print(f"kept: {one.run.name} ({one.run.shown_state})", markup=False, soft_wrap=True)
     if not going:
         console.print("nothing to remove", soft_wrap=True)
         return
     _print_runs(going, sys.stderr)
     total = size(sum(run.size for run in going))
+    if jobs := sum(run.batches or 0 for run in going):
+        console.print(
+            LOST.format(jobs=many(jobs, "batch job"), are="is" if jobs == 1 else "are"), soft_wrap=True
+        )
     console.print(PAID_AGAIN, soft_wrap=True)
     if not (yes or agrees(f"remove {many(len(going), 'run')}, {total}?")):
         return
@@ -149,4 +157,5 @@ def agrees(question: str) -> bool:
     except click.Abort as abort:
         if sys.stdin.isatty():  # Ctrl-C
             raise
+        click.echo(err=True)  # the question has no end of line
         raise UsageError("nobody is there to ask, so nothing was removed", "give `--yes`") from abort

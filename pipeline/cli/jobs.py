@@ -10,6 +10,7 @@ import polars as pl
 from rich.console import Console
 
 from pipeline.cli.app import rowmill
+from pipeline.cli.conflicts import check_stay
 from pipeline.cli.options import (
     cache_use,
     checked_job,
@@ -61,6 +62,7 @@ def run(
     """Run JOB: ask for every row that has no answer yet, and write the table."""
     use = cache_use(options)
     checked = checked_job(options)
+    check_stay(checked.loaded.job.mode, wait=wait, detach=detach)
     found = endpoint_of(options)
     if checked.loaded.job.mode == "batch":
         check_batches(checked, vertex=found is not None and found.vertex)

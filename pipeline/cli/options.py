@@ -11,6 +11,7 @@ import click
 from platformdirs import user_state_path
 
 from pipeline.asking import Service
+from pipeline.cli.conflicts import check_service_tier, mode_of
 from pipeline.errors import UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
@@ -34,6 +35,20 @@ class PackRows(click.ParamType[object]):
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+class Dollars(click.ParamType[float]):
+    """An amount of money; the job's section checks that it is one."""
+
+    name = "dollars"
+
+    def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> float:
+        """Return it as a number. Raises UsageError."""
+        try:
+            return float(str(value))
+        except ValueError:
+            said = f"`--max-cost` must be an amount of dollars, not `{value}`"
+            raise UsageError(said, "write a number, such as `--max-cost 0.5`") from None
+
+
 def job_options(command: Command) -> Command:
     """Add what commands about a job share: the job, and what replaces its keys."""
     options = [
@@ -48,17 +63,13 @@ def job_options(command: Command) -> Command:
         click.option("--tpm", type=click.IntRange(min=1), help="Input tokens per minute."),
         click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
-        click.option(
-            "--max-cost",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="USD",
-            help="Stop at this cost.",
-        ),
+        click.option("--max-cost", type=Dollars(), metavar="USD", help="Stop at this cost."),
         click.option("--pack", type=PackRows(), metavar="N|auto", help="Rows that share a request."),
         click.option(
             "--service-tier", type=click.Choice(["flex", "standard", "priority"]), help="How it is served."
         ),
-        click.option("--batch/--online", "batch", default=None, help="Ask by the Batch API, or one by one."),
+        click.option("--batch", is_flag=True, help="Ask by the Batch API."),
+        click.option("--online", is_flag=True, help="Ask one by one, or in packs."),
         click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator."),
         click.option("--offline", is_flag=True, help="Ask a local emulator that runs for this command."),
     ]
@@ -69,9 +80,9 @@ def job_options(command: Command) -> Command:
 
 def checked_job(options: Mapping[str, object]) -> CheckedJob:
     """Load and check the job with what the flags replace; paths of flags start from the working folder."""
-    mode = {True: "batch", False: "online"}.get(options["batch"])  # type: ignore[call-overload]
+    check_service_tier(options)
     overrides: dict[str, Mapping[str, object] | str | None] = {
-        "mode": mode,
+        "mode": mode_of(options),
         "input": {"path": _absolute(options["input_"])},
         "output": {"path": _absolute(options["output"])},
         "model": {"id": options["model"], "service_tier": options["service_tier"]},

@@ -9,7 +9,11 @@ class Talk(Console):
     """Standard error; when nobody reads it any more, or its disk is full, the run goes on in silence."""
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Say something, as far as it can be said."""
+        """Say something, as far as it can be said; a terminal gets lines that end between words.
+
+        Elsewhere, as in a file, a line is left whole (`soft_wrap`).
+        """
+        how["soft_wrap"] = how.get("soft_wrap", False) and not self.is_terminal
         try:
             super().print(*objects, **how)
         except OSError:

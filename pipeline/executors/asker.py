@@ -56,6 +56,7 @@ class Attempt:
     spent: Spent = field(default_factory=Spent)
     replies: int = 0
     thoughts: int = 0
+    saved_usd: float = 0.0  # counted at its end, since a row that has not ended may begin again
     sent: bool = False  # something, in this run
     enlarged: bool = False
     seen: Counter[FailureKind] = field(default_factory=Counter)
@@ -211,7 +212,9 @@ class Asker:
             learned = Learned(attempt.question, id_, attempt.row.key, reply.rows, asked=attempt.sent)
             self._cache.learn(learned)
         else:
-            self._courier.tally.saved.shared += 1
+            saved = self._courier.tally.saved
+            saved.shared += 1
+            saved.emulated |= reply.source == "emulator"
 
     def keep(self, attempts: list[Attempt], pieces: list[Reply], reply: Reply) -> None:
         """Write down what each row got out of one reply, before anything is done with it."""
@@ -236,15 +239,15 @@ class Asker:
         return request_id(print_, attempt.text, cap, attempt.turn, attempt.replies)
 
     def _ended(self, attempt: Attempt, answer: BaseModel | Failure) -> Outcome:
-        self._courier.tally.unasked += not attempt.sent
-        return Outcome(attempt.row.key, attempt.row.digest, answer, attempt.spent, attempt.turn)
+        self._courier.tally.saved.cost_usd += attempt.saved_usd
+        row = attempt.row
+        return Outcome(row.key, row.digest, answer, attempt.spent, attempt.turn, asked=attempt.sent)
 
     def _charge(self, attempt: Attempt, reply: Reply, *, paid: bool) -> None:
         spent, cost = attempt.spent, self._question.price(reply)
         attempt.replies += 1
         attempt.thoughts = reply.usage.thoughts
-        if not paid:
-            self._courier.tally.saved.cost_usd += cost
+        attempt.saved_usd += 0.0 if paid else cost
         attempt.spent = Spent(
             usage=spent.usage + reply.usage if paid else spent.usage,
             cost_usd=spent.cost_usd + cost if paid else spent.cost_usd,

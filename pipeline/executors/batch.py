@@ -11,7 +11,6 @@ on.
 
 import math
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -22,17 +21,17 @@ import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
 
-from pipeline.batch import AT_WORK, BEFORE, Batch, Room, Stage, room, share, state_of
+from pipeline.batch import ASKING, AT_WORK, BEFORE, Batch, Room, Stage, room, share
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
 from pipeline.executors.intake import key_of
 from pipeline.executors.loading import Ahead, Line, Loading
 from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
+from pipeline.executors.parting import Dear, enqueued, open_jobs
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.progress import many
 from pipeline.store.batches import LINES
-from pipeline.usage import Enqueued
 
 ROUNDS = 3  # batches in which a request is asked in vain, before it is asked by itself
 FEW = 50  # rows that are not worth another batch when they are asked again, and
@@ -84,6 +83,7 @@ class Shipping:
         self._waits = np.where(rows.pending, NOBODY, ENDED).astype(np.int32)
         self._again = False  # rows that were asked before are put into lines now
         self._crowded = False  # there was no room for another line
+        self._dear: Dear | None = None  # since too little money was left for it
         self._ended: list[Outcome] = []
 
     async def run(self) -> None:
@@ -99,7 +99,6 @@ class Shipping:
             alone = self._waits == ALONE
             if self._stopped or not alone.any():
                 break
-            self._means.tally.enqueued = None
             asked = anyio.Event()
             async with anyio.create_task_group() as beside:
                 beside.start_soon(self._go_on, asked)
@@ -121,6 +120,7 @@ class Shipping:
         while not asked.is_set() and not self._stopped:
             for batch in self._means.table.open():
                 await self._carrier.advance(batch, ABROAD)
+            self._show([batch for batch in self._means.table.open() if batch.stage in ASKING], beside=True)
             dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
             with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):
                 await asked.wait()
@@ -164,10 +164,8 @@ class Shipping:
             self._waits[aside] = ALONE if few else NOBODY
             self._again, self._crowded = not few, False
             return not few
-        if left.any() and self._terms.max_cost is not None:
-            most = f"${self._terms.max_cost:,.4f}"
-            said = f"another batch may cost more than is left of the {most} that the run may spend"
-            self._means.halt.pull(Failure(FailureKind.MAX_COST, said))
+        if left.any() and self._dear is not None:
+            self._means.halt.pull(self._dear.failure)
         self._waits[left] = ALONE  # tokens of cancelled jobs leave no room
         return False
 
@@ -181,6 +179,7 @@ class Shipping:
     async def _walk(self) -> None:
         """Look at every row that waits for nobody: it ends, waits, or is put into a line of a new batch."""
         await self._prove()
+        self._dear = None
         self._loading.clear()
         async with aclosing(self._lines()) as source:
             lines = Ahead(source)
@@ -259,19 +258,26 @@ class Shipping:
         if batch.lines >= self._terms.lines or batch.size >= MOST_BYTES or space.jobs <= 0:
             return False
         if space.usd is not None and batch.cost_usd + line.cost_usd > space.usd:
+            self._dear = self._too_dear(line, batch)
             return False
         if space.tokens is None:
             return True
         most = share(self._terms.limits) if batch.lines else space.tokens
         return batch.tokens + line.tokens <= min(space.tokens, most)
 
+    def _too_dear(self, line: Line, batch: Batch) -> Dear:
+        asking = [one.cost_usd for one in self._means.table.all() if one.stage in ASKING]
+        return Dear(line.cost_usd, sum(asking) + batch.cost_usd, self._terms.max_cost or 0.0)
+
     async def _lines(self) -> AsyncGenerator[Line, None]:
         """Yield lines for the rows that wait for nobody and cannot end."""
         source = self._rows.read(self._waits == NOBODY)
         while batch := await to_thread.run_sync(next, source, None):
             begun = self._asker.begin_all([(pending.row, pending.turn) for pending in batch])
-            for pending, one in zip(batch, begun, strict=True):
-                for line in self._placed(pending, one):
+            left = [self._unless_ended(pending, one) for pending, one in zip(batch, begun, strict=True)]
+            # whoever wants no more lines leaves here: what has ended is counted by then, and not begun again
+            for pending, attempt in filter(None, left):
+                for line in self._placed(pending, attempt):
                     yield line
             if len(self._ended) >= PART_ROWS:
                 await self._flush()
@@ -280,13 +286,17 @@ class Shipping:
         for line in self._loading.rest():
             yield line
 
-    def _placed(self, pending: Pending, begun: Attempt | Outcome) -> Iterator[Line]:
+    def _unless_ended(self, pending: Pending, begun: Attempt | Outcome) -> tuple[Pending, Attempt] | None:
+        """Keep how a row has ended, or return it."""
+        if isinstance(begun, Attempt):
+            return pending, begun
+        self._waits[pending.row.index] = ENDED
+        self._ended.append(replace(begun, earlier=pending.earlier))
+        return None
+
+    def _placed(self, pending: Pending, begun: Attempt) -> Iterator[Line]:
         """Find out what a row waits for; yield the lines that are full with it."""
         table, row = self._means.table, pending.row.index
-        if isinstance(begun, Outcome):
-            self._waits[row] = ENDED
-            self._ended.append(replace(begun, earlier=pending.earlier))
-            return
         id_ = self._asker.id_of(begun)
         if (holder := table.holder(id_)) is not None:
             self._waits[row] = holder
@@ -317,30 +327,19 @@ class Shipping:
             if not path.name.endswith(".jsonl") or not number.isdecimal() or int(number) not in known:
                 path.unlink(missing_ok=True)
 
-    def _show(self, batches: list[Batch]) -> None:
-        now = time.time()
-        states = Counter(map(state_of, batches))
-        self._means.tally.enqueued = Enqueued(
-            jobs=len(batches),
-            rows=int((self._waits > NOBODY).sum()),
-            states=tuple(sorted(states.items())),
-            oldest=max((now - batch.planned for batch in batches), default=0.0),
-            due=now + min((batch.due - now for batch in batches), default=0.0),
-        )
+    def _show(self, batches: list[Batch], *, beside: bool = False) -> None:
+        shown = enqueued(batches, time.time(), beside=beside) if batches or not beside else None
+        self._means.tally.enqueued = shown
 
     def _say(self) -> None:
         """Leave a note about what goes on without this run, where that is not finished."""
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
         if batches and (self._waits != ENDED).any():
-            self._means.notes.append(
-                f"{jobs_of(batches)} open at the API: the same command takes in what they answer"
-            )
-
-
-def jobs_of(batches: list[Batch]) -> str:
-    """Return how many jobs these are, and of how many prompts."""
-    return f"{many(len(batches), 'batch job')} with {many(sum(batch.rows for batch in batches), 'prompt')}"
+            self._means.notes.append(open_jobs(batches))
+        held, reason = int((self._waits == NOBODY).sum()), self._means.halt.reason
+        if held and self._dear is not None and (reason is None or reason.kind is not FailureKind.MAX_COST):
+            self._means.notes.append(self._dear.note(held))
 
 
 def _with(batch: Batch, line: Line, size: int) -> Batch:

@@ -33,6 +33,7 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.loading import Line
+from pipeline.executors.parting import reason, unanswered
 from pipeline.executors.patience import Patience
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
@@ -54,7 +55,7 @@ class Terms:
     """What a run may do.
 
     `lines` of a job at most, `max_cost` in USD; `submits` new jobs at all, `leaves` before they end; `scope`
-    tells apart who pays.
+    tells apart who pays, `tier` is the service tier of what is asked online.
     """
 
     limits: Limits
@@ -64,6 +65,7 @@ class Terms:
     submits: bool
     leaves: bool
     scope: str
+    tier: str
     longest_outage: float = LONGEST_OUTAGE
 
 
@@ -156,6 +158,7 @@ class Carrier:
         self.full, self._vain_since = False, None
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
+        self._means.tally.shipped.created(batch.number, batch.lines, batch.rows)
         return self._put(seen(batch, found, time.time(), self._terms.pace))
 
     def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:
@@ -292,12 +295,10 @@ class Carrier:
         if taken.foreign:
             self._note(f"{taken.foreign:,} lines in the results of `{batch.job}` are of nobody's")
         if left:
-            kinds = ", ".join(f"{number:,} {kind}" for kind, number in taken.kinds.items())
-            told = kinds or batch.state.lower() or "not created"
-            why = f" ({batch.why})" if batch.why else ""
-            self._note(
-                f"batch {batch.number} left {left:,} of {batch.rows:,} prompts without an answer: {told}{why}"
-            )
+            alone = vain >= SEPARATE
+            late = alone and batch.state != "EXPIRED"
+            why = reason(batch, taken.kinds, self._terms.pace.spill if late else None)
+            self._note(unanswered(batch, left, why, self._terms.tier if alone else ""))
         return done
 
     def _is_kept(self, id_: bytes) -> bool:

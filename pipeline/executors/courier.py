@@ -107,7 +107,7 @@ class Courier:
             return answer
 
         if self._max_cost is not None and self.tally.cost_usd >= self._max_cost:
-            said = f"the run has spent ${self.tally.cost_usd:,.4f} of the ${self._max_cost:,.4f} that it may"
+            said = f"`max_cost` stops it at ${self._max_cost:,.12g}"  # what it has spent is known at its end
             self._halt.pull(Failure(FailureKind.MAX_COST, said))
         return await self.gate.call(send, request.text, rows=rows)
 

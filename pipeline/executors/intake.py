@@ -65,7 +65,7 @@ class Intake:
         journal: Journal,
         name: str,
         *,
-        replied: Callable[[Reply], None],
+        replied: Callable[[Reply, int, int], None],  # the reply, the batch it is from or 0, and its rows
         secrets: tuple[str, ...],
     ) -> None:
         self._table = table
@@ -92,7 +92,7 @@ class Intake:
                 taken.replies += 1
                 taken.cached += reply.usage.cached > 0
                 if self._journal.find(members[0].id, b"") is None:  # or it was counted when it came first
-                    self._replied(reply)
+                    self._replied(reply, batch.number, len(members))
                 kept += self._pieces(reply, members)
             else:
                 self._refused(_of_line(answer.answer, batch), members, taken, kept, suspects)
@@ -106,7 +106,7 @@ class Intake:
 
     def keep(self, reply: Reply, members: list[Member]) -> None:
         """Put the answer to a line that was asked online into the journal. Raises StoreError."""
-        self._replied(reply)
+        self._replied(reply, 0, len(members))
         self._journal.keep_all(list(self._pieces(reply, members)))
 
     def _answers(self, batch: Batch, results: Path) -> Iterator[Answer]:

@@ -82,7 +82,12 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     others = sorted(folder.path.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
     if not others:
         return []
-    before = _identity(others[-1])
+    return differences(others[-1], identity)
+
+
+def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
+    """Return in what an identity differs from that of another run, which stands in the file `path`."""
+    before = _identity(path)
     if before is None:
         return ["its settings"]
     return sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))

@@ -1,0 +1,63 @@
+"""What a run says of what it has found: answers that stay as they are, jobs that others have left open."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.batch import AT_WORK, Batch, Stage
+from pipeline.errors import StoreError
+from pipeline.executors.parting import jobs_of, price_of
+from pipeline.plan import Plan
+from pipeline.progress import many
+from pipeline.store.batches import open_batches_of
+from pipeline.store.folder import IDENTITY, differences, in_words
+
+NAMED = 3  # jobs
+KEPT = (
+    "`--refresh` asks anew what the cache knows, but {rows} of this job keep the answer that they have: to "
+    "ask for them again, remove the run folder first (`rowmill clean {run}`), then run with `--refresh`"
+)
+ELSEWHERE = (
+    "{jobs} open at the API{price}, from a run of this job with another {names} (`{run}`): put that back and "
+    "run it to take in what they answer, or cancel them (`client.batches.cancel` of google-genai: {which}) "
+    "and remove the run folder (`rowmill clean --all {run}`)"
+)
+
+
+def kept(plan: Plan, answered: int) -> list[str]:
+    """Return a note where `--refresh` meets rows that this job has answered already."""
+    return [KEPT.format(rows=many(answered, "row"), run=_name(plan.folder.path))] if answered else []
+
+
+def open_elsewhere(plan: Plan) -> list[str]:
+    """Return a note for each other run folder of the job that has jobs open at the API: they are paid for."""
+    notes = []
+    for path in sorted(plan.folder.path.parent.glob(f"*/{IDENTITY}")):
+        batches = [] if path.parent == plan.folder.path else _created(path.parent)
+        if batches:
+            notes.append(_elsewhere(path, batches, plan.identity))
+    return notes
+
+
+def _elsewhere(path: Path, batches: Sequence[Batch], identity: Mapping[str, object]) -> str:
+    names = ", ".join(f"`{name}`" for name in in_words(differences(path, identity)))
+    jobs = [f"`{batch.job}`" for batch in batches if batch.job]
+    more = f" and {len(jobs) - NAMED:,} more" if len(jobs) > NAMED else ""
+    return ELSEWHERE.format(
+        jobs=jobs_of(batches),
+        price=price_of(batches),
+        names=names,
+        run=_name(path.parent),
+        which=", ".join(jobs[:NAMED]) + more,
+    )
+
+
+def _created(folder: Path) -> list[Batch]:
+    """Return the batches of a run folder whose jobs the API has, as far as that can be read."""
+    with suppress(StoreError):
+        return [batch for batch in open_batches_of(folder) if batch.stage in (*AT_WORK, Stage.OVER)]
+    return []
+
+
+def _name(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
