@@ -10,7 +10,6 @@ from pipeline.asking import Service
 from pipeline.errors import Exit, InputError, JobError, UsageError
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
-from pipeline.plan import Plan
 from pipeline.store.advice import FILE, advice
 from pipeline.trials import Ended, Told, calibrate
 from tests.conftest import Emulator, Project, emulating, unwatched
@@ -39,10 +38,18 @@ def auto(project: Project) -> Project:
     return project
 
 
-def calibrating(project: Project, emulator: Emulator, told: Told = TOLD, plan: Plan | None = None) -> Ended:
-    """Calibrate the project's job."""
-    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
-    return calibrate(plan or project.plan(), service, told, watch=unwatched, say=lambda _words: None)
+def calibrating(
+    project: Project,
+    emulator: Emulator,
+    told: Told = TOLD,
+    *,
+    free: bool = False,
+    said: list[str] | None = None,
+) -> Ended:
+    """Calibrate the project's job; `said` gets what is told on the way."""
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=free)
+    heard: list[str] = [] if said is None else said
+    return calibrate(project.plan(), service, told, watch=unwatched, say=heard.append)
 
 
 def test_a_size_is_found_kept_and_used(auto: Project, emulator: Emulator) -> None:
@@ -87,6 +94,20 @@ def test_a_single_prompt_can_be_tried(auto: Project, emulator: Emulator, texts: 
     ended = calibrating(auto, emulator)
     assert (ended.stop, ended.sample, ended.requests) == (None, 1, 2)
     assert auto.plan().pack == 1
+
+
+def test_all_sizes_are_compared_at_one_price(auto: Project, emulator: Emulator) -> None:
+    """A trial that was asked online is held against one as flex, or of the free tier, by its tokens."""
+    calibrating(auto, emulator, replace(TOLD, sizes=(5,)))
+    auto.change("max_output_tokens", 'service_tier = "flex"\nmax_output_tokens')
+    ended = calibrating(auto, emulator)
+    assert ended.calibration is not None
+    assert (ended.price, ended.requests) == ("flex", 2 * 4)
+    for size in ended.calibration.sizes:
+        assert size.cost_usd == pytest.approx((size.prompt_tokens * 0.125 + size.output_tokens * 0.75) / 1e6)
+    free = calibrating(auto, emulator, free=True)
+    assert free.calibration is not None
+    assert (free.price, {size.cost_usd for size in free.calibration.sizes}) == ("free", {0.0})
 
 
 def test_an_old_result_is_not_used_for_another_prompt(auto: Project, emulator: Emulator) -> None:
