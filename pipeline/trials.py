@@ -89,12 +89,12 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     """
     compared = fields(shape_of(plan.checked.loaded.schema))
     _check(plan, told, compared)
-    now, frame = datetime.now(UTC), _sample(plan.source, told)
+    today, frame = datetime.now(UTC).date(), _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
         sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
         planned = list(ways(plan, frame, sizes, told.seed))
         say(_announced(frame.height, sizes, planned, plan))
-        price = _priced_as(plan, now.date(), free=service.free)
+        price = _priced_as(plan, today, free=service.free)
         ended = _run(
             planned,
             plan,
@@ -105,7 +105,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
         )
         if ended.stop is not None:
             return ended
-        each = None if service.free else plan.checked.model.price(now.date(), price)
+        each = None if service.free else plan.checked.model.price(today, price)
         found = calibrated(
             [trial(way, compared, each) for way in planned],
             compared,
@@ -113,7 +113,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
             chosen=told.chosen,
             tolerance=told.tolerance,
         )
-        result = _advice(plan, found, ended, told, now)
+        result = _advice(plan, found, ended, told)
         better = "" if told.replace or plan.advice is None else _better(plan.advice, result)
         if not better:
             keep_advice(plan.folder, result)
@@ -121,12 +121,12 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     return replace(ended, calibration=found, better=words)
 
 
-def _advice(plan: Plan, found: Calibration, ended: Ended, told: Told, now: datetime) -> Advice:
+def _advice(plan: Plan, found: Calibration, ended: Ended, told: Told) -> Advice:
     return Advice(
         fingerprint=plan.fingerprint,
         rows=found.rows,
         reason=found.reason,
-        at=now,
+        at=datetime.now(UTC),
         sample=ended.sample,
         sizes=tuple(size.rows for size in found.sizes),
         found=as_json(found) | {"seed": told.seed, "tolerance": told.tolerance, "price": ended.price},
@@ -250,12 +250,9 @@ def _to_go(planned: Sequence[Way]) -> int:
 
 def _left(planned: Sequence[Way], plan: Plan, ended: Ended) -> str:
     """Say how long all trials that are left will take, by those that this command has run."""
-    if not ended.requests:
+    if not ended.requests or plan.checked.loaded.job.mode == "batch":  # whose wait says nothing of the next
         return ""
-    if plan.checked.loaded.job.mode == "batch":  # each is waited for as long, however few its requests
-        seconds = ended.seconds / len(ended.done) * sum(not way.done for way in planned)
-    else:
-        seconds = ended.seconds / ended.requests * _to_go(planned)
+    seconds = ended.seconds / ended.requests * _to_go(planned)
     rpm = plan.checked.limits.rpm
     least = _to_go(planned) / rpm * 60 if rpm else 0.0
     return f"; about {span(max(1.0, seconds, least))} to go for all of them"
