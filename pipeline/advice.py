@@ -34,6 +34,7 @@ def as_json(found: Forecast) -> dict[str, object]:
         "output_tokens_basis": found.basis,
         "ways": [_way_json(way) for way in found.ways],
         "max_cost": found.max_cost,
+        "auto": found.auto or None,
         "advice": list(advice(found)),
     }
 
@@ -59,7 +60,8 @@ def head(found: Forecast) -> list[str]:
         how = f"estimated from characters: {found.uncounted}"
     own = found.ways[0]
     lines.append(f"  tokens in: {_short(own.tokens_in)}, from {whole}, {how}")
-    return [*lines, f"  tokens out: {_short(own.tokens_out)}, {found.basis}"]
+    lines.append(f"  tokens out: {_short(own.tokens_out)}, {found.basis}")
+    return [*lines, f"  {found.auto}"] if found.auto else lines
 
 
 def cells(way: Way) -> tuple[str, ...]:

@@ -10,13 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from pipeline.intervals import Paired, Share, loss_at_most, rows_needed
 from pipeline.shape import Choice, Group, Kind, Many, Named, Shape, Single
 
-Z = 1.959964  # 95 %, two-sided
 STABLE = 0.8  # a field that agrees less with itself, asked twice alone, cannot tell anything
 STABLE_TEXT = 0.95  # free text counts from here on
 NEAR = 0.05  # numbers agree within this share of the range that one-row answers have
 SLACK = 0.05  # a smaller size is taken where it costs at most so much more a row
+UNANSWERED = (
+    "no row of the sample has an answer alone, so there is nothing to hold packs against: `rowmill run` with "
+    "`--limit 10` shows why"
+)
+CHEAPEST = f"no safe pack costs less than a row alone by more than {SLACK:.0%}"
 
 Column: TypeAlias = Sequence[object]  # a value for each row of the sample; None also where it has no answer
 
@@ -46,59 +51,6 @@ class Trial:
     prompt_tokens: int
     output_tokens: int
     cost_usd: float
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`hits` of `rows` agree; a mean of several trials of the same rows may have half a hit."""
-
-    hits: float
-    rows: int
-
-    @property
-    def value(self) -> float:
-        """The share; 0 without rows."""
-        return self.hits / self.rows if self.rows else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's interval of 95 % (Wilson 1927, JASA 22:209)."""
-        if not self.rows:
-            return 0.0, 1.0
-        share, weight = self.value, Z * Z / self.rows
-        middle = (share + weight / 2) / (1 + weight)
-        spread = Z / (1 + weight) * math.sqrt(share * (1 - share) / self.rows + weight / 4 / self.rows)
-        return max(0.0, middle - spread), min(1.0, middle + spread)
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """How many rows did well before and after, only before, only after, neither; means of several trials."""
-
-    both: float
-    before: float
-    after: float
-    neither: float
-
-    @property
-    def rows(self) -> int:
-        """All of them."""
-        return round(self.both + self.before + self.after + self.neither)
-
-    @property
-    def shares(self) -> tuple[Share, Share]:
-        """The share that did well before, and after."""
-        return Share(self.both + self.before, self.rows), Share(self.both + self.after, self.rows)
-
-    @property
-    def correlation(self) -> float:
-        """Phi, made smaller for few rows as Newcombe does; 0 where all rows did alike."""
-        margins = (self.both + self.before) * (self.after + self.neither)
-        margins *= (self.both + self.after) * (self.before + self.neither)
-        product = self.both * self.neither - self.before * self.after
-        if not margins:
-            return 0.0
-        return (max(0.0, product - self.rows / 2) if product > 0 else product) / math.sqrt(margins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,24 +127,8 @@ def calibrated(
     findings = [_finding(field, trials, gold.get(field.name), chosen) for field in compared]
     deciding = [one for one in findings if one.decides]
     sizes = [_size(rows, trials, deciding, tolerance) for rows in sorted({one.size for one in trials})]
-    rows, reason = _recommended(sizes, deciding, tolerance)
+    rows, reason = _recommended(sizes, deciding, tolerance) if any(trials[0].ok) else (1, UNANSWERED)
     return Calibration(findings, sizes, rows, reason)
-
-
-def loss_at_most(pairs: Paired) -> float:
-    """Return the upper end of the interval of 95 % of what was lost, for pairs.
-
-    Newcombe 1998, Statistics in Medicine 17:2635, method 10.
-    """
-    before, after = pairs.shares
-    above, below = before.interval[1] - before.value, after.value - after.interval[0]
-    within = above * above - 2 * pairs.correlation * above * below + below * below
-    return before.value - after.value + math.sqrt(max(0.0, within))
-
-
-def rows_needed(tolerance: float) -> int:
-    """Return how many rows a sample needs for a size with perfect agreement to be called safe."""
-    return math.ceil(Z * Z * (1 / tolerance - 1))
 
 
 def is_gold(answer: object, gold: object) -> bool:
@@ -320,7 +256,7 @@ def _reason(best: Size, alone: Size, unsafe: Size | None, needed: int) -> str:
         limit = f"at {unsafe.rows} a field may have lost {unsafe.loss:.1%} of its agreement"
         limit += f" (the sample is small: {needed} rows are the least that can show less)" if needed else ""
     if best.rows == 1:
-        return limit or "no larger pack costs less"
+        return limit or CHEAPEST
     saved = (
         f"; a row costs {best.cost_usd / alone.cost_usd:.0%} of what it costs alone" if alone.cost_usd else ""
     )

@@ -12,6 +12,7 @@ from math import sqrt
 import numpy as np
 
 from pipeline.answer import WIDE
+from pipeline.auto import auto_words
 from pipeline.estimate import MOST_IN_FLIGHT, Answers, Load, Service, Span, Way, load, way
 from pipeline.keys import request_id
 from pipeline.models import Limits, known_limits
@@ -87,6 +88,7 @@ class Forecast:
     emulated: bool  # the emulator of this command is asked
     unbatched: str
     max_cost: float | None
+    auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
 
 
@@ -127,6 +129,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         emulated=plan.identity["endpoint"] == "emulator",
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
+        auto="; ".join(auto_words(plan)),
         ways=tuple(_ways(plan, services, _loads(plan, pending, asked, sizes, answers), sizes, answers)),
     )
 

@@ -6,7 +6,7 @@ Only what changes the answers is a job's identity; limits, time limits, paths an
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -23,12 +23,17 @@ from pipeline.sections import Job, LimitsSection, ModelSection, Section
 
 @dataclass(frozen=True, slots=True)
 class LoadedJob:
-    """A job, its file, its project (the folder that its relative paths start from) and its schema class."""
+    """A job, its file, its project (the folder that its relative paths start from) and its schema class.
+
+    `given` is the file's path as it was named, `replaced` what flags have replaced, as table and key.
+    """
 
     job: Job
     path: Path
     project: Path
     schema: type[BaseModel]
+    given: Path
+    replaced: frozenset[tuple[str, str]]
 
 
 def load_job(path: Path, overrides: Mapping[str, object] | None = None) -> LoadedJob:
@@ -43,7 +48,14 @@ def load_job(path: Path, overrides: Mapping[str, object] | None = None) -> Loade
         raise _explain(exc.errors(), path, overrides or {}) from exc
     full = Path(os.path.abspath(path))
     project = project_of(full)
-    return LoadedJob(job, full, project, load_schema(project, job.schema_path))
+    schema = load_schema(project, job.schema_path)
+    return LoadedJob(job, full, project, schema, path, frozenset(_replaced(overrides or {})))
+
+
+def _replaced(overrides: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for table, keys in overrides.items():
+        if isinstance(keys, Mapping):
+            yield from ((table, str(key)) for key, value in keys.items() if value is not None)
 
 
 def project_of(path: Path) -> Path:

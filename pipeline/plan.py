@@ -61,6 +61,7 @@ class Plan:
     folder: Folder
     limited: bool  # only the first rows of the input are taken
     pack: int  # how many rows may share a request
+    advice: Advice | None  # what calibration has found about that
 
 
 def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> CheckedJob:
@@ -124,8 +125,19 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     folder = run_folder(runs or project / RUNS, job.name, print_)
     _check_folder(folder)
     question = fingerprint(asked(who, checked.settings))
-    pack = _pack(job.packing.rows, advice(folder, print_))
-    return Plan(checked, source, output, who, print_, question, folder, limited=limit is not None, pack=pack)
+    found = advice(folder, print_)
+    return Plan(
+        checked=checked,
+        source=source,
+        output=output,
+        identity=who,
+        fingerprint=print_,
+        question=question,
+        folder=folder,
+        limited=limit is not None,
+        pack=_pack(job.packing.rows, found),
+        advice=found,
+    )
 
 
 def check_gold(checked: CheckedJob, columns: Collection[str]) -> None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, replace
 
 from pipeline.asking import Service, Watch, Work, ask_all
+from pipeline.auto import auto_words
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
@@ -16,7 +17,6 @@ from pipeline.remarks import kept, open_elsewhere
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.shipping import by_batches
-from pipeline.store.advice import advice
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
 from pipeline.store.census import Census, census, keep
@@ -35,10 +35,6 @@ AGAIN = "what was in flight is asked once more and may be paid for again"
 ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
-UNCALIBRATED = (
-    "`packing.rows` is `auto` and nothing is known of this prompt, schema and model yet, so each row has a "
-    "request of its own: `rowmill calibrate {job}` finds out how many may share one"
-)
 UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
@@ -216,9 +212,7 @@ def _notes(plan: Plan) -> list[str]:
         notes.append(
             f"{names} changed since the last run, so every row is asked anew; the old answers are kept"
         )
-    if plan.checked.loaded.job.packing.rows == "auto" and advice(plan.folder, plan.fingerprint) is None:
-        notes.append(UNCALIBRATED.format(job=plan.checked.loaded.path.name))
-    return notes + open_elsewhere(plan)
+    return notes + auto_words(plan) + open_elsewhere(plan)
 
 
 def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> Written:

@@ -6,37 +6,37 @@ cost nothing.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, date, datetime
 from math import ceil
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from pipeline.arrow import BOOKKEEPING
 from pipeline.asking import Service, Watch
-from pipeline.calibration import Calibration, Field, Share, Trial, calibrated, fields
-from pipeline.disk import make_folder, whole_file
-from pipeline.errors import InputError, JobError, StoreError, UsageError
+from pipeline.auto import kept_words
+from pipeline.calibration import Calibration, Field, calibrated, fields
+from pipeline.errors import InputError, JobError, UsageError
+from pipeline.gemini.lines import TIER as BATCH
 from pipeline.input.source import Source
-from pipeline.keys import SIZE, digest, digests
-from pipeline.plan import Plan, make_plan
-from pipeline.progress import many
+from pipeline.intervals import Share
+from pipeline.plan import Plan
+from pipeline.progress import many, span
 from pipeline.prompts import first_rows, rows_at
 from pipeline.report import RunReport, Stop
 from pipeline.run import run_job
 from pipeline.schema_file import nearest
-from pipeline.sections import MOST_ROWS, InputSection, Job, OutputSection
+from pipeline.sections import MOST_ROWS, Job
 from pipeline.shape import shape_of
-from pipeline.store.advice import HINT, Advice, keep_advice, trials
-from pipeline.store.completion import completion
+from pipeline.store.advice import Advice, keep_advice
 from pipeline.store.folder import owned
+from pipeline.tiers import STANDARD
+from pipeline.trial import Way, trial, ways
 
+FREE: Final = "free"
 SIZES = (1, 5, 10, 20, 50)
-ORDERS = (0, 1)  # as in the input, and shuffled
 
 Say = Callable[[str], None]
 
@@ -46,6 +46,7 @@ class Told:
     """What a calibration is to do: rows of the sample, sizes besides one row, the seed of its draws.
 
     `chosen` names the fields that decide, or none; `tolerance` is the share by which agreement may fall.
+    `replace` takes the result although a better one is there.
     """
 
     sample: int = 200
@@ -53,29 +54,31 @@ class Told:
     seed: int = 0
     chosen: tuple[str, ...] = ()
     tolerance: float = 0.05
+    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a calibration ended: with what it found, or at a stop. Requests and USD are of this command."""
+    """How a calibration ended: with what it found, or at a stop; requests, USD, seconds are of this command.
+
+    `price` names what all sizes are compared at: a service tier, `batch`, or `free` where nothing costs.
+    `done` names the finished trials of all, in order, `to_go` counts the requests of the others. `better`
+    says why an earlier result is kept instead of this one.
+    """
 
     job: str
     sample: int
-    calibration: Calibration | None
-    stop: Stop | None
-    requests: int
-    cost_usd: float
-    notes: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """One trial before it is run: its plan, and which row of the sample stands at which place."""
-
-    size: int
-    order: int
-    plan: Plan
-    places: Sequence[int]
+    price: str
+    trials: int
+    calibration: Calibration | None = None
+    stop: Stop | None = None
+    requests: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    done: list[str] = field(default_factory=list)
+    to_go: int = 0
+    better: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Say) -> Ended:
@@ -86,33 +89,57 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     """
     compared = fields(shape_of(plan.checked.loaded.schema))
     _check(plan, told, compared)
-    frame = _sample(plan.source, told)
+    today, frame = datetime.now(UTC).date(), _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
         sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
-        ways = list(_ways(plan, told, frame, sizes))
-        todo = sum(ceil(frame.height / way.size) for way in ways if completion(way.plan.folder) is None)
-        say(_announced(frame.height, sizes, todo, plan))
-        ended = _run(ways, plan, service, watch, say)
+        planned = list(ways(plan, frame, sizes, told.seed))
+        say(_announced(frame.height, sizes, planned, plan))
+        price = _priced_as(plan, today, free=service.free)
+        ended = _run(
+            planned,
+            plan,
+            service,
+            Ended(plan.checked.loaded.job.name, frame.height, price, len(planned)),
+            watch=watch,
+            say=say,
+        )
         if ended.stop is not None:
             return ended
+        each = None if service.free else plan.checked.model.price(today, price)
         found = calibrated(
-            [_trial(way, compared) for way in ways],
+            [trial(way, compared, each) for way in planned],
             compared,
             gold={name: frame[column].to_list() for name, column in plan.checked.loaded.job.gold.items()},
             chosen=told.chosen,
             tolerance=told.tolerance,
         )
-        keep_advice(
-            plan.folder,
-            Advice(
-                fingerprint=plan.fingerprint,
-                rows=found.rows,
-                reason=found.reason,
-                at=datetime.now(UTC),
-                found=as_json(found) | {"sample": frame.height, "seed": told.seed},
-            ),
-        )
-    return replace(ended, calibration=found)
+        result = _advice(plan, found, ended, told)
+        better = "" if told.replace or plan.advice is None else _better(plan.advice, result)
+        if not better:
+            keep_advice(plan.folder, result)
+    words = kept_words(plan.advice, better) if better and plan.advice is not None else ""
+    return replace(ended, calibration=found, better=words)
+
+
+def _advice(plan: Plan, found: Calibration, ended: Ended, told: Told) -> Advice:
+    return Advice(
+        fingerprint=plan.fingerprint,
+        rows=found.rows,
+        reason=found.reason,
+        at=datetime.now(UTC),
+        sample=ended.sample,
+        sizes=tuple(size.rows for size in found.sizes),
+        found=as_json(found) | {"seed": told.seed, "tolerance": told.tolerance, "price": ended.price},
+    )
+
+
+def _better(kept: Advice, new: Advice) -> str:
+    """Say what makes an earlier result better than a new one; empty where the new one may replace it."""
+    if kept.sample > new.sample:
+        return "it has the larger sample"
+    if kept.rows not in new.sizes or (max(kept.sizes, default=1) > 1 and max(new.sizes) == 1):
+        return "it tried sizes that this one did not"
+    return ""
 
 
 def as_json(found: Calibration) -> dict[str, Any]:
@@ -175,71 +202,25 @@ def _sample(source: Source, told: Told) -> pl.DataFrame:
     return source.sample(rows_at(firsts, np.sort(np.asarray(drawn, np.int64))).tolist())
 
 
-def _ways(plan: Plan, told: Told, frame: pl.DataFrame, sizes: Sequence[int]) -> Iterator[_Way]:
-    """Write the sample in both orders and yield every trial of it; the same sample has the same folder."""
-    content = digest(
-        [told.seed, *frame.columns, b"".join(digests([frame[name].to_list() for name in frame.columns]))]
-    )
-    folder = trials(plan.folder) / f"{frame.height}-{content.hex()[:SIZE]}"
-    shuffled = list(range(frame.height))
-    random.Random(told.seed).shuffle(shuffled)  # noqa: S311
-    orders = [list(range(frame.height)), shuffled]
-    for order in ORDERS:
-        _write(frame[orders[order]], folder / f"order-{order}.parquet")
-    for size in sizes:
-        for order in ORDERS:
-            yield _Way(size, order, _plan(plan, folder, size, order), orders[order])
+def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Way], plan: Plan) -> str:
+    packs = ", ".join(str(size) for size in sizes if size > 1)
+    words = f"{many(rows, 'row')}, each alone twice"
+    words += f" and with {packs} in a request, in two orders" if packs else ""
+    requests, limits = _to_go(planned), plan.checked.limits
+    words += f": about {many(requests, 'request')} to go"
+    words += "" if limits.rpd is None else f", of {limits.rpd:,} a day"
+    least = requests / limits.rpm * 60 if limits.rpm else 0.0
+    return f"{words}, {span(least)} at least with {limits.rpm:,} a minute" if least > 1 else words
 
 
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    if path.exists():
-        return
-    try:
-        make_folder(path.parent)
-        with whole_file(path) as draft:
-            frame.write_parquet(draft)
-    except OSError as exc:
-        raise StoreError(f"`{path}` cannot be written: {exc.strerror}", HINT) from exc
-
-
-def _plan(plan: Plan, folder: Path, size: int, order: int) -> Plan:
-    """Return the plan of a trial: the job as it is, but for its rows and how many share a request.
-
-    The second time that rows are asked alone another seed is sent, so that the floor is not too high.
-    """
-    checked, name = plan.checked, f"pack-{size}-order-{order}"
-    job, settings = checked.loaded.job, checked.settings
-    if size == 1 and order:
-        settings = replace(settings, seed=settings.seed + 1)
-    changed = {
-        "input": InputSection(path=str(folder / f"order-{order}.parquet"), key=job.input.key),
-        "packing": job.packing.model_copy(update={"rows": size}),
-        "cache": job.cache.model_copy(update={"enabled": False}),  # each trial is to be answered anew
-        "model": job.model.model_copy(update={"seed": settings.seed}),
-        "output": OutputSection(path=str(folder / f"{name}.parquet"), prefix=job.output.prefix),
-    }
-    loaded = replace(checked.loaded, job=job.model_copy(update=changed))
-    told = replace(checked, loaded=loaded, settings=settings)
-    return make_plan(told, endpoint=str(plan.identity["endpoint"]), runs=folder / name, limit=None)
-
-
-def _announced(rows: int, sizes: Sequence[int], requests: int, plan: Plan) -> str:
-    each = ", ".join(map(str, sizes))
-    limit = plan.checked.limits.rpd
-    words = f"{many(rows, 'row')} at {each} in a request, each in two orders: "
-    words += f"about {many(requests, 'request')} to go"
-    return words if limit is None else f"{words}, of {limit:,} a day"
-
-
-def _run(ways: Sequence[_Way], plan: Plan, service: Service, watch: Watch, say: Say) -> Ended:
+def _run(
+    planned: Sequence[Way], plan: Plan, service: Service, ended: Ended, *, watch: Watch, say: Say
+) -> Ended:
     """Run the trials one after the other until one stops; each may spend what those before it have left."""
     most = plan.checked.loaded.job.limits.max_cost
-    ended = Ended(plan.checked.loaded.job.name, len(ways[0].places), None, None, 0, 0.0, [])
-    for number, way in enumerate(ways, 1):
-        if completion(way.plan.folder) is None:
-            say(
-                f"{number} of {len(ways)}: {way.size} in a request, {'shuffled' if way.order else 'in order'}"
-            )
+    for number, way in enumerate(planned, 1):
+        if not way.done:
+            say(f"{number} of {len(planned)}: {way.name}{_left(planned, plan, ended)}")
         left = None if most is None else max(1e-12, most - ended.cost_usd)
         report = run_job(_limited(way.plan, left), service, watch=watch)
         ended = replace(
@@ -247,11 +228,33 @@ def _run(ways: Sequence[_Way], plan: Plan, service: Service, watch: Watch, say: 
             stop=report.stop,
             requests=ended.requests + report.requests,
             cost_usd=ended.cost_usd + report.cost_usd,
+            seconds=ended.seconds + report.seconds,
+            done=ended.done if report.stop else [*ended.done, way.name],
+            to_go=ceil(report.pending / way.size),
             notes=[*ended.notes, *_new(report, ended.notes)],
         )
         if report.stop is not None:
-            break
+            later = planned[number:]
+            return replace(
+                ended,
+                done=[*ended.done, *(one.name for one in later if one.done)],
+                to_go=ended.to_go + _to_go(later),
+            )
     return ended
+
+
+def _to_go(planned: Sequence[Way]) -> int:
+    return sum(way.requests for way in planned if not way.done)
+
+
+def _left(planned: Sequence[Way], plan: Plan, ended: Ended) -> str:
+    """Say how long all trials that are left will take, by those that this command has run."""
+    if not ended.requests or plan.checked.loaded.job.mode == "batch":  # whose wait says nothing of the next
+        return ""
+    seconds = ended.seconds / ended.requests * _to_go(planned)
+    rpm = plan.checked.limits.rpm
+    least = _to_go(planned) / rpm * 60 if rpm else 0.0
+    return f"; about {span(max(1.0, seconds, least))} to go for all of them"
 
 
 def _new(report: RunReport, known: Sequence[str]) -> list[str]:
@@ -266,40 +269,10 @@ def _limited(plan: Plan, max_cost: float | None) -> Plan:
     return replace(plan, checked=replace(plan.checked, loaded=replace(loaded, job=job)))
 
 
-def _trial(way: _Way, compared: Sequence[Field]) -> Trial:
-    """Read a trial's table back, in the order of the sample."""
-    frame = pl.read_parquet(way.plan.output)
-    took = frame[frame.columns[-len(BOOKKEEPING.names) :]]
-    took.columns = BOOKKEEPING.names
-    prefix = way.plan.checked.loaded.job.output.prefix
-    order = np.argsort(np.asarray(way.places, np.int64))
-    return Trial(
-        size=way.size,
-        order=way.order,
-        ok=(took["_status"] == "ok")[order].to_list(),
-        answers={one.name: _values(frame, prefix, one.name, order) for one in compared},
-        requests=_requests(took, way.size),
-        prompt_tokens=int(took["_prompt_tokens"].sum()),
-        output_tokens=int((took["_output_tokens"] + took["_thought_tokens"]).sum()),
-        cost_usd=float(took["_cost_usd"].sum()),
-    )
-
-
-def _values(frame: pl.DataFrame, prefix: str, path: str, order: Any) -> list[object]:
-    name, *inner = path.split(".")
-    column: list[object] = frame[prefix + name][order].to_list()
-    for step in inner:
-        column = [cell[step] if isinstance(cell, Mapping) else None for cell in column]
-    return column
-
-
-def _requests(took: pl.DataFrame, size: int) -> float:
-    """Return how many requests the rows took: of each attempt the share of a row in its pack.
-
-    Packs are halved with each attempt; the size of the last one is known.
-    """
-    total = 0.0
-    for attempts, pack in took.select("_attempts", "_pack").iter_rows():
-        before = sum(2**n / size for n in range(attempts - 1))
-        total += (1 / pack if attempts else 0.0) + min(before, float(max(0, attempts - 1)))
-    return total
+def _priced_as(plan: Plan, today: date, *, free: bool) -> str:
+    """Return the service whose price holds for the job as it is asked now; standard where none is known."""
+    if free:
+        return FREE
+    job = plan.checked.loaded.job
+    asked = BATCH if job.mode == "batch" else job.model.service_tier
+    return STANDARD if plan.checked.model.price(today, asked) is None else asked

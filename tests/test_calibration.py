@@ -9,15 +9,12 @@ from hypothesis import strategies as st
 from pipeline.calibration import (
     Calibration,
     Field,
-    Paired,
-    Share,
     Trial,
     calibrated,
     fields,
     is_gold,
-    loss_at_most,
-    rows_needed,
 )
+from pipeline.intervals import Paired, Share, loss_at_most, rows_needed
 from pipeline.shape import Choice, Group, Kind, Many, Single
 
 LABEL = Field("label", text=False, number=False)
@@ -175,6 +172,15 @@ def test_where_tokens_cost_nothing_requests_decide() -> None:
     """On the free tier the largest safe size is taken."""
     free = dict.fromkeys([1, 5, 20, 50], 0.0)
     assert labels({5: wrong(0), 20: wrong(0), 50: wrong(0)}, free).rows == 50
+
+
+def test_why_one_row_is_recommended_is_true() -> None:
+    """No pack was tried, none costs less, none could be held against anything."""
+    assert "no larger size was tried" in labels({}).reason
+    assert "costs less" in labels({5: wrong(0)}, {1: 1.0, 5: 0.99}).reason
+    failed = [trial(n, order, ok=[False] * 9, label=[None] * 9) for n in (1, 5) for order in (0, 1)]
+    found = calibrated(failed, [LABEL], gold={}, chosen=(), tolerance=0.05)
+    assert (found.rows, "no row of the sample has an answer" in found.reason) == (1, True)
 
 
 def test_gold_in_other_words() -> None:

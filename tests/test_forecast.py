@@ -240,3 +240,14 @@ def test_a_finished_job_has_nothing_left(shell: Shell, project: Project, emulato
     said = shell("estimate", project.job, *at)
     assert "2 rows, 2 done, 0 to do" in said.out
     assert said.out.endswith("nothing is left to ask\n")
+
+
+def test_an_estimate_says_what_auto_means_now(project: Project) -> None:
+    """Not calibrated, it is one row a request; the command that finds out is named."""
+    project.rows(texts(20, 20))
+    assert not estimated(project, "no key").auto
+    project.change("[output]", '[packing]\nrows = "auto"\n\n[output]')
+    found = estimated(project, "no key")
+    assert "each row has a request of its own" in found.auto
+    assert f"rowmill calibrate {project.job}" in found.auto
+    assert found.ways[0].rows == 1

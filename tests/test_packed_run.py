@@ -161,7 +161,7 @@ def test_auto_is_one_row_a_request_until_it_is_calibrated(packed: Project, emula
     packed.rows(["good", "terrible", "it came"])
     report = packed.run(emulator.address)
     assert report.requests == 3
-    assert any("rowmill calibrate labels.toml" in note for note in report.notes)
+    assert any(f"`rowmill calibrate {packed.job}`" in note for note in report.notes)
 
 
 def test_rows_and_requests_are_counted_apart(packed: Project, emulator: Emulator) -> None:

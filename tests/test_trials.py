@@ -1,19 +1,23 @@
 """Calibrating a job against the emulator."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from pipeline.asking import Service
+from pipeline.auto import auto_words, calibrate_command
 from pipeline.errors import Exit, InputError, JobError, UsageError
+from pipeline.job import load_job
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
-from pipeline.plan import Plan
+from pipeline.plan import check_job, make_plan
 from pipeline.store.advice import FILE, advice
 from pipeline.trials import Ended, Told, calibrate
-from tests.conftest import Emulator, Project, emulating, unwatched
+from tests.conftest import TODAY, Emulator, Project, emulating, unwatched
 from tests.test_cli import started, wait_for
 
 ROWS = 90
@@ -39,10 +43,18 @@ def auto(project: Project) -> Project:
     return project
 
 
-def calibrating(project: Project, emulator: Emulator, told: Told = TOLD, plan: Plan | None = None) -> Ended:
-    """Calibrate the project's job."""
-    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
-    return calibrate(plan or project.plan(), service, told, watch=unwatched, say=lambda _words: None)
+def calibrating(
+    project: Project,
+    emulator: Emulator,
+    told: Told = TOLD,
+    *,
+    free: bool = False,
+    said: list[str] | None = None,
+) -> Ended:
+    """Calibrate the project's job; `said` gets what is told on the way."""
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=free)
+    heard: list[str] = [] if said is None else said
+    return calibrate(project.plan(), service, told, watch=unwatched, say=heard.append)
 
 
 def test_a_size_is_found_kept_and_used(auto: Project, emulator: Emulator) -> None:
@@ -87,6 +99,85 @@ def test_a_single_prompt_can_be_tried(auto: Project, emulator: Emulator, texts: 
     ended = calibrating(auto, emulator)
     assert (ended.stop, ended.sample, ended.requests) == (None, 1, 2)
     assert auto.plan().pack == 1
+
+
+def test_all_sizes_are_compared_at_one_price(auto: Project, emulator: Emulator) -> None:
+    """A trial that was asked online is held against one as flex, or of the free tier, by its tokens."""
+    calibrating(auto, emulator, replace(TOLD, sizes=(5,)))
+    auto.change("max_output_tokens", 'service_tier = "flex"\nmax_output_tokens')
+    ended = calibrating(auto, emulator)
+    assert ended.calibration is not None
+    assert (ended.price, ended.requests) == ("flex", 2 * 4)
+    for size in ended.calibration.sizes:
+        assert size.cost_usd == pytest.approx((size.prompt_tokens * 0.125 + size.output_tokens * 0.75) / 1e6)
+    free = calibrating(auto, emulator, free=True)
+    assert free.calibration is not None
+    assert (free.price, {size.cost_usd for size in free.calibration.sizes}) == ("free", {0.0})
+
+
+def test_the_name_of_a_job_does_not_matter_and_the_address_does(auto: Project, emulator: Emulator) -> None:
+    """What was found for another job with the same identity is taken, and never that of another address."""
+    calibrating(auto, emulator)
+    auto.change('"labels"', '"again"')
+    assert auto.plan().pack == 20
+    elsewhere = auto.plan(endpoint="https://example.org")
+    assert elsewhere.pack == 1
+    note = auto_words(elsewhere)[0]
+    assert f"rowmill calibrate {auto.job} --base-url https://example.org" in note
+    assert "differs in `address`" in note
+
+
+def test_the_command_that_calibrates_is_named_whole(auto: Project) -> None:
+    """The job file as it was given, and the flags without which another identity would be calibrated."""
+    loaded = load_job(auto.job, {"model": {"id": "gemini-2.5-flash-lite", "service_tier": None}})
+    checked = check_job(loaded, TODAY)
+    plan = make_plan(checked, endpoint="emulator", runs=auto.folder / "my runs", limit=None)
+    said = calibrate_command(plan)
+    assert said.startswith(
+        f"rowmill calibrate {auto.job} --offline --model gemini-2.5-flash-lite --runs-dir '"
+    )
+
+
+def test_a_run_says_which_calibration_it_goes_by(auto: Project, emulator: Emulator) -> None:
+    """The size, the day and the sample."""
+    calibrating(auto, emulator)
+    note = next(note for note in auto.run(emulator.address).notes if "`auto`" in note)
+    assert "up to 20 rows share a request" in note
+    assert f"{datetime.now(UTC):%F}" in note
+    assert "80 rows" in note
+
+
+def test_a_better_calibration_is_kept(auto: Project, emulator: Emulator) -> None:
+    """A smaller sample or no pack at all replaces nothing, unless that is asked for, and says so."""
+    calibrating(auto, emulator)
+    smaller = calibrating(auto, emulator, replace(TOLD, sample=10, sizes=(5,)))
+    assert "`--replace`" in smaller.better
+    assert "80 rows" in smaller.better
+    alone = calibrating(auto, emulator, replace(TOLD, sizes=(1,)))
+    assert "sizes that this one did not" in alone.better
+    assert auto.plan().pack == 20
+    asked = calibrating(auto, emulator, replace(TOLD, sample=10, sizes=(5,), replace=True))
+    assert (asked.better, asked.requests, auto.plan().pack) == ("", 0, 1)
+
+
+def test_packs_are_asked_with_the_seed_of_the_floor(auto: Project, emulator: Emulator) -> None:
+    """What a seed alone changes is the same between two one-row answers as between one and a pack."""
+    schema = auto.folder / "schemas" / "label.py"
+    schema.write_text(f"{schema.read_text()}    luck: int\n")
+    found = calibrating(auto, emulator).calibration
+    assert found is not None
+    luck = next(one for one in found.findings if one.field.name == "luck")
+    assert luck.floor.value < 1
+    assert {share.value for share in luck.agreement.values()} == {luck.floor.value}
+
+
+def test_each_trial_is_announced_with_the_time_left(auto: Project, emulator: Emulator) -> None:
+    """What it is, in the words of the reference, and from the second on how long all of them take."""
+    said: list[str] = []
+    calibrating(auto, emulator, said=said)
+    assert said[1] == "1 of 6: each row alone"
+    assert said[2].startswith("2 of 6: each row alone again, with another seed; about ")
+    assert said[6].startswith("6 of 6: 20 in a request, shuffled; about ")
 
 
 def test_an_old_result_is_not_used_for_another_prompt(auto: Project, emulator: Emulator) -> None:
@@ -142,8 +233,22 @@ def test_the_cost_limit_is_of_all_trials(auto: Project, emulator: Emulator) -> N
     assert ended.stop is not None
     assert ended.stop.exit_code is Exit.STOPPED
     assert ended.calibration is None
+    assert (ended.done, ended.trials) == ([], 6)
     auto.change("max_cost = 0.002", "max_cost = 1.0")
-    assert ended.requests + calibrating(auto, emulator).requests == REQUESTS
+    assert ended.requests + ended.to_go == REQUESTS
+    assert calibrating(auto, emulator).requests == ended.to_go
+
+
+def test_a_stop_says_what_was_spent_and_what_is_left(auto: Project, emulator: Emulator) -> None:
+    """The finished trials, the cost, and how many requests are still to be sent."""
+    with started(
+        auto, emulator, "--max-cost", "0.014", "--sample", "80", "--sizes", "5,20", command="calibrate"
+    ) as run:
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == Exit.STOPPED, said
+    assert re.search(r"this run: \d+ requests, \$0\.01", said)
+    assert re.search(r"finished, [12] of 6 trials: each row alone(; each row alone again|\n)", said)
+    assert re.search(r"left: about \d+ requests", said)
 
 
 def test_a_killed_calibration_goes_on(auto: Project) -> None:

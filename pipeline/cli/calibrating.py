@@ -2,21 +2,27 @@
 
 import json
 import sys
-from collections.abc import Iterator
 
 import click
-import polars as pl
 from rich.console import Console
 
-from pipeline.calibration import Calibration, Share
+from pipeline.calibration import Calibration
 from pipeline.cli.app import rowmill
+from pipeline.cli.findings import TWICE, tables
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, service
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, UsageError
-from pipeline.progress import Progress, many, picture
-from pipeline.trials import SIZES, Ended, Told, as_json, calibrate
+from pipeline.plan import check_batches
+from pipeline.progress import Progress, many, span
+from pipeline.trials import FREE, SIZES, Ended, Told, as_json, calibrate
 
-WIDE = 160
+WIDE = 100  # letters of a line where no terminal is
+NARROW = 80  # a narrower terminal wraps the lines itself, so that no figure is cut
+TAKEN = 'packing.rows = "auto" takes it from now on, for this prompt, schema, model, settings and address'
+PRICED = (
+    "all sizes are compared at the price of `{price}` today, whatever their trials were asked and paid for at"
+)
+FREE_WORDS = "tokens are free in this tier, so sizes are compared by requests alone"
 
 
 @rowmill.command(name="calibrate", short_help="Find out how many rows may share a request.")
@@ -38,6 +44,7 @@ WIDE = 160
     show_default=True,
     help="Percent of the rows by which agreement may fall.",
 )
+@click.option("--replace", is_flag=True, help="Take the result even where a better one is known.")
 @click.option("--wait", is_flag=True, help="When the day's quota is used up, wait for its reset and go on.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option(
@@ -47,6 +54,8 @@ def calibrate_(*, wait: bool, quiet: bool, as_json_: bool, **options: object) ->
     """Ask about a sample of JOB's rows at several pack sizes, and recommend one: `packing.rows = "auto"`."""
     checked = checked_job(options)
     found = endpoint_of(options)
+    if checked.loaded.job.mode == "batch":
+        check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)
     silent = quiet or as_json_
     with service(checked, found, wait=wait) as who:
@@ -67,6 +76,7 @@ def _told(options: dict[str, object]) -> Told:
         seed=int(str(options["seed"])),
         chosen=tuple(name.strip() for name in fields.split(",") if name.strip()),
         tolerance=float(str(options["tolerance"])) / 100,
+        replace=bool(options["replace"]),
     )
 
 
@@ -83,61 +93,52 @@ def _print(ended: Ended, *, as_json_: bool) -> Exit:
     code = Exit.OK if stop is None else stop.exit_code
     if as_json_:
         content = {"job": ended.job, "exit_code": int(code), "sample": ended.sample}
+        content |= {"price": ended.price}
         content |= {"this_run": {"requests": ended.requests, "cost_usd": round(ended.cost_usd, 12)}}
         content |= {"stopped": None if stop is None else {"message": stop.message, "hint": stop.hint}}
+        content |= {"trials": ended.trials, "finished": ended.done, "requests_to_go": ended.to_go}
+        content |= {"kept_instead": ended.better or None}
         content |= {"calibration": None if found is None else as_json(found)}
         click.echo(json.dumps(content, indent=2, ensure_ascii=False))
-    elif found is not None:
-        _show(ended, found)
+    else:
+        _tell(ended, found)
     if stop is not None:
         complain(stop.message, stop.hint)
     return code
 
 
-def _show(ended: Ended, found: Calibration) -> None:
+def _tell(ended: Ended, found: Calibration | None) -> None:
     for note in ended.notes:
         _say(note)
-    took = (
-        f"{many(ended.requests, 'request')}, ${ended.cost_usd:,.4f}"
-        if ended.requests
-        else "no request was made"
-    )
-    _say(f"{ended.job}: {many(ended.sample, 'row')} in every way; this run: {took}")
-    width = console.width if sys.stdout.isatty() else WIDE
+    if found is not None:
+        _show(ended, found)
+    else:
+        _stopped(ended)
+
+
+def _show(ended: Ended, found: Calibration) -> None:
+    """Show what was found: notes and costs on standard error, the figures on standard output."""
+    _say(f"{ended.job}: {many(ended.sample, 'row')} in every way; this run: {_took(ended)}")
+    _say(FREE_WORDS if ended.price == FREE else PRICED.format(price=ended.price))
+    width = max(NARROW, console.width) if sys.stdout.isatty() else WIDE
     stdout = Console(file=sys.stdout, highlight=False, width=width)
-    stdout.print(picture(pl.DataFrame(list(_sizes(found))), width))
-    stdout.print(picture(pl.DataFrame(list(_fields(found))), width))
+    for table in tables(found):
+        stdout.print(table)
+    stdout.print(TWICE, markup=False)
     click.echo(f"recommended: {many(found.rows, 'row')} a request\n  {found.reason}")
-    _say('packing.rows = "auto" takes it from now on, for this prompt, schema and model')
+    _say(ended.better or TAKEN)
 
 
-def _sizes(found: Calibration) -> Iterator[dict[str, object]]:
-    for size in found.sizes:
-        yield {
-            "rows a request": str(size.rows),
-            "requests/1,000 rows": f"{size.requests * 1000:,.0f}",
-            "tokens in/row": f"{size.prompt_tokens:,.0f}",
-            "out/row": f"{size.output_tokens:,.0f}",
-            "$/1,000 rows": f"{size.cost_usd * 1000:,.4f}",
-            "failed": f"{size.failed:.1%}",
-            "as alone": _percent(size.agreement),
-            "in both orders": _percent(size.orders),
-            "lost at most": "" if size.rows == 1 else f"{max(0.0, size.loss):.1%}",
-            "safe": "" if size.rows == 1 else ("yes" if size.safe else "no"),
-        }
+def _stopped(ended: Ended) -> None:
+    """Say what was spent, what is finished and what is left."""
+    done = "; ".join(ended.done) or "none"
+    _say(f"{ended.job}: {many(ended.sample, 'row')}, stopped before all was asked; this run: {_took(ended)}")
+    _say(f"  finished, {len(ended.done)} of {ended.trials} trials: {done}")
+    _say(f"  left: about {many(ended.to_go, 'request')}; what was answered is kept and not paid for again")
 
 
-def _fields(found: Calibration) -> Iterator[dict[str, object]]:
-    for one in found.findings:
-        cells: dict[str, object] = {"field": one.field.name, "decides": "yes" if one.decides else "no"}
-        cells["asked twice alone"] = _percent(one.floor)
-        cells |= {f"as alone at {size}": _percent(share) for size, share in one.agreement.items()}
-        for size in found.sizes if any(other.gold for other in found.findings) else ():
-            share = one.gold.get(size.rows)
-            cells[f"gold at {size.rows}"] = "" if share is None else _percent(share)
-        yield cells
-
-
-def _percent(share: Share) -> str:
-    low, high = share.interval
-    return f"{share.value:.1%} ({100 * low:.0f}–{100 * high:.0f})"
+def _took(ended: Ended) -> str:
+    if not ended.requests:
+        return "no request was made"
+    cost = "$0 (free tier)" if ended.price == FREE else f"${ended.cost_usd:,.4f}"
+    return f"{many(ended.requests, 'request')}, {cost}, {span(ended.seconds)}"
