@@ -36,7 +36,7 @@ PACK = 20  # rows in a request, where the job packs none
 COMPARED = "1"  # the tier that a job on the free tier is compared with
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
-UNBATCHED = f"the free tier offers no batch: flex and batch are those of tier {COMPARED}"
+UNBATCHED = f"the free tier offers neither batch nor flex: both are those of tier {COMPARED}"
 THINKING = ("low", "medium", "high")
 
 
@@ -185,7 +185,7 @@ def _ways(
 
 def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
     """Return who could answer, first who does as the job stands, and why no batch is among them."""
-    own_name = "online" if asking.free or asking.vertex else _own(plan)
+    own_name = _own(plan)
     checked = plan.checked
     told, limits = checked.loaded.job.limits, checked.limits
     day = datetime.fromtimestamp(asking.now, UTC).date()

@@ -122,7 +122,7 @@ def test_the_free_tier_is_compared_with_a_paid_one(project: Project) -> None:
     assert own.seconds > 2 * 86_400 > packed.seconds
     assert {way.service.name for way in paid} == {"online", "flex", "batch"}
     assert all(way.usd.low > 0 for way in paid)
-    assert "free tier offers no batch" in found.unbatched
+    assert "free tier offers neither batch nor flex" in found.unbatched
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,19 @@ def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Em
     assert estimated(project, "no key").scope.prompts == 0
     project.change("[output]", "[cache]\nenabled = false\n\n[output]")
     assert estimated(project, "no key").scope.prompts == 400
+
+
+@pytest.mark.parametrize("ask", [["--batch"], ["--service-tier", "flex"], ["--service-tier", "priority"]])
+def test_what_a_run_refuses_is_not_estimated(shell: Shell, project: Project, ask: list[str]) -> None:
+    """The free tier has only the online service: both commands end with 2 and the same words."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    told = (project.job, "--tier", "free", *ask, "--base-url", "http://127.0.0.1:9")
+    estimate, run = shell("estimate", *told), shell("run", *told)
+    assert (estimate.code, estimate.out) == (2, "")
+    assert estimate.err == run.err
+    assert "is not offered in usage tier `free`" in run.err
+    assert shell("estimate", project.job, "--tier", "1", *ask).code == 0
 
 
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:

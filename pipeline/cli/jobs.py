@@ -62,8 +62,7 @@ def run(
     use = cache_use(options)
     checked = checked_job(options)
     found = endpoint_of(options)
-    if checked.loaded.job.mode == "batch":
-        check_batches(checked, vertex=found is not None and found.vertex)
+    check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)
     with service(checked, found, wait=wait, detach=detach) as who:
         watch = Progress(console, quiet=quiet or as_json).watch
