@@ -27,7 +27,7 @@ def as_json(found: Forecast) -> dict[str, object]:
         "job": found.job,
         "model": found.model,
         "limited": found.limited,
-        **asdict(found.scope),
+        **asdict(found.scope) | {"enqueued_cost_usd": round(found.scope.enqueued_cost_usd, 6)},
         "sampled": found.sampled,
         "counted": found.counted,
         "not_counted": found.uncounted or None,
@@ -49,6 +49,10 @@ def head(found: Forecast) -> list[str]:
         f"{found.job}: {rows}, {scope.done:,} done{failed}, {scope.pending:,} to do{kept}",
         f"  prompts to send: {scope.prompts:,} (equal ones share an answer{cached}), to {found.model}",
     ]
+    if scope.batch_jobs:
+        jobs, prompts = many(scope.batch_jobs, "batch job"), many(scope.enqueued, "prompt")
+        cost = f"${scope.enqueued_cost_usd:,.4f}"
+        lines.append(f"  {jobs} open with {prompts}, which may cost {cost}: not counted below")
     if not scope.prompts:
         return lines
     whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"
@@ -77,7 +81,8 @@ def cells(way: Way) -> tuple[str, ...]:
 def foot(found: Forecast) -> list[str]:
     """Return what explains the table, and the advice."""
     if not found.scope.prompts:
-        return ["nothing is left to ask"]
+        waits = found.scope.batch_jobs
+        return ["nothing is left to ask" + (", a run takes in what batch jobs answer" if waits else "")]
     lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
     own = found.ways[0]
     if own.held_by and own.seconds > 60:

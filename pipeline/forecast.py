@@ -4,57 +4,29 @@ Asks no model and writes nothing.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import sqrt
 
-import numpy as np
-
 from pipeline.answer import WIDE
+from pipeline.backlog import Backlog, Scope, backlog
 from pipeline.estimate import MOST_IN_FLIGHT, Answers, Load, Service, Span, Way, load, way
-from pipeline.keys import request_id
 from pipeline.models import Limits, known_limits
 from pipeline.packing import Budget
-from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of, thinned
+from pipeline.prompts import group_sizes
 from pipeline.quota import day_reset
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.store.answers import FILE, answered
-from pipeline.store.census import census
-from pipeline.store.folder import round_under_way
-from pipeline.store.journal import latest
-from pipeline.store.parts import Parts
-from pipeline.store.standing import Standing, stand
 from pipeline.tokens import CACHE_TOKENS
 from pipeline.usage import Today
 
-SAMPLE = 2_000  # prompts that are rendered
 PACK = 20  # rows in a request, where the job packs none
 COMPARED = "1"  # the tier that a job on the free tier is compared with
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
 UNBATCHED = f"the free tier offers neither batch nor flex: both are those of tier {COMPARED}"
 THINKING = ("low", "medium", "high")
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Rows of the input: `done` have an answer, `failed` ones included, `pending` are to be asked.
-
-    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
-    those to which the response cache has an answer, which are about `cached`.
-    """
-
-    rows: int
-    done: int
-    failed: int
-    pending: int
-    replied: int
-    prompts: int
-    cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +68,9 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     Raises InputError and StoreError as a run does.
     """
     checked = plan.checked
-    survey = census(plan.source, plan.folder).survey
-    standing = stand(survey, Parts(plan.folder.parts, checked.layout.part))
-    turn = _turn(plan, standing) if retry_failed else None
-    pending = pending_rows(standing, turn)
-    known = latest(plan.folder.journal)[1] if turn is None else np.empty(0, np.uint64)
-    asked = asked_rows(survey, standing, pending, known, again=turn is not None)
-    texts = texts_of(plan.source, checked.template, sampled(asked, SAMPLE))
+    left = backlog(plan, retry_failed=retry_failed)
     system = checked.loaded.job.prompt.system
-    prompts = int(asked.sum())
-    whole = prompts <= SAMPLE
-    fresh = _uncached(plan, texts) if turn is None else texts
-    cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
-    asked, texts = thinned(asked, cached), fresh
-    kept = replied(survey, pending, plan.folder) if turn is None else 0
-    sizes = measured(texts, system, checked.json_schema, count, complete=whole)
+    sizes = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
     before = precedent(plan)
     answers = _answers(plan, before, sizes)
     services, unbatched = _services(plan, asking)
@@ -118,8 +78,8 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         job=checked.loaded.job.name,
         model=checked.model.id,
         limited=plan.limited,
-        scope=_scope(standing, pending, replied=kept, prompts=prompts - cached, cached=cached),
-        sampled=len(texts),
+        scope=left.scope,
+        sampled=len(left.texts),
         counted=sizes.counted,
         uncounted=sizes.why,
         basis=_basis(plan, before),
@@ -127,40 +87,11 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         emulated=plan.identity["endpoint"] == "emulator",
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
-        ways=tuple(_ways(plan, services, _loads(plan, pending, asked, sizes, answers), sizes, answers)),
+        ways=tuple(_ways(plan, services, _loads(plan, left, sizes, answers), sizes, answers)),
     )
 
 
-def _turn(plan: Plan, standing: Standing) -> int:
-    """Return the round of `--retry-failed` that a run would begin, or go on with."""
-    last = standing.index.last_round
-    with suppress(OSError):  # the run says what is wrong with it
-        return round_under_way(plan.folder, last) or last + 1
-    return last + 1
-
-
-def _uncached(plan: Plan, texts: list[str]) -> list[str]:
-    """Return the prompts to which the response cache has no answer for this job."""
-    job = plan.checked.loaded.job
-    if not job.cache.enabled:
-        return texts
-    most = plan.checked.settings.max_output_tokens
-    ids = [request_id(plan.question, text, most, 0) for text in texts]
-    found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
-    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
-
-
-def _scope(standing: Standing, pending: Mask, *, replied: int, prompts: int, cached: int) -> Scope:
-    done = failed = 0
-    for start, rows in standing.rows.slices():
-        answered = (rows["place"] >= 0) & ~pending[start : start + len(rows)]
-        done += int(answered.sum())
-        failed += int((answered & ~rows["ok"]).sum())
-    total = len(standing.rows)
-    return Scope(total, done, failed, total - done, replied, prompts, cached)
-
-
-def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers: Answers) -> dict[int, Load]:
+def _loads(plan: Plan, left: Backlog, measured_: Measured, answers: Answers) -> dict[int, Load]:
     """Return the requests of each pack size, the job's own first."""
     checked = plan.checked
     told = checked.loaded.job.packing
@@ -169,7 +100,7 @@ def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers:
     for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
         most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
         budget = Budget(rows, most, told.output_tokens)
-        loads[rows] = load(group_sizes(pending, asked, rows), measured_.sizes.rows, each, budget)
+        loads[rows] = load(group_sizes(left.pending, left.asked, rows), measured_.sizes.rows, each, budget)
     return loads
 
 

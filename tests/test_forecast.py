@@ -168,6 +168,29 @@ def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Em
     assert estimated(project, "no key").scope.prompts == 400
 
 
+@pytest.mark.parametrize("mode", ["--batch", "--online"])
+def test_what_lies_in_open_batch_jobs_is_taken_off(shell: Shell, project: Project, mode: str) -> None:
+    """Their prompts are asked already: named with what they may cost, and only the others estimated."""
+    made = texts(70, 70)
+    project.rows(made[:50])
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--tier", "paid", "--batch-wait", "60") as slow:
+        at = ("--base-url", slow.address)
+        assert shell("run", project.job, "--detach", *at).code == 3
+        project.rows([*made, made[0]])
+        said = shell("estimate", project.job, mode, "--json", *at).out
+        lines = shell("estimate", project.job, mode, *at).out
+        project.rows(made[:50])
+        rest = shell("estimate", project.job, mode, *at).out
+        jobs = json.loads(shell("status", project.job, "--json", *at).out)["batch_jobs"]
+    found, cost = json.loads(said), jobs[0]["cost_usd_estimated"]
+    assert (found["prompts"], found["ways"][0]["requests"]) == (20, 20)
+    assert (found["batch_jobs"], found["enqueued"], found["enqueued_cost_usd"]) == (1, 50, cost)
+    assert f"1 batch job open with 50 prompts, which may cost ${cost:.4f}: not counted below" in lines
+    assert rest.endswith("nothing is left to ask, a run takes in what batch jobs answer\n")
+
+
 @pytest.mark.parametrize("ask", [["--batch"], ["--service-tier", "flex"], ["--service-tier", "priority"]])
 def test_what_a_run_refuses_is_not_estimated(shell: Shell, project: Project, ask: list[str]) -> None:
     """The free tier has only the online service: both commands end with 2 and the same words."""
