@@ -87,7 +87,9 @@ def foot(found: Forecast) -> list[str]:
     own = found.ways[0]
     if own.held_by and own.seconds > 60:
         lines.append(f"what holds it up: {HELD[own.held_by]}")
-    if any(way.cached for way in found.ways):
+    if own.service.name != "batch" and own.service.caches and own.saving.most:
+        lines.append(_cache_of(own))
+    if any(way.saving.tokens for way in found.ways if way.service.name == "batch"):
         lines.append("in a batch the instruction lies in a cache: its storage is counted for a day")
     if found.unbatched:
         lines.append(found.unbatched)
@@ -117,6 +119,15 @@ def advice(found: Forecast) -> Iterator[str]:
         )
     if found.guessed:
         yield "how long answers are is a guess: run `--limit 50` first, then this counts with what they took"
+
+
+def _cache_of(own: Way) -> str:
+    """Say what the cost of a run online has to do with a cache of the instruction."""
+    bare = own.usd.expected + own.saving.expected
+    ends = (
+        f"${bare - own.saving.most:,.4f} if all requests do, ${bare - own.saving.least:,.4f} if the fewest do"
+    )
+    return f"how many requests read the instruction from a cache depends on the pace of the run: {ends}"
 
 
 def _instead(way: Way, own: Way) -> str:
@@ -184,7 +195,7 @@ def _way_json(way: Way) -> dict[str, object]:
         "requests": way.requests,
         "input_tokens": _span_json(way.tokens_in, 0),
         "output_tokens": _span_json(way.tokens_out, 0),
-        "cached_input_tokens": round(way.cached),
+        "cached_input_tokens": round(way.saving.tokens),
         "cost_usd": _span_json(way.usd, 6),
         "seconds": round(way.seconds, 1),
         "seconds_at_most": way.at_most,

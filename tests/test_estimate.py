@@ -107,7 +107,7 @@ def test_a_batch_reads_a_long_instruction_from_a_cache(
     fresh = (requests * 2_100 * 0.125 + requests * 30 * 0.75) / 1e6
     saved = 2_000 * (requests * 0.1 - 24) / 1e6 if cached else 0.0
     assert found.usd.expected == pytest.approx(fresh - saved)
-    assert found.cached == (2_000 * requests if cached else 0)
+    assert found.saving.tokens == (2_000 * requests if cached else 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=3_000), st.integers(1, 30))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
 from pipeline.models import find_model
 from pipeline.offline import offline_endpoint
+from pipeline.services import Asking
 from pipeline.sizing import Count
 from tests.conftest import TODAY, Emulator, Project, emulating
 from tests.test_cli import KEY, Shell, shell

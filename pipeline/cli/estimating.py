@@ -18,11 +18,12 @@ from pipeline.advice import HEAD, NARROW, as_json, cells, foot, head
 from pipeline.cli.app import rowmill
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
 from pipeline.errors import UsageError
-from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
 from pipeline.gemini.endpoint import Endpoint, is_vertex
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.plan import CheckedJob, check_batches
+from pipeline.services import Asking
 from pipeline.sizing import Count
 
 WIDE = 120  # letters of a line where no terminal is
