@@ -13,7 +13,7 @@ from pipeline.estimate import Answers, Load, Service, Span, Way, load, way
 from pipeline.packing import Budget
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import group_sizes
+from pipeline.prompts import full_sizes, group_sizes
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
 
@@ -71,12 +71,14 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         emulated=plan.identity["endpoint"] == "emulator",
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
-        ways=tuple(_ways(plan, found, _loads(plan, left, sizes, answers), sizes, answers)),
+        ways=tuple(_ways(plan, found, left, sizes, answers)),
     )
 
 
-def _loads(plan: Plan, left: Backlog, measured_: Measured, answers: Answers) -> dict[int, Load]:
-    """Return the requests of each pack size, the job's own first."""
+def _loads(
+    plan: Plan, left: Backlog, measured_: Measured, answers: Answers, *, batch: bool
+) -> dict[int, Load]:
+    """Return the requests of each pack size, the job's own first, online or by batches."""
     checked = plan.checked
     told = checked.loaded.job.packing
     each = checked.settings.max_output_tokens or answers.alone.expected
@@ -84,18 +86,19 @@ def _loads(plan: Plan, left: Backlog, measured_: Measured, answers: Answers) -> 
     for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
         most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
         budget = Budget(rows, most, told.output_tokens)
-        loads[rows] = load(group_sizes(left.pending, left.asked, rows), measured_.sizes.rows, each, budget)
+        groups = full_sizes(left.asked, rows) if batch else group_sizes(left.pending, left.asked, rows)
+        loads[rows] = load(groups, measured_.sizes.rows, each, budget)
     return loads
 
 
 def _ways(
-    plan: Plan, found: list[Service], loads: dict[int, Load], measured_: Measured, answers: Answers
+    plan: Plan, found: list[Service], left: Backlog, measured_: Measured, answers: Answers
 ) -> Iterator[Way]:
-    current = plan.pack
+    online, batch = (_loads(plan, left, measured_, answers, batch=which) for which in (False, True))
     for service in found:
-        for rows, load_ in loads.items():
+        for rows, load_ in (batch if service.name == "batch" else online).items():
             made = way(rows, service, load_, measured_.sizes, answers)
-            yield replace(made, current=service is found[0] and rows == current)
+            yield replace(made, current=service is found[0] and rows == plan.pack)
 
 
 def _answers(plan: Plan, before: Precedent | None, measured_: Measured) -> Answers:

@@ -77,6 +77,16 @@ def test_an_estimate_is_what_the_run_is_billed(project: Project, emulator: Emula
     assert own.usd.low <= usd <= own.usd.high
 
 
+def test_lines_of_batches_are_as_many_as_estimated(project: Project) -> None:
+    """Equal prompts leave no room in them: 202 distinct ones of 300 rows are eleven lines."""
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    project.change("[output]", "[packing]\nrows = 20\n\n[output]")
+    project.rows(texts(300, 202))
+    with emulating("--tier", "paid") as server:
+        found = estimated(project, counting(server)).ways[0]
+        assert (found.requests, project.run(server.address).requests) == (11, 11)
+
+
 def test_answers_of_the_job_make_it_exact(project: Project, emulator: Emulator) -> None:
     """After some rows output tokens are no guess: within a tenth, and the rest only is estimated."""
     project.rows(texts(900, 900))
