@@ -18,6 +18,8 @@ HELD = {
     "batch_tokens": "tokens enqueued in the Batch API",
     "concurrency": "requests in flight",
 }
+SLOW = 60.0  # seconds from which on time matters
+SAME = 1.01  # times the cheapest that counts as cheap, too
 WORTH = 0.8  # of cost or time: below this another way is advised
 
 
@@ -33,6 +35,10 @@ def as_json(found: Forecast) -> dict[str, object]:
         "not_counted": found.uncounted or None,
         "output_tokens_basis": found.basis,
         "ways": [_way_json(way) for way in found.ways],
+        "calibration": {
+            "requests": found.calibration.requests,
+            "cost_usd": _span_json(found.calibration.usd, 6),
+        },
         "max_cost": found.max_cost,
         "advice": list(advice(found)),
     }
@@ -85,8 +91,8 @@ def foot(found: Forecast) -> list[str]:
         return ["nothing is left to ask" + (", a run takes in what batch jobs answer" if waits else "")]
     lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
     own = found.ways[0]
-    if own.held_by and own.seconds > 60:
-        lines.append(f"what holds it up: {HELD[own.held_by]}")
+    if own.held_by and own.seconds > SLOW:
+        lines.append(f"what holds it up: {HELD[own.held_by]}{_sent(own)}")
     if own.service.name != "batch" and own.service.caches and own.saving.most:
         lines.append(_cache_of(own))
     if any(way.saving.tokens for way in found.ways if way.service.name == "batch"):
@@ -102,12 +108,13 @@ def advice(found: Forecast) -> Iterator[str]:
         return
     own, *others = found.ways
     packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
-    if packed is not None and packed.requests < own.requests * WORTH:
-        yield f"{_instead(packed, own)}; `rowmill calibrate` measures whether the answers stay as good"
+    if packed is not None and _worth(packed, own):
+        yield f"{_instead(packed, own)}; `rowmill calibrate` measures {_measures(found)}"
     cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
     if cheapest is not None and (own.service.price is None or _cost(cheapest) < _cost(own) * WORTH):
         word = "cheapest that is paid" if own.service.price is None else "cheapest"
-        yield f"{word}: {_name(cheapest)}, {_usd(cheapest)}, {_time(cheapest)}"
+        same = [way for way in found.ways if way.service.price and _cost(way) <= _cost(cheapest) * SAME]
+        yield f"{word}: {' or '.join(f'{_name(way)} ({_time(way)})' for way in same)}, {_usd(cheapest)}"
     fastest = min(found.ways, key=lambda way: way.seconds)
     if fastest.seconds < own.seconds * WORTH and fastest is not cheapest and not _alike(fastest, own):
         yield f"fastest: {_name(fastest)}, {_time(fastest)}, {_usd(fastest)}"
@@ -131,14 +138,39 @@ def _cache_of(own: Way) -> str:
 
 
 def _instead(way: Way, own: Way) -> str:
-    """Compare two ways that differ in the rows of a request."""
+    """Compare two ways that differ in the rows of a request, and say where it is more."""
     pairs = [
-        (many(way.requests, "request"), f"{own.requests:,}"),
-        (_usd(way), _usd(own)),
-        (_time(way), _time(own)),
+        (many(way.requests, "request"), f"{own.requests:,}", False),
+        (_usd(way), _usd(own), _cost(way) > _cost(own)),
+        (_time(way), _time(own), way.seconds > own.seconds),
     ]
-    words = ", ".join(f"{new} instead of {old}" for new, old in pairs if new != old)
-    return f"`--pack {way.rows}` would take {words}"
+    told = [(f"{new} instead of {old}", more) for new, old, more in pairs if new != old]
+    words = ", ".join(said for said, more in told if not more)
+    dearer = " and ".join(said for said, more in told if more)
+    return f"`--pack {way.rows}` would take {words}" + (f", but more of this: {dearer}" if dearer else "")
+
+
+def _worth(way: Way, own: Way) -> bool:
+    """Tell whether a way costs less, or takes clearly less time where that matters."""
+    cheaper = _cost(way) < _cost(own) * WORTH
+    return cheaper or (own.seconds > SLOW and way.seconds < own.seconds * WORTH)
+
+
+def _measures(found: Forecast) -> str:
+    """Say what a calibration tells, and what it takes."""
+    took, own = found.calibration, found.ways[0]
+    cost = "" if own.service.price is None else f" for {_money(took.usd)}"
+    dearer = took.requests > own.requests if own.service.price is None else took.usd.expected > _cost(own)
+    more = ", more than this job takes" if dearer else ""
+    return f"whether the answers stay as good, with about {many(took.requests, 'request')}{cost}{more}"
+
+
+def _sent(own: Way) -> str:
+    """Say what was sent today where the day's requests hold a job up; whichever tier that was in."""
+    sent, limit = own.service.today.sent, own.service.limits.rpd
+    if own.held_by != "rpd" or not sent or limit is None:
+        return ""
+    return f", {limit:,} of them, and {sent:,} were sent today"
 
 
 def _alike(way: Way, own: Way) -> bool:
@@ -157,10 +189,14 @@ def _name(way: Way) -> str:
 def _usd(way: Way) -> str:
     if way.service.price is None:
         return "$0"
-    digits = 4 if way.usd.expected < 1 else 2
-    if _rough(way.usd):
-        return f"${way.usd.low:,.{digits}f} to ${way.usd.high:,.{digits}f}"
-    return f"${way.usd.expected:,.{digits}f}"
+    return _money(way.usd)
+
+
+def _money(usd: Span) -> str:
+    digits = 4 if usd.expected < 1 else 2
+    if _rough(usd):
+        return f"${usd.low:,.{digits}f} to ${usd.high:,.{digits}f}"
+    return f"${usd.expected:,.{digits}f}"
 
 
 def _time(way: Way) -> str:

@@ -13,7 +13,7 @@ from pipeline.batch import BEFORE, Batch
 from pipeline.keys import request_id
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
-from pipeline.prompts import Mask, asked_rows, sampled, texts_of, thinned
+from pipeline.prompts import Mask, asked_rows, first_rows, sampled, texts_of, thinned
 from pipeline.store.answers import FILE, answered
 from pipeline.store.batches import enqueued, open_batches_of
 from pipeline.store.census import census
@@ -50,7 +50,8 @@ class Scope:
 class Backlog:
     """Which rows are `pending`, and for which of them something is `asked`; `texts` are a sample of that.
 
-    `complete` says that there are no other texts.
+    `complete` says that there are no other texts; `distinct` prompts are in the whole input, or more where
+    these are enough for a calibration.
     """
 
     scope: Scope
@@ -58,10 +59,14 @@ class Backlog:
     asked: Mask
     texts: list[str]
     complete: bool
+    distinct: int
 
 
-def backlog(plan: Plan, *, retry_failed: bool) -> Backlog:
-    """Return what is left to ask. Raises InputError and StoreError as a run does."""
+def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
+    """Return what is left to ask; `enough` prompts are those of a calibration.
+
+    Raises InputError and StoreError as a run does.
+    """
     survey = census(plan.source, plan.folder).survey
     standing = stand(survey, Parts(plan.folder.parts, plan.checked.layout.part))
     turn = _turn(plan, standing) if retry_failed else None
@@ -77,7 +82,8 @@ def backlog(plan: Plan, *, retry_failed: bool) -> Backlog:
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
-    return Backlog(scope, pending, thinned(asked, cached), fresh, complete=prompts <= SAMPLE)
+    distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
+    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct)
 
 
 def _turn(plan: Plan, standing: Standing) -> int:

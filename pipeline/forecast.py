@@ -3,6 +3,7 @@
 Asks no model and writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -13,14 +14,24 @@ from pipeline.estimate import Answers, Load, Service, Span, Way, load, way
 from pipeline.packing import Budget
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import full_sizes, group_sizes
+from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
+from pipeline.trials import Told
 
+ORDERS = 2  # in which a calibration asks for its sample
 PACK = 20  # rows in a request, where the job packs none
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
 THINKING = ("low", "medium", "high")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrating:
+    """What `rowmill calibrate` takes as it is called without flags."""
+
+    requests: int
+    usd: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class Forecast:
     unbatched: str
     max_cost: float | None
     ways: tuple[Way, ...]
+    calibration: Calibrating
 
 
 def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bool = False) -> Forecast:
@@ -52,7 +64,8 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     Raises InputError and StoreError as a run does.
     """
     checked = plan.checked
-    left = backlog(plan, retry_failed=retry_failed)
+    told = Told()
+    left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
     system = checked.loaded.job.prompt.system
     sizes = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
     before = precedent(plan)
@@ -72,6 +85,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         ways=tuple(_ways(plan, found, left, sizes, answers)),
+        calibration=_calibration(plan, found[0], min(told.sample, left.distinct), sizes, answers),
     )
 
 
@@ -79,16 +93,34 @@ def _loads(
     plan: Plan, left: Backlog, measured_: Measured, answers: Answers, *, batch: bool
 ) -> dict[int, Load]:
     """Return the requests of each pack size, the job's own first, online or by batches."""
+    loads = {}
+    for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
+        groups = (
+            groups_of(int(left.asked.sum()), rows) if batch else group_sizes(left.pending, left.asked, rows)
+        )
+        loads[rows] = _load(plan, rows, groups, measured_, answers)
+    return loads
+
+
+def _load(plan: Plan, rows: int, groups: Counter[int], measured_: Measured, answers: Answers) -> Load:
+    """Return the requests that groups become which may have so many rows."""
     checked = plan.checked
     told = checked.loaded.job.packing
     each = checked.settings.max_output_tokens or answers.alone.expected
-    loads = {}
-    for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
-        most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
-        budget = Budget(rows, most, told.output_tokens)
-        groups = full_sizes(left.asked, rows) if batch else group_sizes(left.pending, left.asked, rows)
-        loads[rows] = load(groups, measured_.sizes.rows, each, budget)
-    return loads
+    most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
+    return load(groups, measured_.sizes.rows, each, Budget(rows, most, told.output_tokens))
+
+
+def _calibration(
+    plan: Plan, service: Service, sample: int, measured_: Measured, answers: Answers
+) -> Calibrating:
+    """Return what a calibration takes: so many different rows at every size and in two orders."""
+    requests, usd = 0, Span(0.0, 0.0, 0.0)
+    for rows in sorted({1, *(size for size in Told().sizes if size <= sample)}):
+        load_ = _load(plan, rows, groups_of(sample, rows), measured_, answers)
+        took = way(rows, service, load_, measured_.sizes, answers)
+        requests, usd = requests + ORDERS * took.requests, usd + took.usd * ORDERS
+    return Calibrating(requests, usd)
 
 
 def _ways(

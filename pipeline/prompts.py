@@ -80,9 +80,9 @@ def group_sizes(pending: Mask, asked: Mask, group: int) -> Counter[int]:
     return sizes
 
 
-def full_sizes(asked: Mask, group: int) -> Counter[int]:
+def groups_of(prompts: int, group: int) -> Counter[int]:
     """Count groups as a run makes them in batches: of prompts, so that only the last one may be smaller."""
-    whole, rest = divmod(int(asked.sum()), group)
+    whole, rest = divmod(prompts, group)
     sizes = Counter({group: whole})
     sizes[rest] += rest > 0
     return +sizes

@@ -13,7 +13,7 @@ from pipeline.answer import example
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, load, seconds_until_done, way
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget
-from pipeline.prompts import full_sizes, group_sizes, rows_at, sampled
+from pipeline.prompts import group_sizes, groups_of, rows_at, sampled
 from pipeline.usage import Need, Today
 
 FRESH = Today(sent=0, resets_in=3_600.0)
@@ -130,8 +130,8 @@ def test_lines_of_batches_are_full_of_prompts() -> None:
     """Online rows that share an answer leave packs smaller; lines of batches are filled up with others."""
     pending, asked = np.ones(100, np.bool_), np.arange(100) % 2 == 0
     assert group_sizes(pending, asked, 20) == {10: 5}
-    assert full_sizes(asked, 20) == {20: 2, 10: 1}
-    assert full_sizes(~pending, 20) == {}
+    assert groups_of(50, 20) == {20: 2, 10: 1}
+    assert groups_of(0, 20) == {}
 
 
 @given(st.lists(st.booleans(), max_size=500), st.integers(1, 50))

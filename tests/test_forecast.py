@@ -215,6 +215,22 @@ def test_what_a_run_refuses_is_not_estimated(shell: Shell, project: Project, ask
     assert shell("estimate", project.job, "--tier", "1", *ask).code == 0
 
 
+def test_a_calibration_takes_what_is_said(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """Its requests and its price are named where it is recommended, and that it takes more than the job."""
+    project.change("You label reviews.", "You label reviews. " + "Praise is positive. " * 60)
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    told = (project.job, "--base-url", emulator.address)
+    said = shell("estimate", *told)
+    found = json.loads(shell("estimate", *told, "--json").out)["calibration"]
+    took = json.loads(shell("calibrate", *told, "--json").out)["this_run"]
+    about = pytest.approx(took["requests"], rel=0.05)  # packs are fuller once answers are known
+    assert found["requests"] == about
+    assert found["cost_usd"]["low"] <= took["cost_usd"] <= found["cost_usd"]["high"]
+    words = f"with about {found['requests']} requests for \\$[0-9.]+ to \\$[0-9.]+, more than this job takes"
+    assert re.search(words, said.out)
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])
@@ -233,7 +249,7 @@ def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, e
     said = shell("estimate", project.job, "--base-url", emulator.address)
     assert (said.code, said.err) == (0, "")
     assert "100 counted by the API (countTokens)" in said.out
-    assert "`--pack 20` would take 15 requests instead of 300" in said.out
+    assert "> 1 row, tier 1 " in said.out
     assert emulator.stats()["requests"] == 0
     assert not (project.folder / ".rowmill").exists()
     assert not list((project.folder / "state").glob("*"))
