@@ -18,6 +18,8 @@ HELD = {
     "batch_tokens": "tokens enqueued in the Batch API",
     "concurrency": "requests in flight",
 }
+SLOW = 60.0  # seconds from which on time matters
+SAME = 1.01  # times the cheapest that counts as cheap, too
 WORTH = 0.8  # of cost or time: below this another way is advised
 
 
@@ -27,12 +29,16 @@ def as_json(found: Forecast) -> dict[str, object]:
         "job": found.job,
         "model": found.model,
         "limited": found.limited,
-        **asdict(found.scope),
+        **asdict(found.scope) | {"enqueued_cost_usd": round(found.scope.enqueued_cost_usd, 6)},
         "sampled": found.sampled,
         "counted": found.counted,
         "not_counted": found.uncounted or None,
         "output_tokens_basis": found.basis,
         "ways": [_way_json(way) for way in found.ways],
+        "calibration": {
+            "requests": found.calibration.requests,
+            "cost_usd": _span_json(found.calibration.usd, 6),
+        },
         "max_cost": found.max_cost,
         "auto": found.auto or None,
         "advice": list(advice(found)),
@@ -50,6 +56,10 @@ def head(found: Forecast) -> list[str]:
         f"{found.job}: {rows}, {scope.done:,} done{failed}, {scope.pending:,} to do{kept}",
         f"  prompts to send: {scope.prompts:,} (equal ones share an answer{cached}), to {found.model}",
     ]
+    if scope.batch_jobs:
+        jobs, prompts = many(scope.batch_jobs, "batch job"), many(scope.enqueued, "prompt")
+        cost = f"${scope.enqueued_cost_usd:,.4f}"
+        lines.append(f"  {jobs} open with {prompts}, which may cost {cost}: not counted below")
     if not scope.prompts:
         return lines
     whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"
@@ -79,12 +89,15 @@ def cells(way: Way) -> tuple[str, ...]:
 def foot(found: Forecast) -> list[str]:
     """Return what explains the table, and the advice."""
     if not found.scope.prompts:
-        return ["nothing is left to ask"]
+        waits = found.scope.batch_jobs
+        return ["nothing is left to ask" + (", a run takes in what batch jobs answer" if waits else "")]
     lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
     own = found.ways[0]
-    if own.held_by and own.seconds > 60:
-        lines.append(f"what holds it up: {HELD[own.held_by]}")
-    if any(way.cached for way in found.ways):
+    if own.held_by and own.seconds > SLOW:
+        lines.append(f"what holds it up: {HELD[own.held_by]}{_sent(own)}")
+    if own.service.name != "batch" and own.service.caches and own.saving.most:
+        lines.append(_cache_of(own))
+    if any(way.saving.tokens for way in found.ways if way.service.name == "batch"):
         lines.append("in a batch the instruction lies in a cache: its storage is counted for a day")
     if found.unbatched:
         lines.append(found.unbatched)
@@ -97,12 +110,13 @@ def advice(found: Forecast) -> Iterator[str]:
         return
     own, *others = found.ways
     packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
-    if packed is not None and packed.requests < own.requests * WORTH:
-        yield f"{_instead(packed, own)}; `rowmill calibrate` measures whether the answers stay as good"
+    if packed is not None and _worth(packed, own):
+        yield f"{_instead(packed, own)}; `rowmill calibrate` measures {_measures(found)}"
     cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
     if cheapest is not None and (own.service.price is None or _cost(cheapest) < _cost(own) * WORTH):
         word = "cheapest that is paid" if own.service.price is None else "cheapest"
-        yield f"{word}: {_name(cheapest)}, {_usd(cheapest)}, {_time(cheapest)}"
+        same = [way for way in found.ways if way.service.price and _cost(way) <= _cost(cheapest) * SAME]
+        yield f"{word}: {' or '.join(f'{_name(way)} ({_time(way)})' for way in same)}, {_usd(cheapest)}"
     fastest = min(found.ways, key=lambda way: way.seconds)
     if fastest.seconds < own.seconds * WORTH and fastest is not cheapest and not _alike(fastest, own):
         yield f"fastest: {_name(fastest)}, {_time(fastest)}, {_usd(fastest)}"
@@ -116,15 +130,49 @@ def advice(found: Forecast) -> Iterator[str]:
         yield "how long answers are is a guess: run `--limit 50` first, then this counts with what they took"
 
 
+def _cache_of(own: Way) -> str:
+    """Say what the cost of a run online has to do with a cache of the instruction."""
+    bare = own.usd.expected + own.saving.expected
+    ends = (
+        f"${bare - own.saving.most:,.4f} if all requests do, ${bare - own.saving.least:,.4f} if the fewest do"
+    )
+    return f"how many requests read the instruction from a cache depends on the pace of the run: {ends}"
+
+
 def _instead(way: Way, own: Way) -> str:
-    """Compare two ways that differ in the rows of a request."""
+    """Compare two ways that differ in the rows of a request, and say where it is more."""
     pairs = [
-        (many(way.requests, "request"), f"{own.requests:,}"),
-        (_usd(way), _usd(own)),
-        (_time(way), _time(own)),
+        (many(way.requests, "request"), f"{own.requests:,}", False),
+        (_usd(way), _usd(own), _cost(way) > _cost(own)),
+        (_time(way), _time(own), way.seconds > own.seconds),
     ]
-    words = ", ".join(f"{new} instead of {old}" for new, old in pairs if new != old)
-    return f"`--pack {way.rows}` would take {words}"
+    told = [(f"{new} instead of {old}", more) for new, old, more in pairs if new != old]
+    words = ", ".join(said for said, more in told if not more)
+    dearer = " and ".join(said for said, more in told if more)
+    return f"`--pack {way.rows}` would take {words}" + (f", but more of this: {dearer}" if dearer else "")
+
+
+def _worth(way: Way, own: Way) -> bool:
+    """Tell whether a way costs less, or takes clearly less time where that matters."""
+    cheaper = _cost(way) < _cost(own) * WORTH
+    return cheaper or (own.seconds > SLOW and way.seconds < own.seconds * WORTH)
+
+
+def _measures(found: Forecast) -> str:
+    """Say what a calibration tells, and what it takes."""
+    took, own = found.calibration, found.ways[0]
+    cost = "" if own.service.price is None else f" for {_money(took.usd)}"
+    dearer = took.requests > own.requests if own.service.price is None else took.usd.expected > _cost(own)
+    more = ", more than this job takes" if dearer else ""
+    return f"whether the answers stay as good, with about {many(took.requests, 'request')}{cost}{more}"
+
+
+def _sent(own: Way) -> str:
+    """Say what was sent today where the day's requests hold a job up; whichever tier that was in."""
+    sent, limit = own.service.today.sent, own.service.limits.rpd
+    if own.held_by != "rpd" or not sent or limit is None:
+        return ""
+    return f", {limit:,} of them, and {sent:,} were sent today"
 
 
 def _alike(way: Way, own: Way) -> bool:
@@ -143,10 +191,14 @@ def _name(way: Way) -> str:
 def _usd(way: Way) -> str:
     if way.service.price is None:
         return "$0"
-    digits = 4 if way.usd.expected < 1 else 2
-    if _rough(way.usd):
-        return f"${way.usd.low:,.{digits}f} to ${way.usd.high:,.{digits}f}"
-    return f"${way.usd.expected:,.{digits}f}"
+    return _money(way.usd)
+
+
+def _money(usd: Span) -> str:
+    digits = 4 if usd.expected < 1 else 2
+    if _rough(usd):
+        return f"${usd.low:,.{digits}f} to ${usd.high:,.{digits}f}"
+    return f"${usd.expected:,.{digits}f}"
 
 
 def _time(way: Way) -> str:
@@ -181,7 +233,7 @@ def _way_json(way: Way) -> dict[str, object]:
         "requests": way.requests,
         "input_tokens": _span_json(way.tokens_in, 0),
         "output_tokens": _span_json(way.tokens_out, 0),
-        "cached_input_tokens": round(way.cached),
+        "cached_input_tokens": round(way.saving.tokens),
         "cost_usd": _span_json(way.usd, 6),
         "seconds": round(way.seconds, 1),
         "seconds_at_most": way.at_most,

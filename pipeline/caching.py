@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.models import Price
 
 BATCH_HOURS: Final = 24.0  # that a job is taken to need beforehand: what the API aims at
+FIRST: Final = 2  # replies after which the pace of a run is known well enough
 PICO_PER_TOKEN: Final = 10**6  # picodollars a token for each dollar a million tokens
 _HOUR = 3600.0
 

@@ -7,10 +7,10 @@ follows from a sample of prompts, from what answers took so far, and from prices
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.caching import BATCH_HOURS, uses_to_pay
 from pipeline.flow import Usage
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget, packs
+from pipeline.reuse import Pace, Saving, by_itself, in_batch, online
 from pipeline.usage import Need, Today, cost_usd, seconds_by_limit
 
 ECHO_ROOM = 12  # tokens that the id and the commas of an element may take, as a run reserves them
@@ -18,6 +18,7 @@ BATCH_SECONDS = 86_400.0  # the target of the Batch API, which is often faster
 FLEX_SECONDS = 900.0  # the upper end of what the API aims at for a flex request
 CALL_SECONDS = 2.0  # of a request while none has been seen
 MOST_IN_FLIGHT = 4_096
+UNSAVED = Saving()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class Service:
     """Who answers at what price: `name` is `online`, `flex`, `batch` or `priority`.
 
     Price None costs nothing. `label` names the tier for people, `margin` is the share by which windows are
-    counted longer. In a batch an instruction of at least `cache_tokens` is put into a cache where that pays,
-    with None never.
+    counted longer. An instruction of at least `cache_tokens` may be cached by the API, with None it is not;
+    where this `caches`, a run puts it into a cache as soon as that is known to pay.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Service:
     margin: float = 0.0
     in_flight: int = MOST_IN_FLIGHT
     cache_tokens: int | None = None
+    caches: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Way:
     """A way of asking and what it takes; `rows` share a request at most.
 
     `seconds` is an upper end for flex and batch; `held_by` is the limit that decides it, empty where none
-    does. `cached` input tokens are read from a cache, whose storage for a day is in `usd`.
+    does. `saving` is what caches of the instruction save, which `usd` counts with.
     """
 
     rows: int
@@ -102,7 +104,7 @@ class Way:
     usd: Span
     seconds: float
     held_by: str
-    cached: float = 0.0
+    saving: Saving = UNSAVED
     current: bool = False
 
     @property
@@ -148,33 +150,49 @@ def way(rows: int, service: Service, load_: Load, sizes: Sizes, answers: Answers
     texts = (load_.packed_rows + load_.alone) * sizes.row + load_.packed_rows * sizes.tags
     tokens_in = _around(fixed, sizes.doubt) + _around(texts, sizes.error + sizes.doubt)
     tokens_out = answers.packed * load_.packed_rows + answers.alone * load_.alone
-    saved, cached = _cached(service, load_.packs or load_.alone, _shared(load_, sizes))
-    usd = Span(
+    bare = Span(
         _usd(tokens_in.expected, tokens_out.expected, service.price),
         _usd(tokens_in.low, tokens_out.low, service.price),
         _usd(tokens_in.high, tokens_out.high, service.price),
-    ) + Span(-saved, -saved, -saved)
-    need = Need(load_.requests, tokens_in.expected, usd.expected)
-    seconds, held_by = _seconds(need, service, answers.seconds)
+    )
+    need = Need(load_.requests, tokens_in.expected, bare.expected)
+    uses, shared = (load_.packs, sizes.fixed_packed) if rows > 1 else (load_.alone, sizes.fixed)
+    pace = _pace(service, need, uses, answers.seconds)
+    saving = _saving(service, pace, shared, whole=fixed, doubt=sizes.doubt)
+    usd = bare + Span(-saving.expected, -saving.most, -saving.least)
+    seconds, held_by = _seconds(replace(need, usd=usd.expected), service, answers.seconds)
     asked = round(load_.requests)
-    return Way(rows, service, asked, tokens_in, tokens_out, usd, seconds, held_by, cached=cached)
+    return Way(rows, service, asked, tokens_in, tokens_out, usd, seconds, held_by, saving)
 
 
-def _shared(load_: Load, sizes: Sizes) -> float:
-    """Return the tokens of the instruction that a cache would hold."""
-    return sizes.fixed_packed if load_.packs else sizes.fixed
+def _saving(service: Service, pace: Pace, tokens: float, *, whole: float, doubt: float) -> Saving:
+    """Return what caches save of an instruction, of which all requests together have `whole` tokens.
 
-
-def _cached(service: Service, uses: float, tokens: float) -> tuple[float, float]:
-    """Return what a cache of the instruction saves in a batch, in USD, and the tokens that are read there."""
+    Tokens may be off by the share `doubt`: the ends are those of the least and the greatest cost.
+    """
     price, least = service.price, service.cache_tokens
-    if least is None or tokens < least or price is None or price.storage is None:
-        return 0.0, 0.0
-    need = uses_to_pay(price, BATCH_HOURS)
-    if need is None or uses < need:
-        return 0.0, 0.0
-    storage = price.storage * BATCH_HOURS
-    return tokens * (uses * (price.input - price.cached) - storage) / 1e6, tokens * uses
+    if price is None or least is None or tokens * (1 + doubt) < least:
+        return UNSAVED
+    found = Saving(most=by_itself(price, whole * (1 - doubt)))
+    if not service.caches or tokens < least:
+        return found
+    saves = in_batch if service.name == "batch" else online
+    own = saves(price, tokens, pace)
+    surely = saves(price, tokens * (1 + doubt), pace).least if tokens * (1 - doubt) >= least else 0.0
+    return replace(found, expected=own.expected, least=surely, tokens=own.tokens)
+
+
+def _pace(service: Service, need: Need, uses: float, call: float) -> Pace:
+    """Return how a run will go."""
+    call = max(call, FLEX_SECONDS) if service.name == "flex" else call
+    limits = service.limits
+    each = need.tokens / need.requests if need.requests else 0.0
+    rates = [service.in_flight / call]
+    rates += [limits.rpm / 60] if limits.rpm else []
+    rates += [limits.tpm / 60 / each] if limits.tpm and each else []
+    seconds, _ = seconds_until_done(need, replace(limits, rpd=None), service.today, service.margin)
+    hours = (max(seconds, need.requests * call / service.in_flight) + call) / 3_600
+    return Pace(uses, min(rates), call, service.in_flight, hours, limits.rpd)
 
 
 def seconds_until_done(need: Need, limits: Limits, today: Today, margin: float = 0.0) -> tuple[float, str]:
@@ -203,7 +221,8 @@ def _seconds(need: Need, service: Service, call: float) -> tuple[float, str]:
         return max(1.0, turns) * BATCH_SECONDS, "batch_tokens" if turns > 1 else ""
     call = max(call, FLEX_SECONDS) if service.name == "flex" else call
     seconds, held_by = seconds_until_done(need, service.limits, service.today, service.margin)
-    flying = need.requests * call / service.in_flight
+    waves = need.requests / service.in_flight
+    flying = waves * call if waves > 1 else 0.0
     return max(seconds, flying) + call, held_by if seconds >= flying else "concurrency"
 
 

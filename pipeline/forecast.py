@@ -3,69 +3,36 @@
 Asks no model and writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from math import sqrt
-
-import numpy as np
 
 from pipeline.answer import WIDE
 from pipeline.auto import auto_words
-from pipeline.estimate import MOST_IN_FLIGHT, Answers, Load, Service, Span, Way, load, way
-from pipeline.keys import request_id
-from pipeline.models import Limits, known_limits
+from pipeline.backlog import Backlog, Scope, backlog
+from pipeline.estimate import Answers, Load, Service, Span, Way, load, way
 from pipeline.packing import Budget
-from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
-from pipeline.prompts import Mask, asked_rows, group_sizes, sampled, texts_of, thinned
-from pipeline.quota import day_reset
+from pipeline.prompts import group_sizes, groups_of
+from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.store.answers import FILE, answered
-from pipeline.store.census import census
-from pipeline.store.folder import round_under_way
-from pipeline.store.journal import latest
-from pipeline.store.parts import Parts
-from pipeline.store.standing import Standing, stand
-from pipeline.tokens import CACHE_TOKENS
-from pipeline.usage import Today
+from pipeline.trials import Told
 
-SAMPLE = 2_000  # prompts that are rendered
+ORDERS = 2  # in which a calibration asks for its sample
 PACK = 20  # rows in a request, where the job packs none
-COMPARED = "1"  # the tier that a job on the free tier is compared with
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
-UNBATCHED = f"the free tier offers no batch: flex and batch are those of tier {COMPARED}"
 THINKING = ("low", "medium", "high")
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """Rows of the input: `done` have an answer, `failed` ones included, `pending` are to be asked.
+class Calibrating:
+    """What `rowmill calibrate` takes as it is called without flags."""
 
-    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
-    those to which the response cache has an answer, which are about `cached`.
-    """
-
-    rows: int
-    done: int
-    failed: int
-    pending: int
-    replied: int
-    prompts: int
-    cached: int
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """Who would answer: on the free tier or not, on Vertex AI or not, after how many requests of today."""
-
-    free: bool
-    vertex: bool
-    sent_today: int
-    now: float  # Unix time
+    requests: int
+    usd: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +57,7 @@ class Forecast:
     max_cost: float | None
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
+    calibration: Calibrating
 
 
 def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bool = False) -> Forecast:
@@ -98,30 +66,19 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     Raises InputError and StoreError as a run does.
     """
     checked = plan.checked
-    survey = census(plan.source, plan.folder).survey
-    standing = stand(survey, Parts(plan.folder.parts, checked.layout.part))
-    turn = _turn(plan, standing) if retry_failed else None
-    pending = pending_rows(standing, turn)
-    known = latest(plan.folder.journal)[1] if turn is None else np.empty(0, np.uint64)
-    asked = asked_rows(survey, standing, pending, known, again=turn is not None)
-    texts = texts_of(plan.source, checked.template, sampled(asked, SAMPLE))
+    told = Told()
+    left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
     system = checked.loaded.job.prompt.system
-    prompts = int(asked.sum())
-    whole = prompts <= SAMPLE
-    fresh = _uncached(plan, texts) if turn is None else texts
-    cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
-    asked, texts = thinned(asked, cached), fresh
-    kept = replied(survey, pending, plan.folder) if turn is None else 0
-    sizes = measured(texts, system, checked.json_schema, count, complete=whole)
+    sizes = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
     before = precedent(plan)
     answers = _answers(plan, before, sizes)
-    services, unbatched = _services(plan, asking)
+    found, unbatched = services(plan, asking)
     return Forecast(
         job=checked.loaded.job.name,
         model=checked.model.id,
         limited=plan.limited,
-        scope=_scope(standing, pending, replied=kept, prompts=prompts - cached, cached=cached),
-        sampled=len(texts),
+        scope=left.scope,
+        sampled=len(left.texts),
         counted=sizes.counted,
         uncounted=sizes.why,
         basis=_basis(plan, before),
@@ -130,105 +87,53 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         auto="; ".join(auto_words(plan)),
-        ways=tuple(_ways(plan, services, _loads(plan, pending, asked, sizes, answers), sizes, answers)),
+        ways=tuple(_ways(plan, found, left, sizes, answers)),
+        calibration=_calibration(plan, found[0], min(told.sample, left.distinct), sizes, answers),
     )
 
 
-def _turn(plan: Plan, standing: Standing) -> int:
-    """Return the round of `--retry-failed` that a run would begin, or go on with."""
-    last = standing.index.last_round
-    with suppress(OSError):  # the run says what is wrong with it
-        return round_under_way(plan.folder, last) or last + 1
-    return last + 1
-
-
-def _uncached(plan: Plan, texts: list[str]) -> list[str]:
-    """Return the prompts to which the response cache has no answer for this job."""
-    job = plan.checked.loaded.job
-    if not job.cache.enabled:
-        return texts
-    most = plan.checked.settings.max_output_tokens
-    ids = [request_id(plan.question, text, most, 0) for text in texts]
-    found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
-    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
-
-
-def _scope(standing: Standing, pending: Mask, *, replied: int, prompts: int, cached: int) -> Scope:
-    done = failed = 0
-    for start, rows in standing.rows.slices():
-        answered = (rows["place"] >= 0) & ~pending[start : start + len(rows)]
-        done += int(answered.sum())
-        failed += int((answered & ~rows["ok"]).sum())
-    total = len(standing.rows)
-    return Scope(total, done, failed, total - done, replied, prompts, cached)
-
-
-def _loads(plan: Plan, pending: Mask, asked: Mask, measured_: Measured, answers: Answers) -> dict[int, Load]:
-    """Return the requests of each pack size, the job's own first."""
-    checked = plan.checked
-    told = checked.loaded.job.packing
-    each = checked.settings.max_output_tokens or answers.alone.expected
+def _loads(
+    plan: Plan, left: Backlog, measured_: Measured, answers: Answers, *, batch: bool
+) -> dict[int, Load]:
+    """Return the requests of each pack size, the job's own first, online or by batches."""
     loads = {}
     for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
-        most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
-        budget = Budget(rows, most, told.output_tokens)
-        loads[rows] = load(group_sizes(pending, asked, rows), measured_.sizes.rows, each, budget)
+        groups = (
+            groups_of(int(left.asked.sum()), rows) if batch else group_sizes(left.pending, left.asked, rows)
+        )
+        loads[rows] = _load(plan, rows, groups, measured_, answers)
     return loads
 
 
-def _ways(
-    plan: Plan, services: list[Service], loads: dict[int, Load], measured_: Measured, answers: Answers
-) -> Iterator[Way]:
-    current = plan.pack
-    for service in services:
-        for rows, load_ in loads.items():
-            made = way(rows, service, load_, measured_.sizes, answers)
-            yield replace(made, current=service is services[0] and rows == current)
-
-
-def _services(plan: Plan, asking: Asking) -> tuple[list[Service], str]:
-    """Return who could answer, first who does as the job stands, and why no batch is among them."""
-    own_name = "online" if asking.free or asking.vertex else _own(plan)
+def _load(plan: Plan, rows: int, groups: Counter[int], measured_: Measured, answers: Answers) -> Load:
+    """Return the requests that groups become which may have so many rows."""
     checked = plan.checked
-    told, limits = checked.loaded.job.limits, checked.limits
-    day = datetime.fromtimestamp(asking.now, UTC).date()
-    today = Today(asking.sent_today, day_reset(asking.now).timestamp() - asking.now)
-    flying = told.concurrency or MOST_IN_FLIGHT
-    standard = checked.model.price(day, "standard")
-    label = "Vertex AI" if asking.vertex else "free tier" if asking.free else f"tier {told.tier}"
-    online = Service("online", label, None if asking.free else standard, limits, today, told.margin, flying)
-    if asking.vertex:
-        return [online], "batch and flex of Vertex AI are not estimated"
-    paid = online
-    if asking.free:
-        paid = replace(online, label=f"tier {COMPARED}", price=standard, limits=_compared(plan))
-        paid = replace(paid, today=replace(today, sent=0))
-    found = [online] if paid is online else [online, paid]
-    for name in ("flex", "batch", *(["priority"] if own_name == "priority" else [])):
-        price = checked.model.price(day, name)
-        if price is not None and not (name == "batch" and paid.limits.batch_tokens == 0):
-            least = _cache_tokens(plan) if name == "batch" else None
-            found.append(replace(paid, name=name, price=price, cache_tokens=least))
-    found.sort(key=lambda service: service.name != own_name)  # the others stay in their order
-    return found, UNBATCHED if asking.free else ""
+    told = checked.loaded.job.packing
+    each = checked.settings.max_output_tokens or answers.alone.expected
+    most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
+    return load(groups, measured_.sizes.rows, each, Budget(rows, most, told.output_tokens))
 
 
-def _own(plan: Plan) -> str:
-    """Return the name of the service that the job asks for."""
-    job = plan.checked.loaded.job
-    tier = job.model.service_tier
-    return "batch" if job.mode == "batch" else "online" if tier == "standard" else tier
+def _calibration(
+    plan: Plan, service: Service, sample: int, measured_: Measured, answers: Answers
+) -> Calibrating:
+    """Return what a calibration takes: so many different rows at every size and in two orders."""
+    requests, usd = 0, Span(0.0, 0.0, 0.0)
+    for rows in sorted({1, *(size for size in Told().sizes if size <= sample)}):
+        load_ = _load(plan, rows, groups_of(sample, rows), measured_, answers)
+        took = way(rows, service, load_, measured_.sizes, answers)
+        requests, usd = requests + ORDERS * took.requests, usd + took.usd * ORDERS
+    return Calibrating(requests, usd)
 
 
-def _cache_tokens(plan: Plan) -> int | None:
-    """Return how many tokens an instruction needs for a cache, None where the job wants none."""
-    wanted = plan.checked.loaded.job.model.context_cache == "auto"
-    return (plan.checked.model.cache_tokens or CACHE_TOKENS) if wanted else None
-
-
-def _compared(plan: Plan) -> Limits:
-    """Return what is known of the limits of the tier that the free one is compared with."""
-    return known_limits(COMPARED, plan.checked.model)
+def _ways(
+    plan: Plan, found: list[Service], left: Backlog, measured_: Measured, answers: Answers
+) -> Iterator[Way]:
+    online, batch = (_loads(plan, left, measured_, answers, batch=which) for which in (False, True))
+    for service in found:
+        for rows, load_ in (batch if service.name == "batch" else online).items():
+            made = way(rows, service, load_, measured_.sizes, answers)
+            yield replace(made, current=service is found[0] and rows == plan.pack)
 
 
 def _answers(plan: Plan, before: Precedent | None, measured_: Measured) -> Answers:

@@ -68,10 +68,10 @@ def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> Checke
     """Check model, limits, schema and template of a job; raises JobError."""
     job = loaded.job
     model = job_model(job.model, today)
+    check_tier(job.model, model, vertex=vertex, free=job.limits.free)
     if job.mode == "batch":
         job = job.model_copy(update={"model": patient(job.model, model)})
         loaded = replace(loaded, job=job)
-    check_tier(job.model, model, vertex=vertex)
     return CheckedJob(
         loaded=loaded,
         model=model,
@@ -84,7 +84,9 @@ def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> Checke
 
 
 def check_batches(checked: CheckedJob, *, vertex: bool) -> None:
-    """Check that the job may ask by batches; raises JobError."""
+    """Check that the job may ask by batches, where it does; raises JobError."""
+    if checked.loaded.job.mode != "batch":
+        return
     tier = checked.loaded.job.limits.tier
     if vertex:
         raise JobError(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.heads import BUCKETS, Heads, bucket_of
-from pipeline.input.source import ROWS, Source, Survey
+from pipeline.input.source import Source, Survey
 from pipeline.scratch import SLICE, Buckets
 from pipeline.store.standing import Standing
 from pipeline.template import Template
@@ -65,15 +65,27 @@ def _by_digest(survey: Survey, wanted: Mask) -> Buckets:
 def group_sizes(pending: Mask, asked: Mask, group: int) -> Counter[int]:
     """Count the groups of `group` pending rows that share a request, by how many prompts each has to ask.
 
-    Groups are made of the rows that are read at a time, as a run makes them.
+    As a run makes them online: of all pending rows in their order, whatever has to be asked of them.
     """
     sizes: Counter[int] = Counter()
-    start = int(pending.argmax()) if len(pending) else 0
-    for block in range(start, len(pending), ROWS):
-        sent = asked[block : block + ROWS][pending[block : block + ROWS]]
-        sums = np.add.reduceat(sent, np.arange(0, len(sent), group), dtype=np.int64) if len(sent) else sent
-        sizes.update(size for size in sums.tolist() if size)
+    rest = np.zeros(0, np.bool_)
+    for start in range(0, len(pending), SLICE):
+        here = slice(start, start + SLICE)
+        sent = np.concatenate([rest, asked[here][pending[here]]])
+        whole = len(sent) - len(sent) % group
+        sizes.update(sent[:whole].reshape(-1, group).sum(axis=1).tolist())
+        rest = sent[whole:]
+    sizes[int(rest.sum())] += 1
+    del sizes[0]
     return sizes
+
+
+def groups_of(prompts: int, group: int) -> Counter[int]:
+    """Count groups as a run makes them in batches: of prompts, so that only the last one may be smaller."""
+    whole, rest = divmod(prompts, group)
+    sizes = Counter({group: whole})
+    sizes[rest] += rest > 0
+    return +sizes
 
 
 def sampled(mask: Mask, size: int, seed: int = SEED) -> Mask:

@@ -90,7 +90,9 @@ class JobStatus:
         """Return the status for people, a line each."""
         table = self.table
         replied = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
-        packs = f": {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
+        packs = (
+            f": about {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
+        )
         packs = packs if self.pack > 1 else ""
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
@@ -109,7 +111,7 @@ class JobStatus:
 
     @property
     def _requests(self) -> int:
-        """How many requests the rest takes where all packs are full."""
+        """About how many requests the rest takes: as if all rows differed and all packs were full."""
         return -(-self.to_ask // self.pack)
 
     def _open(self) -> list[str]:

@@ -18,8 +18,11 @@ SHED = (
 )
 
 
-def check_tier(section: ModelSection, model: Model, *, vertex: bool) -> None:
-    """Raise JobError where the tier that `[model]` asks for does not exist or has no known price."""
+def check_tier(section: ModelSection, model: Model, *, vertex: bool, free: bool = False) -> None:
+    """Raise JobError where the tier that `[model]` asks for does not exist or has no known price.
+
+    `free` is the usage tier: Google has announced flex and priority for paid ones.
+    """
     asked = section.service_tier
     if asked == STANDARD:
         return
@@ -27,6 +30,11 @@ def check_tier(section: ModelSection, model: Model, *, vertex: bool) -> None:
         raise JobError(
             f"`model.service_tier` is `{asked}`, and Vertex AI has no such field",
             "leave it out: there it is a matter of the project's throughput",
+        )
+    if free:
+        raise JobError(
+            f"service tier `{asked}` is not offered in usage tier `free`",
+            "say which paid tier the project has (`--tier 1`), or leave `service_tier` out",
         )
     if not any(period.at(asked) for period in model.prices):
         raise JobError(

@@ -13,7 +13,7 @@ from pipeline.answer import example
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, load, seconds_until_done, way
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget
-from pipeline.prompts import group_sizes, rows_at, sampled
+from pipeline.prompts import group_sizes, groups_of, rows_at, sampled
 from pipeline.usage import Need, Today
 
 FRESH = Today(sent=0, resets_in=3_600.0)
@@ -107,7 +107,7 @@ def test_a_batch_reads_a_long_instruction_from_a_cache(
     fresh = (requests * 2_100 * 0.125 + requests * 30 * 0.75) / 1e6
     saved = 2_000 * (requests * 0.1 - 24) / 1e6 if cached else 0.0
     assert found.usd.expected == pytest.approx(fresh - saved)
-    assert found.cached == (2_000 * requests if cached else 0)
+    assert found.saving.tokens == (2_000 * requests if cached else 0)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=3_000), st.integers(1, 30))
@@ -118,6 +118,20 @@ def test_groups_hold_every_prompt_once(rows: list[tuple[bool, bool]], group: int
     sizes: Counter[int] = group_sizes(pending, asked, group)
     assert sum(size * count for size, count in sizes.items()) == asked.sum()
     assert all(1 <= size <= group for size in sizes)
+
+
+def test_groups_go_on_where_a_block_of_rows_ends() -> None:
+    """A thousand rows are no multiple of 30: a run makes 100 packs of 3,000 rows, and so does an estimate."""
+    every = np.ones(3_000, np.bool_)
+    assert group_sizes(every, every, 30) == {30: 100}
+
+
+def test_lines_of_batches_are_full_of_prompts() -> None:
+    """Online rows that share an answer leave packs smaller; lines of batches are filled up with others."""
+    pending, asked = np.ones(100, np.bool_), np.arange(100) % 2 == 0
+    assert group_sizes(pending, asked, 20) == {10: 5}
+    assert groups_of(50, 20) == {20: 2, 10: 1}
+    assert groups_of(0, 20) == {}
 
 
 @given(st.lists(st.booleans(), max_size=500), st.integers(1, 50))

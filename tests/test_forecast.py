@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
 from pipeline.models import find_model
 from pipeline.offline import offline_endpoint
+from pipeline.services import Asking
 from pipeline.sizing import Count
 from tests.conftest import TODAY, Emulator, Project, emulating
 from tests.test_cli import KEY, Shell, shell
@@ -76,6 +77,16 @@ def test_an_estimate_is_what_the_run_is_billed(project: Project, emulator: Emula
     assert own.usd.low <= usd <= own.usd.high
 
 
+def test_lines_of_batches_are_as_many_as_estimated(project: Project) -> None:
+    """Equal prompts leave no room in them: 202 distinct ones of 300 rows are eleven lines."""
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    project.change("[output]", "[packing]\nrows = 20\n\n[output]")
+    project.rows(texts(300, 202))
+    with emulating("--tier", "paid") as server:
+        found = estimated(project, counting(server)).ways[0]
+        assert (found.requests, project.run(server.address).requests) == (11, 11)
+
+
 def test_answers_of_the_job_make_it_exact(project: Project, emulator: Emulator) -> None:
     """After some rows output tokens are no guess: within a tenth, and the rest only is estimated."""
     project.rows(texts(900, 900))
@@ -122,7 +133,7 @@ def test_the_free_tier_is_compared_with_a_paid_one(project: Project) -> None:
     assert own.seconds > 2 * 86_400 > packed.seconds
     assert {way.service.name for way in paid} == {"online", "flex", "batch"}
     assert all(way.usd.low > 0 for way in paid)
-    assert "free tier offers no batch" in found.unbatched
+    assert "free tier offers neither batch nor flex" in found.unbatched
 
 
 @pytest.mark.parametrize(
@@ -168,6 +179,58 @@ def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Em
     assert estimated(project, "no key").scope.prompts == 400
 
 
+@pytest.mark.parametrize("mode", ["--batch", "--online"])
+def test_what_lies_in_open_batch_jobs_is_taken_off(shell: Shell, project: Project, mode: str) -> None:
+    """Their prompts are asked already: named with what they may cost, and only the others estimated."""
+    made = texts(70, 70)
+    project.rows(made[:50])
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    with emulating("--tier", "paid", "--batch-wait", "60") as slow:
+        at = ("--base-url", slow.address)
+        assert shell("run", project.job, "--detach", *at).code == 3
+        project.rows([*made, made[0]])
+        said = shell("estimate", project.job, mode, "--json", *at).out
+        lines = shell("estimate", project.job, mode, *at).out
+        project.rows(made[:50])
+        rest = shell("estimate", project.job, mode, *at).out
+        jobs = json.loads(shell("status", project.job, "--json", *at).out)["batch_jobs"]
+    found, cost = json.loads(said), jobs[0]["cost_usd_estimated"]
+    assert (found["prompts"], found["ways"][0]["requests"]) == (20, 20)
+    assert (found["batch_jobs"], found["enqueued"], found["enqueued_cost_usd"]) == (1, 50, cost)
+    assert f"1 batch job open with 50 prompts, which may cost ${cost:.4f}: not counted below" in lines
+    assert rest.endswith("nothing is left to ask, a run takes in what batch jobs answer\n")
+
+
+@pytest.mark.parametrize("ask", [["--batch"], ["--service-tier", "flex"], ["--service-tier", "priority"]])
+def test_what_a_run_refuses_is_not_estimated(shell: Shell, project: Project, ask: list[str]) -> None:
+    """The free tier has only the online service: both commands end with 2 and the same words."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    told = (project.job, "--tier", "free", *ask, "--base-url", "http://127.0.0.1:9")
+    estimate, run = shell("estimate", *told), shell("run", *told)
+    assert (estimate.code, estimate.out) == (2, "")
+    assert estimate.err == run.err
+    assert "is not offered in usage tier `free`" in run.err
+    assert shell("estimate", project.job, "--tier", "1", *ask).code == 0
+
+
+def test_a_calibration_takes_what_is_said(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """Its requests and its price are named where it is recommended, and that it takes more than the job."""
+    project.change("You label reviews.", "You label reviews. " + "Praise is positive. " * 60)
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    told = (project.job, "--base-url", emulator.address)
+    said = shell("estimate", *told)
+    found = json.loads(shell("estimate", *told, "--json").out)["calibration"]
+    took = json.loads(shell("calibrate", *told, "--json").out)["this_run"]
+    about = pytest.approx(took["requests"], rel=0.05)  # packs are fuller once answers are known
+    assert found["requests"] == about
+    assert found["cost_usd"]["low"] <= took["cost_usd"] <= found["cost_usd"]["high"]
+    words = f"with about {found['requests']} requests for \\$[0-9.]+ to \\$[0-9.]+, more than this job takes"
+    assert re.search(words, said.out)
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])
@@ -186,7 +249,7 @@ def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, e
     said = shell("estimate", project.job, "--base-url", emulator.address)
     assert (said.code, said.err) == (0, "")
     assert "100 counted by the API (countTokens)" in said.out
-    assert "`--pack 20` would take 15 requests instead of 300" in said.out
+    assert "> 1 row, tier 1 " in said.out
     assert emulator.stats()["requests"] == 0
     assert not (project.folder / ".rowmill").exists()
     assert not list((project.folder / "state").glob("*"))

@@ -167,7 +167,7 @@ def test_auto_is_one_row_a_request_until_it_is_calibrated(packed: Project, emula
 def test_rows_and_requests_are_counted_apart(packed: Project, emulator: Emulator) -> None:
     """Summary, JSON and status name both."""
     before = job_status(packed.plan(), None, 0.0)
-    assert f"{ROWS} pending: {ROWS // 20} requests of up to 20 rows" in before.sentences()[0]
+    assert f"{ROWS} pending: about {ROWS // 20} requests of up to 20 rows" in before.sentences()[0]
     report = packed.run(emulator.address)
     assert f"{ROWS // 20} requests for {ROWS} rows" in "\n".join(report.sentences())
     assert (report.requests, report.asked) == (ROWS // 20, ROWS)

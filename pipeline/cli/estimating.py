@@ -1,6 +1,7 @@
 """The command that tells beforehand what a job will take: estimate."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ from pipeline.advice import HEAD, NARROW, as_json, cells, foot, head
 from pipeline.cli.app import rowmill
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
 from pipeline.errors import UsageError
-from pipeline.forecast import Asking, Forecast, forecast
+from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
-from pipeline.gemini.endpoint import Endpoint
+from pipeline.gemini.endpoint import Endpoint, is_vertex
 from pipeline.offline import emulator, offline_endpoint
-from pipeline.plan import CheckedJob
+from pipeline.plan import CheckedJob, check_batches
+from pipeline.services import Asking
 from pipeline.sizing import Count
 
 WIDE = 120  # letters of a line where no terminal is
@@ -38,6 +40,7 @@ def estimate(*, retry_failed: bool, as_json_: bool, **options: object) -> None:
     With a key the API counts the tokens of a sample, which is free; no model is asked and nothing is written.
     """
     checked = checked_job(options)
+    check_batches(checked, vertex=is_vertex(os.environ) and not options["offline"])
     plan = plan_of(checked, options)
     now = time.time()
     with _counting(checked, options) as (count, vertex):

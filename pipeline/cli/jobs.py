@@ -64,8 +64,7 @@ def run(
     checked = checked_job(options)
     check_stay(checked.loaded.job.mode, wait=wait, detach=detach)
     found = endpoint_of(options)
-    if checked.loaded.job.mode == "batch":
-        check_batches(checked, vertex=found is not None and found.vertex)
+    check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)
     with service(checked, found, wait=wait, detach=detach) as who:
         watch = Progress(console, quiet=quiet or as_json).watch

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import anyio
 
-from pipeline.caching import break_even, gain_usd, storage_pico
+from pipeline.caching import FIRST, break_even, gain_usd, storage_pico
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.caches import Cache, Caches
 from pipeline.models import Price
@@ -25,7 +25,6 @@ from pipeline.usage import PICO
 TTL: Final = 300.0
 RENEW: Final = 120.0  # seconds left from which on it is kept for longer
 AHEAD: Final = 5.0  # seconds of storage borne beyond a reply: after the last one the cache is deleted
-FIRST: Final = 2  # replies after which the pace of the run is known well enough
 PAUSE: Final = 30.0  # seconds before something that failed for the moment is tried again
 LOSSES: Final = 2  # caches that may vanish before no other is made
 CLOSE_S: Final = 10.0

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.batch import ASKING, BEFORE, Batch, Stage
 from pipeline.errors import StoreError
+from pipeline.heads import Heads, heads
 from pipeline.store.inspection import Finding
 
 FILE = "batches.sqlite"
@@ -245,12 +246,29 @@ def open_batches_of(folder: Path) -> list[Batch]:
 
     Changes nothing; another process may write the table meanwhile. Raises StoreError.
     """
-    path = folder / FILE
+    return _read(folder / FILE, lambda db: [batch for batch in _batches(db) if batch.stage in ASKING])
+
+
+def enqueued(folder: Path, batches: Iterable[Batch]) -> Heads:
+    """Return the heads of the digests of the rows that pay for the lines of these batches of a run folder.
+
+    Changes nothing, as `open_batches_of`. Raises StoreError.
+    """
+    query, numbers = "SELECT digest FROM member WHERE batch = ?", [batch.number for batch in batches]
+
+    def found(db: sqlite3.Connection) -> list[bytes]:
+        return [digest for number in numbers for (digest,) in db.execute(query, (number,))]
+
+    return heads(_read(folder / FILE, found))
+
+
+def _read(path: Path, look: Callable[[sqlite3.Connection], list[Done]]) -> list[Done]:
+    """Return what is found in a table, nothing where there is none."""
     if not path.exists():
         return []
     try:
         with _read_only(path) as db:
-            return [batch for batch in _batches(db) if batch.stage in ASKING]
+            return look(db)
     except (sqlite3.Error, ValueError, TypeError) as exc:
         raise StoreError(f"the table of batches `{path}` cannot be read: {exc}", "see to the disk") from exc
 

@@ -1,0 +1,142 @@
+"""What is left to ask of a job: which rows, and what others than the model answer of it.
+
+The parts, the journal, open batch jobs and the response cache are looked at as a run does, without a change.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.batch import BEFORE, Batch
+from pipeline.keys import request_id
+from pipeline.pending import pending_rows, replied
+from pipeline.plan import Plan
+from pipeline.prompts import Mask, asked_rows, first_rows, sampled, texts_of, thinned
+from pipeline.store.answers import FILE, answered
+from pipeline.store.batches import enqueued, open_batches_of
+from pipeline.store.census import census
+from pipeline.store.folder import round_under_way
+from pipeline.store.journal import latest
+from pipeline.store.parts import Parts
+from pipeline.store.standing import Standing, stand
+
+SAMPLE = 2_000  # prompts that are rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Rows of the input: `done` have an answer, `failed` ones included, `pending` are to be asked.
+
+    Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
+    those to which the response cache has an answer, which are about `cached`, and those that stand in open
+    `batch_jobs`, which are `enqueued` and may cost `enqueued_cost_usd`.
+    """
+
+    rows: int
+    done: int
+    failed: int
+    pending: int
+    replied: int
+    prompts: int
+    cached: int
+    batch_jobs: int
+    enqueued: int
+    enqueued_cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Which rows are `pending`, and for which of them something is `asked`; `texts` are a sample of that.
+
+    `complete` says that there are no other texts; `distinct` prompts are in the whole input, or more where
+    these are enough for a calibration.
+    """
+
+    scope: Scope
+    pending: Mask
+    asked: Mask
+    texts: list[str]
+    complete: bool
+    distinct: int
+
+
+def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
+    """Return what is left to ask; `enough` prompts are those of a calibration.
+
+    Raises InputError and StoreError as a run does.
+    """
+    survey = census(plan.source, plan.folder).survey
+    standing = stand(survey, Parts(plan.folder.parts, plan.checked.layout.part))
+    turn = _turn(plan, standing) if retry_failed else None
+    pending = pending_rows(standing, turn)
+    batches = _open(plan)
+    known = enqueued(plan.folder.path, batches)
+    if turn is None:
+        known = np.concatenate([known, latest(plan.folder.journal)[1]])
+    asked = asked_rows(survey, standing, pending, known, again=turn is not None)
+    texts = texts_of(plan.source, plan.checked.template, sampled(asked, SAMPLE))
+    fresh = _uncached(plan, texts) if turn is None else texts
+    prompts = int(asked.sum())
+    cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
+    kept = replied(survey, pending, plan.folder) if turn is None else 0
+    scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
+    distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
+    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct)
+
+
+def _turn(plan: Plan, standing: Standing) -> int:
+    """Return the round of `--retry-failed` that a run would begin, or go on with."""
+    last = standing.index.last_round
+    with suppress(OSError):  # the run says what is wrong with it
+        return round_under_way(plan.folder, last) or last + 1
+    return last + 1
+
+
+def _open(plan: Plan) -> list[Batch]:
+    """Return the batch jobs that a run waits for; one that asks online drops what was not created yet."""
+    batches = open_batches_of(plan.folder.path)
+    if plan.checked.loaded.job.mode == "batch":
+        return batches
+    return [batch for batch in batches if batch.stage not in BEFORE]
+
+
+def _uncached(plan: Plan, texts: list[str]) -> list[str]:
+    """Return the prompts to which the response cache has no answer for this job."""
+    job = plan.checked.loaded.job
+    if not job.cache.enabled:
+        return texts
+    most = plan.checked.settings.max_output_tokens
+    ids = [request_id(plan.question, text, most, 0) for text in texts]
+    found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
+    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
+
+
+def _scope(
+    standing: Standing,
+    pending: Mask,
+    batches: Sequence[Batch],
+    *,
+    replied: int,
+    prompts: int,
+    cached: int,
+) -> Scope:
+    done = failed = 0
+    for start, rows in standing.rows.slices():
+        answered = (rows["place"] >= 0) & ~pending[start : start + len(rows)]
+        done += int(answered.sum())
+        failed += int((answered & ~rows["ok"]).sum())
+    total = len(standing.rows)
+    return Scope(
+        rows=total,
+        done=done,
+        failed=failed,
+        pending=total - done,
+        replied=replied,
+        prompts=prompts,
+        cached=cached,
+        batch_jobs=len(batches),
+        enqueued=sum(batch.rows for batch in batches),
+        enqueued_cost_usd=sum(batch.cost_usd for batch in batches),
+    )
