@@ -79,7 +79,7 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
         cargo.tally.replied(reply.usage, usd, reply.tier)
         if batch:
             cargo.tally.shipped.answered(batch, rows, reply.usage, usd)
-        cargo.costing.cost.learn(reply.usage, reply.rows)
+        cargo.costing.cost.learn(reply.usage, rows)
 
     name = id_name(plan.checked.json_schema)
     with closing(Table(paths.table)) as table:

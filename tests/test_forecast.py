@@ -197,7 +197,7 @@ def test_what_lies_in_open_batch_jobs_is_taken_off(shell: Shell, project: Projec
         jobs = json.loads(shell("status", project.job, "--json", *at).out)["batch_jobs"]
     found, cost = json.loads(said), jobs[0]["cost_usd_estimated"]
     assert (found["prompts"], found["ways"][0]["requests"]) == (20, 20)
-    assert (found["batch_jobs"], found["enqueued"], found["enqueued_cost_usd"]) == (1, 50, cost)
+    assert (found["batch_jobs"], found["enqueued"], found["enqueued_cost_usd"]) == (1, 50, round(cost, 6))
     assert f"1 batch job open with 50 prompts, which may cost ${cost:.4f}: not counted below" in lines
     assert rest.endswith("nothing is left to ask, a run takes in what batch jobs answer\n")
 
