@@ -1,6 +1,7 @@
 """A run from end to end: real SDK, real sockets, real files."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -577,6 +578,29 @@ def test_a_part_that_is_damaged_while_its_run_goes_on_is_mended_by_it(
     assert (report.requests, report.pending, report.exit_code) == (2, 0, Exit.OK)
     assert [note for note in report.notes if "part-0000001.parquet" in note]
     assert project.table()["_status"].to_list() == ["ok", "ok"]
+
+
+def test_a_signal_that_comes_before_the_first_request_stops_the_run(
+    project: Project, emulator: Emulator
+) -> None:
+    """It is heard from the begin on, and raises nothing in the midst of what is being opened."""
+    project.rows(["good", "bad"])
+
+    def raised(_number: int, _frame: object) -> None:
+        raise AssertionError("nobody hears it")
+
+    async def stop(_run: Watched) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        report = run_job(project.plan(), service, watch=stop)
+        assert signal.getsignal(signal.SIGTERM) is raised
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert report.exit_code is Exit.STOPPED
+    assert project.run(emulator.address).exit_code is Exit.OK
 
 
 @pytest.mark.parametrize("other", ["nothing", "another table", "another version"])
