@@ -24,7 +24,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.flights import Flights
 from pipeline.executors.gate import Gate
-from pipeline.executors.halt import Halt
+from pipeline.executors.halt import Halt, stop_on_signal
 from pipeline.executors.online import Asks, Pending, Sink, execute
 from pipeline.executors.packed import PackAsker, Packing
 from pipeline.flow import Failure, FailureKind, Outcome, Reply
@@ -121,7 +121,16 @@ def _first(group: BaseExceptionGroup[RowmillError]) -> RowmillError:
 
 
 async def _ask(work: Work, watch: Watch) -> Halt:
-    plan, halt, service = work.plan, Halt(), work.service
+    halt = Halt()
+    async with anyio.create_task_group() as around:
+        await around.start(stop_on_signal, halt)
+        await _ask_until(halt, work, watch)
+        around.cancel_scope.cancel()
+    return halt
+
+
+async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
+    plan, service = work.plan, work.service
     checked = plan.checked
     cap = min(checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
     crew = Crew(cap + MOST_ASLEEP)
@@ -190,7 +199,6 @@ async def _ask(work: Work, watch: Watch) -> Halt:
     tier, tally = checked.loaded.job.model.service_tier, work.tally
     work.notes.extend(served_otherwise(tier, online))
     work.notes.extend(shed(tier, tally.overloaded, tally.failures[FailureKind.OVERLOADED]))
-    return halt
 
 
 async def _client(

@@ -135,12 +135,15 @@ class _Ended:
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
     """Ask for what is pending and write the table; None where a part turned out damaged and was set aside."""
+    whole = len(run.parts.set_aside)
     try:
-        return _whole_round(plan, service, run, watch, standing)
+        ended = _whole_round(plan, service, run, watch, standing)
     except DamagedError:
         return None
     except (StoreError, ChangedError) as error:
         return _broken_off(plan, run, standing, error)
+    damaged = len(run.parts.set_aside) > whole  # what was written just now, too
+    return None if damaged and ended.left and ended.stop is None else ended
 
 
 def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended:

@@ -1,17 +1,23 @@
 """A run from end to end: real SDK, real sockets, real files."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.asking import Service
 from pipeline.errors import Exit, InputError, OutputError, StoreError
 from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
+from pipeline.offline import offline_endpoint
+from pipeline.progress import Watched
+from pipeline.run import run_job
 from pipeline.store import census, memo
 from pipeline.store.compaction import MANY
 from pipeline.store.folder import Folder
@@ -551,6 +557,51 @@ def test_a_part_damaged_inside_is_set_aside_when_it_is_read(project: Project, em
     assert any("part-0000001.parquet" in note for note in again.notes)
     assert part.with_suffix(".damaged").read_bytes() == raw
     assert project.table().drop("_latency_ms").equals(first.drop("_latency_ms"))
+
+
+def test_a_part_that_is_damaged_while_its_run_goes_on_is_mended_by_it(
+    project: Project, emulator: Emulator
+) -> None:
+    """Its rows come out of the journal at once: no run ends well without a table."""
+    project.rows(["good", "bad"])
+    plan = project.plan()
+
+    async def cut(_run: Watched) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:  # all parts are written; the second time it is put away
+            part = plan.folder.parts / "part-0000001.parquet"
+            if part.exists():
+                part.write_bytes(part.read_bytes()[:-20])
+
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
+    report = run_job(plan, service, watch=cut)
+    assert (report.requests, report.pending, report.exit_code) == (2, 0, Exit.OK)
+    assert [note for note in report.notes if "part-0000001.parquet" in note]
+    assert project.table()["_status"].to_list() == ["ok", "ok"]
+
+
+def test_a_signal_that_comes_before_the_first_request_stops_the_run(
+    project: Project, emulator: Emulator
+) -> None:
+    """It is heard from the begin on, and raises nothing in the midst of what is being opened."""
+    project.rows(["good", "bad"])
+
+    def raised(_number: int, _frame: object) -> None:
+        raise AssertionError("nobody hears it")
+
+    async def stop(_run: Watched) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    service = Service(offline_endpoint(emulator.address), Ledger(None, "test"), free=False)
+    before = signal.signal(signal.SIGTERM, raised)
+    try:
+        report = run_job(project.plan(), service, watch=stop)
+        assert signal.getsignal(signal.SIGTERM) is raised
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert report.exit_code is Exit.STOPPED
+    assert project.run(emulator.address).exit_code is Exit.OK
 
 
 @pytest.mark.parametrize("other", ["nothing", "another table", "another version"])

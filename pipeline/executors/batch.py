@@ -27,7 +27,7 @@ from pipeline.executors.asker import Asker, Attempt
 from pipeline.executors.carrier import Carrier, Means, Terms
 from pipeline.executors.intake import key_of
 from pipeline.executors.loading import Ahead, Line, Loading
-from pipeline.executors.online import PART_ROWS, Pending, Sink, stop_on_signal
+from pipeline.executors.online import PART_ROWS, Pending, Sink
 from pipeline.executors.parting import Dear, enqueued, open_jobs
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.progress import many
@@ -90,12 +90,8 @@ class Shipping:
         """Ask until every row has ended, or the run is stopped, or it leaves its batches to the API."""
         await to_thread.run_sync(self._tidy)
         while True:
-            scope = anyio.CancelScope()
-            async with anyio.create_task_group() as around:
-                around.start_soon(stop_on_signal, self._means.halt, scope)
-                with scope:
-                    await self._until_alone()
-                around.cancel_scope.cancel()
+            with self._means.halt.in_flight():
+                await self._until_alone()
             alone = self._waits == ALONE
             if self._stopped or not alone.any():
                 break

@@ -7,8 +7,6 @@ clones of its two channel ends; the end of the input closes the chain by itself.
 follows from how many are held up: see `Crew`.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -75,14 +73,12 @@ async def execute(
     """
     rows_in, rows_out = anyio.create_memory_object_stream[Group](max(2, AHEAD // group))
     ended_in, ended_out = anyio.create_memory_object_stream[list[Outcome]](max(2, BEHIND // group))
-    pool = anyio.CancelScope()
     async with anyio.create_task_group() as around:
-        around.start_soon(stop_on_signal, halt, pool)
         around.start_soon(_sync, sink)
         async with anyio.create_task_group() as chain:
             chain.start_soon(_write, ended_out, sink)
             async with rows_out, ended_in:
-                with pool:
+                with halt.in_flight():
                     async with anyio.create_task_group() as workers:
                         workers.start_soon(_feed, batches, rows_in, group, halt)
                         crew.begin(
@@ -166,28 +162,3 @@ async def _sync(sink: Sink) -> None:
     while True:
         await anyio.sleep(SYNC_SECONDS)
         await to_thread.run_sync(sink.sync)
-
-
-async def stop_on_signal(halt: Halt, pool: anyio.CancelScope) -> None:
-    """Stop on the first Ctrl-C, SIGTERM or SIGHUP; on a second do not even wait for what is in flight.
-
-    What is in flight is paid for, and each request has its own time limit. Who kills the process meanwhile
-    loses no more than by killing it at once. A terminal that is closed sends SIGHUP more than once, so that
-    never hurries; where it is ignored (`nohup`), it stays so.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {
-        number: handler for number in numbers if (handler := signal.getsignal(number)) != signal.SIG_IGN
-    }
-    try:
-        with anyio.open_signal_receiver(*before) as signals:
-            await anext(signals)
-            halt.pull(None)
-            async for number in signals:  # to the end, since the parts are still to be written
-                if number != signal.SIGHUP:
-                    pool.cancel()
-    finally:  # the receiver leaves the system's own handlers behind, which end the process at once
-        for number, handler in before.items():
-            signal.signal(number, handler)

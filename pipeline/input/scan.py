@@ -2,7 +2,7 @@
 
 import glob
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -69,10 +69,23 @@ def scan_files(files: Files, root: Path) -> Scan:
         _check_same(files.paths[0], schemas[0], path, schema)
     if files.kind == "ipc":
         return Scan(pl.scan_ipc(list(files.paths), glob=False), files.paths, rows)
-    # a column that the files hold themselves stays theirs
-    hive = not set(_named_by_folders(root, files.paths)) <= set(schemas[0])
-    frame = pl.scan_parquet(list(files.paths), hive_partitioning=hive, glob=False)
-    return Scan(frame, files.paths, rows)
+    return Scan(_scan_parquet(root, files.paths, list(schemas[0])), files.paths, rows)
+
+
+def _scan_parquet(root: Path, paths: Sequence[Path], own: Collection[str]) -> pl.LazyFrame:
+    """Scan Parquet files that hold the columns `own`, with those that folders below `root` add.
+
+    Polars takes them from all folders of a path, also from those above `root`.
+    """
+    named, above = _named_by_folders(root, paths), _columns_of(root.parts)
+    if set(named) <= set(own):  # they stay the files' own
+        return pl.scan_parquet(list(paths), hive_partitioning=False, glob=False)
+    if hidden := next((name for name in above if name in own or name in named), None):
+        raise InputError(
+            f"the column `{hidden}` has its name from a folder above `{root}`, too",
+            "rename that folder, or have the input in another",
+        )
+    return pl.scan_parquet(list(paths), hive_partitioning=True, glob=False).drop(above, strict=False)
 
 
 def _scan_text(files: Files, separator: str) -> Scan:
@@ -172,10 +185,7 @@ def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> N
 
 def _named_by_folders(root: Path, paths: Sequence[Path]) -> list[str]:
     """Return the columns that folders such as `year=2026` add; raises InputError where they differ."""
-    levels = [
-        [part.partition("=")[0] for part in path.relative_to(root).parent.parts if "=" in part]
-        for path in paths
-    ]
+    levels = [_columns_of(path.relative_to(root).parent.parts) for path in paths]
     for path, names in zip(paths, levels, strict=True):
         if names != levels[0]:
             raise InputError(
@@ -184,6 +194,10 @@ def _named_by_folders(root: Path, paths: Sequence[Path]) -> list[str]:
                 "takes fewer files",
             )
     return levels[0]
+
+
+def _columns_of(folders: Sequence[str]) -> list[str]:
+    return [folder.partition("=")[0] for folder in folders if "=" in folder]
 
 
 def batches(path: Path, kind: str) -> Iterator[pa.RecordBatch]:

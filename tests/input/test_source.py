@@ -421,6 +421,18 @@ def test_a_column_that_files_hold_is_theirs(tmp_path: Path) -> None:
         assert read(opened(path)) == [(1, 1.5), (2, 2.5)]
 
 
+def test_folders_above_the_input_name_no_column(tmp_path: Path) -> None:
+    """Where a project lies changes neither columns nor cells; what cannot be told apart is refused."""
+    for above in ("env=prod=1", "env=prod", "a=9"):
+        for n in (1, 2):
+            write(pl.DataFrame({"a": [n]}), tmp_path / above / "in" / f"c={n}" / "0.parquet", "parquet")
+    for above in ("env=prod=1", "env=prod"):
+        assert read(opened(tmp_path / above / "in")) == [(1, 1), (2, 2)]
+        assert read(opened(tmp_path / above / "in" / "*" / "*.parquet")) == [(1, 1), (2, 2)]
+    assert "`a`" in refusal(tmp_path, lambda: opened(tmp_path / "a=9" / "in"))
+    assert read(opened(tmp_path / "a=9" / "in" / "c=2")) == [(2,)]
+
+
 def test_a_format_can_be_given(tmp_path: Path) -> None:
     """The ending does not count where the job names the format."""
     (tmp_path / "t.dat").write_text("a\tb\n1\t2\n")
