@@ -17,7 +17,7 @@ import pytest
 from pipeline.batch import Stage
 from pipeline.errors import Exit, JobError, StoreError
 from pipeline.job import load_job
-from pipeline.plan import check_batches, check_job
+from pipeline.plan import Plan, check_batches, check_job
 from pipeline.removal import Choice
 from pipeline.runs import find_runs
 from pipeline.status import job_status
@@ -147,6 +147,26 @@ def test_rows_are_put_into_several_jobs(batched: Project, emulator: Emulator) ->
     assert (told["batch-create"], told["file-delete"]) == (3, 6)
     assert open_batches(batched) == [Stage.CLOSED] * 3
     assert not list((batched.plan().folder.path / "batches").iterdir())
+
+
+def test_later_jobs_are_packed_like_the_first(
+    batched: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What answers of the first took is learned by row, so that a pack of twenty stays one."""
+    batched.rows(texts(600))
+    batched.change("[output]", "[packing]\nrows = 20\noutput_tokens = 2_100\n\n[output]")
+    whole = Project.plan
+
+    def narrow(project: Project, endpoint: str = "test", *, limit: int | None = None) -> Plan:
+        plan = whole(project, endpoint, limit=limit)
+        limits = replace(plan.checked.limits, batch_tokens=6_000)
+        return replace(plan, checked=replace(plan.checked, limits=limits))
+
+    monkeypatch.setattr(Project, "plan", narrow)
+    assert batched.run(emulator.address).exit_code is Exit.OK
+    assert emulator.stats()["operations"]["batch-create"] > 2
+    packs = batched.table()["_pack"]
+    assert packs.min() == 20, packs.value_counts()
 
 
 @pytest.mark.parametrize("fault", [None, "line/pack-missing%0.5", "line/pack-cut%0.5", "line/badjson%0.5"])
