@@ -330,6 +330,24 @@ def wait_for(condition: "object", seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def test_ctrl_c_while_libraries_are_loaded_is_a_stop() -> None:
+    """It is told in a line, not by a traceback out of somebody's import."""
+    code = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "polars":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from pipeline.cli import main
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    assert done.stderr.startswith("stopped before anything was asked")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_and_the_same_command_continues(project: Project, signum: int) -> None:
     """Ctrl-C, SIGTERM and a closed terminal let what is in flight end; nothing is asked twice."""

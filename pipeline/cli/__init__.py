@@ -1,6 +1,12 @@
 """The command line: builds, calls one function of the library, prints, and maps errors to exit codes."""
 
-from pipeline.cli import caching, calibrating, estimating, folders, jobs, serving
-from pipeline.cli.app import main
+import sys
+
+try:
+    from pipeline.cli import caching, calibrating, estimating, folders, jobs, serving
+    from pipeline.cli.app import main
+except KeyboardInterrupt:  # libraries take a second to load, and nobody else listens yet
+    print("stopped before anything was asked: run the same command again", file=sys.stderr)
+    sys.exit(3)
 
 __all__ = ["caching", "calibrating", "estimating", "folders", "jobs", "main", "serving"]
