@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -348,11 +349,21 @@ from pipeline.cli import main
     assert done.stderr.startswith("stopped before anything was asked")
 
 
+@contextmanager
+def inherited(signum: int, how: signal.Handlers) -> Iterator[None]:
+    """Let processes of the block begin with a signal ignored or not, however these tests were started."""
+    before = signal.signal(signum, how)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_and_the_same_command_continues(project: Project, signum: int) -> None:
     """Ctrl-C, SIGTERM and a closed terminal let what is in flight end; nothing is asked twice."""
     project.rows([f"good {n}" for n in range(400)])
-    with emulating("--latency", "0.2") as emulator:
+    with emulating("--latency", "0.2") as emulator, inherited(signum, signal.SIG_DFL):
         with started(project, emulator, "--concurrency", "8") as first:
             wait_for(lambda: emulator.stats()["answered"] >= 20)
             for _ in range(1 + (signum == signal.SIGHUP)):  # which comes twice with a closed terminal
@@ -371,16 +382,12 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
 def test_an_ignored_hang_up_stops_nothing(project: Project) -> None:
     """Under `nohup` a run goes on when its terminal is closed."""
     project.rows([f"good {n}" for n in range(100)])
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
-    try:
-        with emulating("--latency", "0.2") as emulator:
-            with started(project, emulator, "--concurrency", "8") as process:
-                wait_for(lambda: emulator.stats()["answered"] >= 20)
-                process.send_signal(signal.SIGHUP)
-                process.communicate(timeout=60)
-            assert process.returncode == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with emulating("--latency", "0.2") as emulator, inherited(signal.SIGHUP, signal.SIG_IGN):
+        with started(project, emulator, "--concurrency", "8") as process:
+            wait_for(lambda: emulator.stats()["answered"] >= 20)
+            process.send_signal(signal.SIGHUP)
+            process.communicate(timeout=60)
+        assert process.returncode == 0
 
 
 def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: Project) -> None:
