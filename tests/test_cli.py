@@ -611,3 +611,28 @@ def test_a_full_disk_under_the_messages_stops_no_run(project: Project, emulator:
         done = subprocess.run(command, check=False, cwd=ROOT, env=env, stderr=full, stdout=full)
     assert done.returncode == 0
     assert project.table()["_status"].to_list() == ["ok"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_results_that_cannot_be_written_end_with_what_to_do(project: Project) -> None:
+    """It is no fault of Rowmill, and what was answered is kept."""
+    project.rows(["good"])
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline", "--json"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 4
+    assert ended.stderr.startswith("error: standard output cannot be written: No space left on device")
+    assert "what was answered is kept" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_nothing(project: Project) -> None:
+    """`| head -1` is quiet, and the exit code is that of the command."""
+    project.rows(["good"])
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline", "--json"]
+    ended = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -11,7 +11,7 @@ from types import FrameType
 import click
 import pyarrow as pa
 
-from pipeline.cli.talk import complain
+from pipeline.cli.talk import complain, guarded_results
 from pipeline.errors import Exit, RowmillError
 
 BUG = 70  # the exit code of a fault of our own, as in sysexits.h
@@ -30,7 +30,8 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _interrupt)
     _keep_memory_flat()
     try:
-        code = rowmill.main(standalone_mode=False)
+        with guarded_results():
+            code = rowmill.main(standalone_mode=False)
     except RowmillError as error:
         complain(error.message, error.hint)
         code = error.exit_code
