@@ -404,12 +404,19 @@ def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Proje
         said = json.loads(shell("status", project.job, "--base-url", emulator.address, "--json").out)
         assert (said["ok"], said["pending"]) == (0, 60)
         assert 26 <= said["replied"] <= 40
+        told = shell("status", project.job, "--base-url", emulator.address).out
+        assert (
+            f"{said['replied']} of them have their reply already, for ${said['replied_cost_usd']:.4f})"
+            in told
+        )
         before = emulator.stats()["requests"]
         last = shell("run", project.job, "--base-url", emulator.address)
         assert (
             f"{60 - said['replied']} rows to ask, 0 done before, {said['replied']} with a reply" in last.err
         )
         assert emulator.stats()["requests"] - before == 60 - said["replied"]
+        each = project.table()["_cost_usd"].sum() / 60
+        assert said["replied_cost_usd"] == pytest.approx(said["replied"] * each, rel=0.1)
 
 
 def test_another_address_is_called_that(shell: Shell, project: Project) -> None:
