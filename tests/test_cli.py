@@ -80,6 +80,27 @@ def test_no_key_names_both_ways_out(shell: Shell, project: Project) -> None:
     assert not (project.folder / ".rowmill").exists()
 
 
+def test_any_text_is_a_key_for_the_emulator(shell: Shell, project: Project) -> None:
+    """Who gives an address on this machine and no key is told so, who gives another is not."""
+    project.rows(["good"])
+    here = shell("run", project.job, "--base-url", "http://127.0.0.1:8600")
+    there = shell("run", project.job, "--base-url", "https://gateway.example.com")
+    assert (here.code, there.code) == (2, 2)
+    assert "`GEMINI_API_KEY=any`" in here.err
+    assert "emulate" not in there.err
+
+
+def test_the_emulator_says_how_to_ask_it() -> None:
+    """Its address is the result; the command stands beside it."""
+    command = [sys.executable, "-m", "pipeline", "emulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[-1]
+        server.terminate()
+        _, said = server.communicate(timeout=30)
+    assert f"`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --base-url {address}`" in said
+
+
 def test_offline_says_that_no_model_answered(shell: Shell, project: Project) -> None:
     """A run on the emulator says so in the summary and in the table."""
     project.rows(["good", "bad"])
