@@ -38,7 +38,8 @@ class JobStatus:
     `to_ask` of the others need a request, of which `pack` may share one; the rest are equal to one of these.
     `differs` names what was different in the last run, where there was none with these settings;
     `batches` are the open jobs of the Batch API.
-    `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
+    `sent_today` is None when the key, and with it the project, is not known, or the count
+    cannot be read; `rpd` None is no limit.
     """
 
     job: str
@@ -137,7 +138,7 @@ class JobStatus:
     def _quota(self) -> str:
         resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"
         if self.sent_today is None:
-            return resets
+            return f"requests today: not known; {resets}"
         limit = "" if self.rpd is None else f" of {self.rpd:,}"
         return f"requests today: {self.sent_today:,}{limit}; {resets}"
 

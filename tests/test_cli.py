@@ -158,6 +158,19 @@ def test_status_tells_how_far_a_job_is(shell: Shell, project: Project, emulator:
     assert "3 rows, 2 ok, 1 failed, 0 pending" in shell("status", project.job, *at).out
 
 
+def test_a_count_that_cannot_be_read_is_not_zero(shell: Shell, project: Project) -> None:
+    """Who plans by what is left of the quota must not be told that nothing was asked."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    state = Path(os.environ["ROWMILL_STATE_DIR"])
+    state.mkdir()
+    (state / "ledger.sqlite").write_text("no database at all" * 100)
+    said = shell("status", project.job)
+    assert "requests today: not known" in said.out
+    assert "cannot be read: file is not a database" in said.err
+    assert json.loads(shell("status", project.job, "--json").out)["requests_today"] is None
+
+
 def test_schema_prints_what_is_sent_and_what_comes_out(shell: Shell, project: Project) -> None:
     """The JSON schema comes first, then the Arrow schema; without an input its columns are left out."""
     said = shell("schema", project.job)
