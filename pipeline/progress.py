@@ -155,7 +155,7 @@ def words_of(run: Watched) -> Words:
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     tokens = f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out"
     rates = [
-        f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
+        f"{tally.rows_per_minute(now):,.0f} rows/min",
         f"{tally.requests_per_minute(now):,.0f} requests/min{_of(limits.rpm)}",
         f"{tally.tokens_per_minute(now):,.0f} input tokens/min{_of(limits.tpm)}",
     ]
@@ -183,10 +183,11 @@ def _trouble(run: Watched) -> list[str]:
 
 def _held(limiter: Limiter) -> str:
     """Say which limit is used up, and until when; empty where the pace alone holds requests back."""
-    limits, to_go = limiter.limits, f", {span(limiter.room_in)} to go" if limiter.room_in >= 1 else ""
+    limits, wait = limiter.limits, span(limiter.room_in) if limiter.room_in >= 1 else ""
+    to_go, next_ = (f", {wait} to go", f", next request in {wait}") if wait else ("", "")
     match limiter.short_of:
         case "nano_usd":
-            return f"waiting for the spend limit of ten minutes (${limits.spend_10min_usd:,.12g}){to_go}"
+            return f"paced by the spend limit: ${limits.spend_10min_usd:,.12g} in ten minutes{next_}"
         case "requests":
             return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
         case "tokens":

@@ -132,7 +132,8 @@ class RunReport:
             lines.append(self._saved())
         took = self.requests or self.shipped.earlier_rows
         if took and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
-            lines.append(f"  the whole table: {usd(self.table.cost_usd)}")
+            whole = "the whole table" if self.output is not None else "all answers so far"
+            lines.append(f"  {whole}: {usd(self.table.cost_usd)}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")

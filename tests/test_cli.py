@@ -17,6 +17,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.cli.app import BUG
+from pipeline.executors.halt import WORDS
 from tests.conftest import Emulator, Project, emulating
 
 ROOT = Path(__file__).parent.parent
@@ -375,6 +376,7 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
                 first.send_signal(signum)
             _, err = first.communicate(timeout=30)
         assert first.returncode == 3
+        assert f"stopped before the end by {WORDS[signal.Signals(signum)]}" in err
         assert "run the same command again" in err
         with started(project, emulator, "--concurrency", "200") as second:
             second.communicate(timeout=60)
@@ -480,6 +482,7 @@ def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> No
         kept = sum(int(number.replace(",", "")) for number in said.groups("0"))
         assert answered - 8 <= kept <= answered, (err, emulator.stats())
         assert "this run: " in err
+        assert re.search(r"; \d+ requests? in flight w(as|ere) dropped", err)
         assert "what was in flight is asked once more and may be paid for again" in err
         with started(project, emulator, "--concurrency", "8") as second:
             second.communicate(timeout=60)
