@@ -54,7 +54,7 @@ class RunReport:
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     shipped: Shipped = field(default_factory=Shipped)
-    offline: bool = False  # the emulator of the command was asked, or has answered before
+    offline: bool = False  # the emulator was asked, or has answered before
     replied: int = 0
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None

@@ -103,7 +103,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         tiers=tally.tiers,
         free=service.free,
         saved=tally.saved,
-        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder),
+        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder) or tally.emulated,
         notes=notes,
         stop=ended.stop,
     )

@@ -186,6 +186,7 @@ class Tally:
     overloaded: int = 0  # of these, 503s
     dropped: int = 0
     silence: float = 0.0
+    emulated: bool = False  # a reply came from the emulator
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)

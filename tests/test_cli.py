@@ -482,6 +482,7 @@ def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> No
         kept = sum(int(number.replace(",", "")) for number in said.groups("0"))
         assert answered - 8 <= kept <= answered, (err, emulator.stats())
         assert "this run: " in err
+        assert "the answers come from the local emulator" in err
         assert re.search(r"; \d+ requests? in flight w(as|ere) dropped", err)
         assert "what was in flight is asked once more and may be paid for again" in err
         with started(project, emulator, "--concurrency", "8") as second:
