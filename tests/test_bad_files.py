@@ -91,6 +91,13 @@ REFUSED = {
         "line 3: byte 0xe9 is not UTF-8",
         'encoding = "cp1252"',
     ),
+    "Shift-JIS": (
+        csv("id,text\n1,とても良いです。\n".encode("shift_jis")),
+        "it may be `shift_jis`",
+        "shift_jis",
+    ),
+    "GBK": (csv("id,text\n1,非常好，很满意。\n".encode("gbk")), "`gb18030`", "encoding = "),
+    "Big5": (csv("id,text\n1,非常好，很滿意。\n".encode("big5")), "`big5`", "encoding = "),
     "other bytes": (
         with_key('encoding = "cp1252"', b"id,text\n1,\x81\n"),
         "line 2: byte 0x81",
