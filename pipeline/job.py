@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import models
 from pipeline.errors import JobError
-from pipeline.schema_file import load_schema, nearest, one_line
+from pipeline.schema_file import load_schema, nearest, nearest_file, one_line
 from pipeline.sections import Job, LimitsSection, ModelSection, Section
 
 
@@ -142,7 +142,8 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise JobError(f"job file `{path}` does not exist", _nearby_jobs(path)) from exc
     except OSError as exc:
-        raise JobError(f"job file `{path}` cannot be read: {exc.strerror}", "name a readable file") from exc
+        said = f"job file `{path}` cannot be read: {(exc.strerror or str(exc)).lower()}"
+        raise JobError(said, "check the path and the right to read it") from exc
     except UnicodeDecodeError as exc:
         raise JobError(f"job file `{path}` is not UTF-8 text", "save it with the encoding UTF-8") from exc
     except tomllib.TOMLDecodeError as exc:
@@ -154,7 +155,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _nearby_jobs(path: Path) -> str:
     names = [file.name for file in path.parent.glob("*.toml")]
-    return nearest(path.name, names) or "name a TOML file, for example `jobs/sentiment.toml`"
+    return nearest_file(path, names) or "name a TOML file, for example `jobs/sentiment.toml`"
 
 
 def _merge(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

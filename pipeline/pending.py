@@ -1,13 +1,26 @@
-"""Which rows of an input are still to be asked, and which of them have a reply in the journal already."""
+"""Which rows are still to be asked, and which of them have a reply in the journal, paid for already."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.flow import Reply, Usage
 from pipeline.heads import names
 from pipeline.input.source import Survey
 from pipeline.store.folder import Folder
-from pipeline.store.journal import latest
+from pipeline.store.journal import latest, latest_replies
 from pipeline.store.standing import Standing
+from pipeline.usage import PICO
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What replies took that are in no part yet: their tokens, and their cost in USD."""
+
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float = 0.0
 
 
 def pending_rows(standing: Standing, turn: int | None = None) -> NDArray[np.bool_]:
@@ -41,3 +54,19 @@ def replied(survey: Survey, pending: NDArray[np.bool_], folder: Folder) -> int:
         wanted = rows[pending[start : start + len(rows)]]
         found += int(np.isin(names(wanted["key"], wanted["digest"]), known).sum())
     return found
+
+
+def paid(survey: Survey, pending: NDArray[np.bool_], folder: Folder, price: Callable[[Reply], float]) -> Paid:
+    """Return what the replies took that the journal has for these rows, those that were no use included."""
+    if not pending.any():
+        return Paid()
+    known = names(*latest(folder.journal))
+    wanted = np.zeros(len(known), np.bool_)
+    for start, rows in survey.names.slices():
+        some = rows[pending[start : start + len(rows)]]
+        wanted |= np.isin(known, names(some["key"], some["digest"]))
+    usage, pico = Usage(), 0
+    for reply in latest_replies(folder.journal, known[wanted]) if wanted.any() else ():
+        usage += reply.usage
+        pico += round(price(reply) * PICO)
+    return Paid(usage, pico / PICO)

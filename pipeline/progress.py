@@ -155,7 +155,7 @@ def words_of(run: Watched) -> Words:
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     tokens = f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out"
     rates = [
-        f"{tally.rows_per_second(now) * 60:,.0f} rows/min",
+        f"{tally.rows_per_minute(now):,.0f} rows/min",
         f"{tally.requests_per_minute(now):,.0f} requests/min{_of(limits.rpm)}",
         f"{tally.tokens_per_minute(now):,.0f} input tokens/min{_of(limits.tpm)}",
     ]
@@ -183,10 +183,11 @@ def _trouble(run: Watched) -> list[str]:
 
 def _held(limiter: Limiter) -> str:
     """Say which limit is used up, and until when; empty where the pace alone holds requests back."""
-    limits, to_go = limiter.limits, f", {span(limiter.room_in)} to go" if limiter.room_in >= 1 else ""
+    limits, wait = limiter.limits, span(limiter.room_in) if limiter.room_in >= 1 else ""
+    to_go, next_ = (f", {wait} to go", f", next request in {wait}") if wait else ("", "")
     match limiter.short_of:
         case "nano_usd":
-            return f"waiting for the spend limit of ten minutes (${limits.spend_10min_usd:,.12g}){to_go}"
+            return f"paced by the spend limit: ${limits.spend_10min_usd:,.12g} in ten minutes{next_}"
         case "requests":
             return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
         case "tokens":
@@ -274,12 +275,13 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02d} h"
 
 
-def picture(frame: pl.DataFrame, width: int, *, edge: bool = True) -> Table:
+def picture(frame: pl.DataFrame, width: int, *, edge: bool = True, grouped: bool = False) -> Table:
     """Return a table for a terminal of `width` letters: a line for each row, the longest texts cut.
 
-    Without an `edge` it has no blank lines around it, as where no terminal is.
+    Without an `edge` it has no blank lines around it, as where no terminal is; `grouped` numbers are counts,
+    with their thousands set apart.
     """
-    cells, wanted = _cells(frame)
+    cells, wanted = _cells(frame, grouped=grouped)
     table = Table(box=SIMPLE_HEAD, show_edge=edge)
     texts = [not kind.is_numeric() for kind in frame.dtypes]
     fitted = _fitted(wanted, texts, width - GAP * len(wanted) - edge)
@@ -296,15 +298,16 @@ def picture(frame: pl.DataFrame, width: int, *, edge: bool = True) -> Table:
     return table
 
 
-def fits(frame: pl.DataFrame, width: int) -> bool:
+def fits(frame: pl.DataFrame, width: int, *, grouped: bool = False) -> bool:
     """Tell whether `picture` cuts no cell."""
-    _, wanted = _cells(frame)
+    _, wanted = _cells(frame, grouped=grouped)
     return sum(wanted) + GAP * len(wanted) < width
 
 
-def _cells(frame: pl.DataFrame) -> tuple[list[list[str]], list[int]]:
+def _cells(frame: pl.DataFrame, *, grouped: bool) -> tuple[list[list[str]], list[int]]:
     """Return the cells as text, row by row, and the width of each column."""
-    cells = [[_cell(cell) for cell in row] for row in frame.iter_rows()]
+    shown = counted if grouped else _cell
+    cells = [[shown(cell) for cell in row] for row in frame.iter_rows()]
     return cells, [max(map(len, column)) for column in zip(frame.columns, *cells, strict=True)]
 
 
@@ -316,6 +319,11 @@ def _fitted(widths: list[int], texts: list[bool], room: int) -> list[int]:
         while sum(fitted) > room and cut and max(fitted[place] for place in cut) > NARROWEST:
             fitted[max(cut, key=fitted.__getitem__)] -= 1
     return fitted
+
+
+def counted(cell: object) -> str:
+    """Return a cell as text, a whole number as a count: `150,000`."""
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else _cell(cell)
 
 
 def _cell(cell: object) -> str:

@@ -54,7 +54,7 @@ class RunReport:
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     shipped: Shipped = field(default_factory=Shipped)
-    offline: bool = False  # the emulator of the command was asked, or has answered before
+    offline: bool = False  # the emulator was asked, or has answered before
     replied: int = 0
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
@@ -132,7 +132,8 @@ class RunReport:
             lines.append(self._saved())
         took = self.requests or self.shipped.earlier_rows
         if took and not self.replied and abs(self.table.cost_usd - self.cost_usd) > SHOWN_USD:
-            lines.append(f"  the whole table: {usd(self.table.cost_usd)}")
+            whole = "the whole table" if self.output is not None else "all answers so far"
+            lines.append(f"  {whole}: {usd(self.table.cost_usd)}")
         if self.failures:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")

@@ -2,10 +2,12 @@
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.auto import auto_words
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
+from pipeline.executors.halt import Halt
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
@@ -30,7 +32,7 @@ from pipeline.store.standing import Standing, stand
 from pipeline.usage import Tally
 
 GOES_ON = "run the same command again: it goes on where it stopped and asks nothing twice"
-STOPPED = "stopped before the end, by Ctrl-C, SIGTERM or SIGHUP"
+STOPPED = "stopped before the end by {signal}"
 AGAIN = "what was in flight is asked once more and may be paid for again"
 ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
@@ -40,8 +42,8 @@ UNNEEDED = (
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
 SHORTER = (
-    "this run took {fewer} fewer than the last one, and so has the table in `{output}`; the answers to rows "
-    "that were left out stay in the run folder, and `--output` keeps tables apart"
+    "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
+    "folder, and `--output` keeps tables apart"
 )
 
 
@@ -101,7 +103,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         tiers=tally.tiers,
         free=service.free,
         saved=tally.saved,
-        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder),
+        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder) or tally.emulated,
         notes=notes,
         stop=ended.stop,
     )
@@ -157,7 +159,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
         memo = Follower(standing, run.taken, parts, plan.folder)
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         halt = ask_all(work, watch)
-        stop = _stop(halt.reason, run.tally) if halt.pulled.is_set() else None
+        stop = _stop(halt, run.tally) if halt.pulled.is_set() else None
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
@@ -199,7 +201,10 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
     """Return a note where the table of another input, or of all rows, was replaced by a shorter one."""
     if before is None or before.output != plan.output or before.ok + before.failed <= rows:
         return []
-    return [SHORTER.format(output=plan.output, fewer=many(before.ok + before.failed - rows, "row"))]
+    fewer = many(before.ok + before.failed - rows, "row")
+    limited, whole = f"`--limit` took {fewer} fewer than", f"the input has {fewer} fewer than at"
+    why = f"{limited if plan.limited else whole} the last run"
+    return [SHORTER.format(output=plan.output, why=why)]
 
 
 def _unneeded(plan: Plan) -> list[str]:
@@ -226,9 +231,10 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(reason: Failure | None, tally: Tally) -> Stop:
+def _stop(halt: Halt, tally: Tally) -> Stop:
     """Say why a run stopped; some requests were not waited for where Ctrl-C was pressed again."""
-    stop = Stop(STOPPED, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally.cost_usd)
+    reason, stopped = halt.reason, STOPPED.format(signal=halt.signal)
+    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally)
     if not tally.dropped:
         return stop
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
@@ -237,10 +243,8 @@ def _stop(reason: Failure | None, tally: Tally) -> Stop:
 
 def _cut_short(error: StoreError | ChangedError, dropped: int, left: int) -> Stop:
     """Say why a run could not go on: replies that the disk did not take are lost like those in flight."""
-    if isinstance(error, StoreError):
-        hint = f"{error.hint}; {AGAIN}" if left else error.hint
-        return Stop(error.message, hint, error.exit_code)
-    hint = f"{error.hint}; {AGAIN}" if dropped else error.hint
+    asked_again = left if isinstance(error, StoreError) else dropped
+    hint = f"{error.hint}; {AGAIN}" if asked_again else error.hint
     return Stop(error.message + _dropped(dropped), hint, error.exit_code)
 
 
@@ -249,15 +253,21 @@ def _dropped(dropped: int) -> str:
     return f"; {many(dropped, 'request')} in flight {was} dropped" if dropped else ""
 
 
-def _stopped_by(reason: Failure, spent: float) -> Stop:
-    """Say what stopped a run that has `spent` so much in USD, what was in flight then included."""
+def _silence(seconds: float) -> str:
+    """Say since when nothing was answered; nothing where no answer was ever waited for."""
+    since = datetime.fromtimestamp(time.time() - seconds).astimezone()
+    return f"; no answer since {since:%a %d %b %H:%M %Z}, for {span(seconds)}" if seconds else ""
+
+
+def _stopped_by(reason: Failure, tally: Tally) -> Stop:
+    """Say what stopped a run; what it has spent includes what was in flight then."""
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
-        message = f"the API cannot be reached: {reason.message}"
+        message = f"the API cannot be reached: {reason.message}{_silence(tally.silence)}"
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
-        message = f"the run has spent {usd(spent)}, and {reason.message}"
+        message = f"the run has spent {usd(tally.cost_usd)}, and {reason.message}"
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:

@@ -32,8 +32,13 @@ def _import_file(path: Path, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         names = [near.name for near in path.parent.glob("*.py")]
-        hint = nearest(path.name, names) or "`schema` is `file.py:Class`, relative to the project"
+        hint = nearest_file(Path(file), names) or "`schema` is `file.py:Class`, relative to the project"
         raise JobError(f"schema file `{file}` does not exist in `{path.parent}`", hint)
+    try:
+        path.open("rb").close()
+    except OSError as exc:
+        said = f"schema file `{file}` cannot be read: {(exc.strerror or str(exc)).lower()}"
+        raise JobError(said, "check the path and the right to read it") from exc
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # Pydantic looks forward references up there
     try:
@@ -65,6 +70,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names the known word most like `word`, or nothing."""
     near = get_close_matches(word, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else ""
+
+
+def nearest_file(path: Path, names: Iterable[str]) -> str:
+    """Return a hint that names the file in the folder of `path` most like it; endings do not count."""
+    stems = {Path(name).stem: name for name in names}
+    near = get_close_matches(path.stem, stems, n=1)
+    return f"did you mean `{path.parent / stems[near[0]]}`?" if near else ""
 
 
 def one_line(words: object) -> str:

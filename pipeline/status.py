@@ -2,17 +2,20 @@
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.batch import Batch, state_of
+from pipeline.billing import billing
 from pipeline.errors import StoreError
 from pipeline.executors.parting import jobs_of, price_of
+from pipeline.flow import Reply
 from pipeline.input.source import Survey
 from pipeline.output import Written, count
-from pipeline.pending import pending_rows, replied, waiting_rows
+from pipeline.pending import Paid, paid, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
@@ -31,10 +34,12 @@ class JobStatus:
     """Rows by state, what they took, and the day's quota.
 
     `replied` of the `pending` rows have a reply in the journal, which the next run takes before it asks;
+    `paid` is what these replies took, which is not in `table` yet.
     `to_ask` of the others need a request, of which `pack` may share one; the rest are equal to one of these.
     `differs` names what was different in the last run, where there was none with these settings;
     `batches` are the open jobs of the Batch API.
-    `sent_today` is None when the key, and with it the project, is not known; `rpd` None is no limit.
+    `sent_today` is None when the key, and with it the project, is not known, or the count
+    cannot be read; `rpd` None is no limit.
     """
 
     job: str
@@ -43,6 +48,7 @@ class JobStatus:
     rows: int
     pending: int
     replied: int
+    paid: Paid
     to_ask: int
     pack: int
     table: Written
@@ -68,6 +74,7 @@ class JobStatus:
             "prompt_tokens": self.table.prompt_tokens,
             "output_tokens": self.table.output_tokens,
             "cost_usd": round(self.table.cost_usd, 12),
+            "replied_cost_usd": round(self.paid.cost_usd, 12),
             "requests_today": self.sent_today,
             "requests_per_day": self.rpd,
             "quota_resets": self.resets.isoformat(),
@@ -88,8 +95,13 @@ class JobStatus:
 
     def sentences(self) -> list[str]:
         """Return the status for people, a line each."""
-        table = self.table
-        replied = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
+        table, usage = self.table, self.paid.usage
+        prompt, output = (
+            table.prompt_tokens + usage.prompt,
+            table.output_tokens + usage.output + usage.thoughts,
+        )
+        kept = f", for {usd(self.paid.cost_usd)}" if self.paid.cost_usd else ""
+        replied = f" ({self.replied:,} of them have their reply already{kept})" if self.replied else ""
         packs = (
             f": about {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
         )
@@ -97,7 +109,7 @@ class JobStatus:
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
             f"{self.pending:,} pending{replied}{packs}",
-            f"  tokens: {table.prompt_tokens:,} in, {table.output_tokens:,} out, {usd(table.cost_usd)}",
+            f"  tokens: {prompt:,} in, {output:,} out, {usd(table.cost_usd + self.paid.cost_usd)}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
@@ -126,26 +138,29 @@ class JobStatus:
     def _quota(self) -> str:
         resets = f"the daily quota resets at {self.resets.astimezone():%a %d %b %H:%M %Z}"
         if self.sent_today is None:
-            return resets
+            return f"requests today: not known; {resets}"
         limit = "" if self.rpd is None else f" of {self.rpd:,}"
         return f"requests today: {self.sent_today:,}{limit}; {resets}"
 
 
-def job_status(plan: Plan, sent_today: int | None, now: float, survey: Survey | None = None) -> JobStatus:
+def job_status(
+    plan: Plan, sent_today: int | None, now: float, survey: Survey | None = None, *, vertex: bool = False
+) -> JobStatus:
     """Return how far the plan's job is at the Unix time `now`. Changes nothing on disk.
 
-    A `survey` that is not given is taken from the run folder where that has one, else made.
+    On `vertex` AI there is no free tier. A `survey` that is not given is taken from the run folder where that
+    has one, else made.
     """
     survey = survey or census(plan.source, plan.folder).survey
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends and owner(plan.folder) is not None:
         with suppress(StoreError):  # small parts may be becoming a large one
-            return _seen(plan, survey, sent_today, now)
+            return _seen(plan, survey, sent_today, now, vertex=vertex)
         time.sleep(GLANCE)
-    return _seen(plan, survey, sent_today, now)
+    return _seen(plan, survey, sent_today, now, vertex=vertex)
 
 
-def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> JobStatus:
+def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, vertex: bool) -> JobStatus:
     parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
     standing = stand(survey, parts)
     pending, to_ask = waiting_rows(standing), pending_rows(standing)
@@ -156,6 +171,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> Job
         rows=survey.rows,
         pending=int(pending.sum()),
         replied=replied(survey, pending, plan.folder),
+        paid=paid(survey, pending, plan.folder, _price(plan, now, vertex=vertex)),
         to_ask=int(to_ask.sum()) - replied(survey, to_ask, plan.folder),
         pack=plan.pack,
         table=count(parts, standing),
@@ -166,3 +182,9 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float) -> Job
         batches=open_batches_of(plan.folder.path),
         now=now,
     )
+
+
+def _price(plan: Plan, now: float, *, vertex: bool) -> Callable[[Reply], float]:
+    job = plan.checked.loaded.job
+    today = datetime.fromtimestamp(now, UTC).date()
+    return billing(job.model, plan.checked.model, free=job.limits.free and not vertex, today=today)

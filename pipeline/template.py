@@ -8,7 +8,6 @@ writes the same text whenever it is asked. A null cell is empty text, falsy and 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import wraps
 from math import inf
 from types import BuiltinMethodType
@@ -19,6 +18,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
+from pipeline.columns import column_hint
 from pipeline.errors import JobError
 from pipeline.fence import TAG, clean, fenced
 from pipeline.flow import Failure, FailureKind
@@ -26,7 +26,6 @@ from pipeline.flow import Failure, FailureKind
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
 LONGEST = 10_000_000  # characters of a prompt or elements of a list; no model takes a tenth of it
 WIDEST = 100_000  # of a size or a padding that a filter or a method is asked for
-LISTED = 20  # names in a hint
 
 _HINT = 'insert a column with `{{ column }}` or `{{ row["Column name"] }}`; the language is Jinja\'s'
 _GLOBALS: dict[str, object] = {"dict": dict, "namespace": Namespace, "range": safe_range}
@@ -169,16 +168,6 @@ def check_columns(template: Template, columns: Sequence[str]) -> tuple[str, ...]
     if not template.columns:
         raise JobError("the template uses no column, so all rows would get the same prompt", _HINT)
     return tuple(name for name in columns if name in template.columns)
-
-
-def column_hint(name: str, columns: Sequence[str], what: str = "columns") -> str:
-    """Return what to say about a name that is not among `columns`: the nearest, and which there are."""
-    near = get_close_matches(name.lower(), [column.lower() for column in columns], n=1)
-    meant = [column for column in columns if near and column.lower() == near[0]]
-    listed = f"the {what} are " + ", ".join(f"`{column}`" for column in columns[:LISTED])
-    if len(columns) > LISTED:
-        listed += f" and {len(columns) - LISTED:,} more"
-    return f"did you mean `{meant[0]}`? {listed}" if meant else listed
 
 
 def _compiled(source: str) -> tuple[nodes.Template, JinjaTemplate]:

@@ -166,8 +166,9 @@ class Tally:
     in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
     `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
     every call sent, retries too, `dropped` those whose answer was not waited for, since the run ended at
-    once; tokens and cost are those of replies that arrived in this run. Rates are of about the last minute
-    where `mark` is called now and then, and since the start otherwise.
+    once, `silence` the seconds without an answer that ended it; tokens and cost are those of replies that
+    arrived in this run. Rates are of about the last minute where `mark` is called now and then, and since
+    the start otherwise.
     """
 
     total: int
@@ -184,6 +185,8 @@ class Tally:
     refusals: int = 0
     overloaded: int = 0  # of these, 503s
     dropped: int = 0
+    silence: float = 0.0
+    emulated: bool = False  # a reply came from the emulator
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
     usage: Usage = field(default_factory=Usage)
@@ -255,17 +258,17 @@ class Tally:
         """What the replies of this run cost in USD."""
         return self._pico / PICO
 
-    def rows_per_second(self, now: float) -> float:
-        """Return rows that were asked for and ended per second, 0 before any time has passed."""
-        return self._rate(self.asked - self._since.asked, now)
+    def rows_per_minute(self, now: float) -> float:
+        """Return rows that were asked for and ended in the last minute."""
+        return self._rate(self.asked - self._since.asked, now) * _MINUTE
 
     def requests_per_minute(self, now: float) -> float:
         """Return requests sent in the last minute."""
-        return self._rate(self.requests - self._since.requests, now, least=_MINUTE) * _MINUTE
+        return self._rate(self.requests - self._since.requests, now) * _MINUTE
 
     def tokens_per_minute(self, now: float) -> float:
         """Return input tokens of replies per minute: what a TPM limit counts."""
-        return self._rate(self.usage.prompt - self._since.tokens, now, least=_MINUTE) * _MINUTE
+        return self._rate(self.usage.prompt - self._since.tokens, now) * _MINUTE
 
     def seconds_left(self, now: float, limits: Limits, today: Today) -> float | None:
         """Return the longest of what the measured rate and each limit allow; None until enough is known.
@@ -301,9 +304,10 @@ class Tally:
         """Where rates are counted from."""
         return self._marks[0] if self._marks else _Mark(self.started)
 
-    def _rate(self, count: int, now: float, *, least: float = _LEAST) -> float:
+    def _rate(self, count: int, now: float) -> float:
+        """Return how many a second these are; of less than a minute what it holds, so that rates compare."""
         elapsed = now - self._since.at
-        return count / max(elapsed, least) if elapsed > 0 else 0.0
+        return count / max(elapsed, _MINUTE) if elapsed > 0 else 0.0
 
     def _by_rate(self, now: float) -> float | None:
         """Return the seconds that the rest takes at the rate of the last minute.

@@ -91,6 +91,13 @@ REFUSED = {
         "line 3: byte 0xe9 is not UTF-8",
         'encoding = "cp1252"',
     ),
+    "Shift-JIS": (
+        csv("id,text\n1,とても良いです。\n".encode("shift_jis")),
+        "it may be `shift_jis`",
+        "shift_jis",
+    ),
+    "GBK": (csv("id,text\n1,非常好，很满意。\n".encode("gbk")), "`gb18030`", "encoding = "),
+    "Big5": (csv("id,text\n1,非常好，很滿意。\n".encode("big5")), "`big5`", "encoding = "),
     "other bytes": (
         with_key('encoding = "cp1252"', b"id,text\n1,\x81\n"),
         "line 2: byte 0x81",
@@ -103,6 +110,10 @@ REFUSED = {
     "unclosed quote": (csv('id,text\n1,"a\n2,b\n'), "begins at line 2", "never closed"),
     "short line": (csv("id,text\n1,a\n2\n"), "line 3: 1 cell where the header has 2", "double quotes"),
     "long line": (csv("id,text\n1,a\n2,b,c\n"), "line 3: 3 cells where the header has 2", "double quotes"),
+    "semicolons": (csv("id;text\n1;a\n"), "column `id` is not in the input", "separator=';'"),
+    "semicolons, ragged": (csv("id;text\n1;a, b\n"), "2 cells where the header has 1", "separator=';'"),
+    "tabs": (csv("id\ttext\n1\ta\n"), "column `id` is not in the input", "`.tsv`"),
+    "no header": (csv("1,good\n2,bad\n"), "column `id` is not in the input", "line above the rows"),
     "Parquet, cut": (
         parquet(lambda raw: raw[: len(raw) // 2]),
         "rows.parquet` cannot be read",

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.cli.app import BUG
+from pipeline.executors.halt import WORDS
 from tests.conftest import Emulator, Project, emulating
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +82,27 @@ def test_no_key_names_both_ways_out(shell: Shell, project: Project) -> None:
     assert not (project.folder / ".rowmill").exists()
 
 
+def test_any_text_is_a_key_for_the_emulator(shell: Shell, project: Project) -> None:
+    """Who gives an address on this machine and no key is told so, who gives another is not."""
+    project.rows(["good"])
+    here = shell("run", project.job, "--base-url", "http://127.0.0.1:8600")
+    there = shell("run", project.job, "--base-url", "https://gateway.example.com")
+    assert (here.code, there.code) == (2, 2)
+    assert "`GEMINI_API_KEY=any`" in here.err
+    assert "emulate" not in there.err
+
+
+def test_the_emulator_says_how_to_ask_it() -> None:
+    """Its address is the result; the command stands beside it."""
+    command = [sys.executable, "-m", "pipeline", "emulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[-1]
+        server.terminate()
+        _, said = server.communicate(timeout=30)
+    assert f"`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --base-url {address}`" in said
+
+
 def test_offline_says_that_no_model_answered(shell: Shell, project: Project) -> None:
     """A run on the emulator says so in the summary and in the table."""
     project.rows(["good", "bad"])
@@ -136,6 +158,19 @@ def test_status_tells_how_far_a_job_is(shell: Shell, project: Project, emulator:
     after = json.loads(shell("status", project.job, *at, "--json").out)
     assert (after["ok"], after["failed"], after["pending"], after["requests_today"]) == (2, 1, 0, 3)
     assert "3 rows, 2 ok, 1 failed, 0 pending" in shell("status", project.job, *at).out
+
+
+def test_a_count_that_cannot_be_read_is_not_zero(shell: Shell, project: Project) -> None:
+    """Who plans by what is left of the quota must not be told that nothing was asked."""
+    project.rows(["good"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    state = Path(os.environ["ROWMILL_STATE_DIR"])
+    state.mkdir()
+    (state / "ledger.sqlite").write_text("no database at all" * 100)
+    said = shell("status", project.job)
+    assert "requests today: not known" in said.out
+    assert "cannot be read: file is not a database" in said.err
+    assert json.loads(shell("status", project.job, "--json").out)["requests_today"] is None
 
 
 def test_schema_prints_what_is_sent_and_what_comes_out(shell: Shell, project: Project) -> None:
@@ -370,6 +405,7 @@ def test_a_signal_stops_and_the_same_command_continues(project: Project, signum:
                 first.send_signal(signum)
             _, err = first.communicate(timeout=30)
         assert first.returncode == 3
+        assert f"stopped before the end by {WORDS[signal.Signals(signum)]}" in err
         assert "run the same command again" in err
         with started(project, emulator, "--concurrency", "200") as second:
             second.communicate(timeout=60)
@@ -429,12 +465,19 @@ def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Proje
         said = json.loads(shell("status", project.job, "--base-url", emulator.address, "--json").out)
         assert (said["ok"], said["pending"]) == (0, 60)
         assert 26 <= said["replied"] <= 40
+        told = shell("status", project.job, "--base-url", emulator.address).out
+        assert (
+            f"{said['replied']} of them have their reply already, for ${said['replied_cost_usd']:.4f})"
+            in told
+        )
         before = emulator.stats()["requests"]
         last = shell("run", project.job, "--base-url", emulator.address)
         assert (
             f"{60 - said['replied']} rows to ask, 0 done before, {said['replied']} with a reply" in last.err
         )
         assert emulator.stats()["requests"] - before == 60 - said["replied"]
+        each = project.table()["_cost_usd"].sum() / 60
+        assert said["replied_cost_usd"] == pytest.approx(said["replied"] * each, rel=0.1)
 
 
 def test_another_address_is_called_that(shell: Shell, project: Project) -> None:
@@ -464,6 +507,8 @@ def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> No
         kept = sum(int(number.replace(",", "")) for number in said.groups("0"))
         assert answered - 8 <= kept <= answered, (err, emulator.stats())
         assert "this run: " in err
+        assert "the answers come from the local emulator" in err
+        assert re.search(r"; \d+ requests? in flight w(as|ere) dropped", err)
         assert "what was in flight is asked once more and may be paid for again" in err
         with started(project, emulator, "--concurrency", "8") as second:
             second.communicate(timeout=60)
@@ -636,3 +681,28 @@ def test_a_full_disk_under_the_messages_stops_no_run(project: Project, emulator:
         done = subprocess.run(command, check=False, cwd=ROOT, env=env, stderr=full, stdout=full)
     assert done.returncode == 0
     assert project.table()["_status"].to_list() == ["ok"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_results_that_cannot_be_written_end_with_what_to_do(project: Project) -> None:
+    """It is no fault of Rowmill, and what was answered is kept."""
+    project.rows(["good"])
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline", "--json"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 4
+    assert ended.stderr.startswith("error: standard output cannot be written: No space left on device")
+    assert "what was answered is kept" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception" not in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_ends_nothing(project: Project) -> None:
+    """`| head -1` is quiet, and the exit code is that of the command."""
+    project.rows(["good"])
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline", "--json"]
+    ended = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writes)
+    assert (ended.returncode, ended.stderr) == (0, "")

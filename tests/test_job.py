@@ -205,7 +205,10 @@ def test_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path)
     error = refusal(tmp_path / "jobs" / "sentimnet.toml")
     assert error.message.endswith("sentimnet.toml` does not exist")
-    assert error.hint == "did you mean `sentiment.toml`?"
+    assert error.hint == f"did you mean `{tmp_path / 'jobs' / 'sentiment.toml'}`?"
+
+    error = refusal(tmp_path / "jobs" / "invoices.toml")
+    assert "did you mean" not in error.hint
 
 
 def test_missing_folder_is_a_missing_file(tmp_path: Path) -> None:
@@ -415,7 +418,7 @@ def test_missing_schema_file_names_the_nearest_one(tmp_path: Path) -> None:
     """A mistyped file is answered with the one that is there."""
     error = refusal(changed(tmp_path, "schemas/sentiment.py", "schemas/sentimnt.py"))
     assert error.message.startswith("schema file `schemas/sentimnt.py` does not exist in `")
-    assert error.hint == "did you mean `sentiment.py`?"
+    assert error.hint == "did you mean `schemas/sentiment.py`?"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Faults of the network in a run: each row once, with its own answer, and outages outlasted or named."""
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -178,6 +179,7 @@ def test_a_run_stops_after_the_longest_outage_and_goes_on_later(project: Project
         assert report.pending >= 60 - 8
         assert report.stop is not None
         assert "cannot be reached" in report.stop.message
+        assert re.search(r"no answer since \w+ \d\d \w+ \d\d:\d\d \w+, for \d+ s$", report.stop.message)
         assert "no connection came about" in report.stop.hint
         proxy.back()
         again = run(project, proxy.address)

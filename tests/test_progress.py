@@ -53,7 +53,7 @@ async def test_a_run_held_by_the_spend_limit_says_so() -> None:
     """Whoever waits for money is told that it is money, and not that it were spent."""
     run = watched(Limits(spend_10min_usd=1.0))
     reason = await held(run, Amount(1, 10, NANO // 2))
-    assert reason.startswith("waiting for the spend limit of ten minutes ($1)")
+    assert reason.startswith("paced by the spend limit: $1 in ten minutes")
 
 
 @pytest.mark.anyio

@@ -724,7 +724,10 @@ def test_a_shorter_table_in_place_of_a_longer_one_is_told(project: Project, emul
     project.rows(["good", "bad", "fine"])
     assert project.run(emulator.address).notes == []
     notes = project.run(emulator.address, limit=1).notes
-    assert any("took 2 rows fewer" in note and "stay in the run folder" in note for note in notes)
+    assert any(
+        "`--limit` took 2 rows fewer than the last run" in note and "stay in the run folder" in note
+        for note in notes
+    )
     findings = verify_job(project.plan()).findings
     assert [finding.what for finding in findings] == [
         "the table holds only the first 1 row: the last run had `--limit`"

@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_every_name_can_be_read(project: Project, emulator: Emulator, width: int
     if width is None:
         assert len(shown.splitlines()) == 4
         assert all(line.strip() for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("width", [None, 30])
+def test_large_counts_can_be_read(project: Project, emulator: Emulator, width: int | None) -> None:
+    """In a table and in lines thousands are set apart."""
+    ran(project, emulator)
+    (run,) = listed(project)
+    out = io.StringIO()
+    print_runs([replace(run, answered=1_500_000)], out, width)
+    assert "1,500,000" in out.getvalue()
 
 
 def test_a_retried_row_counts_once(project: Project, emulator: Emulator) -> None:

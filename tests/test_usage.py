@@ -127,7 +127,7 @@ def test_rates_are_of_this_run_since_its_start() -> None:
         tally.sent()
         tally.replied(Usage(prompt=30), 0.0)
         tally.add(outcome())
-    assert tally.rows_per_second(1_020.0) == 0.5
+    assert tally.rows_per_minute(1_020.0) == 10
     assert tally.requests_per_minute(1_020.0) == 10  # what the last minute holds, not more than there was
     assert tally.tokens_per_minute(1_020.0) == 300
 
@@ -140,7 +140,7 @@ def test_rows_from_the_journal_do_not_make_a_run_look_fast() -> None:
     for _ in range(20):
         tally.replied(NOTHING, 0.0)
         tally.add(outcome())
-    assert tally.rows_per_second(20.0) == 1.0
+    assert tally.rows_per_minute(20.0) == 20
     assert tally.seconds_left(20.0, Limits(), Today(0, 0.0)) == 480
 
 
@@ -151,14 +151,14 @@ def test_rates_follow_the_last_minute() -> None:
         tally.mark(float(second))
         if second >= 200:
             tally.add(outcome())
-    assert tally.rows_per_second(300.0) == pytest.approx(1.0, rel=0.05)
+    assert tally.rows_per_minute(300.0) == pytest.approx(60, rel=0.05)
 
 
 def test_rates_at_the_start_are_zero() -> None:
     """No time passed is no rate, not a division by zero."""
     tally = Tally(total=1, started=5.0)
     tally.add(outcome())
-    assert tally.rows_per_second(5.0) == 0.0
+    assert tally.rows_per_minute(5.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_time_left_goes_on_where_a_minute_brought_nothing() -> None:
         if 100 <= second < 200:
             tally.replied(NOTHING, 0.0)
             tally.add(outcome())
-    assert tally.rows_per_second(300.0) == 0.0
+    assert tally.rows_per_minute(300.0) == 0.0
     assert tally.seconds_left(300.0, NO_LIMITS, FRESH) == 900 * 2
 
 

@@ -11,8 +11,9 @@ from types import FrameType
 import click
 import pyarrow as pa
 
-from pipeline.cli.talk import complain
+from pipeline.cli.talk import complain, guarded_results
 from pipeline.errors import Exit, RowmillError
+from pipeline.executors.halt import WORDS
 
 BUG = 70  # the exit code of a fault of our own, as in sysexits.h
 
@@ -30,15 +31,19 @@ def main() -> None:
         signal.signal(signal.SIGHUP, _interrupt)
     _keep_memory_flat()
     try:
-        code = rowmill.main(standalone_mode=False)
+        with guarded_results():
+            code = rowmill.main(standalone_mode=False)
     except RowmillError as error:
         complain(error.message, error.hint)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = Exit.BAD_INPUT
-    except (KeyboardInterrupt, click.Abort):
-        complain("stopped before the end", "run the same command again: it goes on where it stopped")
+    except (KeyboardInterrupt, click.Abort) as stopped:
+        complain(
+            f"stopped before the end by {_signal(stopped)}",
+            "run the same command again: it goes on where it stopped",
+        )
         code = Exit.STOPPED
     except SystemExit as asked:
         code = asked.code if isinstance(asked.code, int) else BUG
@@ -60,4 +65,10 @@ def _keep_memory_flat() -> None:
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     if number == signal.SIGHUP:  # which comes more than once when a terminal is closed
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(WORDS[signal.Signals(number)])
+
+
+def _signal(stopped: BaseException) -> str:
+    """Name what has stopped the command; click puts its own exception around it, and Python names none."""
+    said = [str(one) for one in (stopped, stopped.__context__) if isinstance(one, KeyboardInterrupt)]
+    return said[0] if said and said[0] else WORDS[signal.SIGINT]

@@ -18,7 +18,7 @@ from pipeline.cli.talk import console
 from pipeline.errors import UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
-from pipeline.progress import fits, many, picture
+from pipeline.progress import counted, fits, many, picture
 from pipeline.removal import Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs, select, size
 
@@ -38,7 +38,11 @@ PAID_AGAIN = (
 @click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
-    """List the run folders of JOB, or of all jobs of the project in the working folder."""
+    """List the run folders of JOB, or of all jobs of the project in the working folder.
+
+    `answered` counts rows that have an answer or have failed, of all inputs that were ever asked, `failed`
+    those among them; `replies` are what the API has sent for them, as far as the journal keeps it.
+    """
     where, name = place(job, runs_dir)
     found = find_runs(where, name)
     if as_json:
@@ -119,12 +123,12 @@ def print_runs(found: Sequence[Run], stream: TextIO, width: int | None) -> None:
     cells, room = [one.cells() for one in found], width or WIDE
     out = Console(file=stream, highlight=False, width=room)
     frame = pl.DataFrame(cells, infer_schema_length=None)
-    if fits(frame, room):
-        out.print(picture(frame, room, edge=width is not None))
+    if fits(frame, room, grouped=True):
+        out.print(picture(frame, room, edge=width is not None, grouped=True))
         return
     for one in cells:
         out.print(str(one.pop("run")), style="bold", markup=False, soft_wrap=True)
-        told = ", ".join(f"{name} {cell}" for name, cell in one.items() if cell not in (None, ""))
+        told = ", ".join(f"{name} {counted(cell)}" for name, cell in one.items() if cell not in (None, ""))
         out.print(Padding(Text(told), (0, 0, 0, 2)))
 
 

@@ -1,6 +1,7 @@
 """The commands about one job: run, status, schema, verify."""
 
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, InputError
+from pipeline.gemini.endpoint import is_vertex
 from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
@@ -82,7 +84,9 @@ def status(*, as_json: bool, **options: object) -> None:
     """Say how far JOB is: rows, tokens, cost, and when the daily quota resets. Asks nothing."""
     checked = checked_job(options)
     now = time.time()
-    found = job_status(plan_of(checked, options), sent_today(checked, options, now), now)
+    vertex = is_vertex(os.environ) and not options["offline"]
+    sent = sent_today(checked, options, now)
+    found = job_status(plan_of(checked, options), sent, now, vertex=vertex)
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
 
 

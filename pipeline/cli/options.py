@@ -12,7 +12,8 @@ from platformdirs import user_state_path
 
 from pipeline.asking import Service
 from pipeline.cli.conflicts import check_service_tier, mode_of
-from pipeline.errors import UsageError
+from pipeline.cli.talk import console
+from pipeline.errors import StoreError, UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
 from pipeline.job import load_job
 from pipeline.ledger import Ledger
@@ -157,12 +158,18 @@ def _scope(checked: CheckedJob, found: Endpoint) -> str:
 
 
 def sent_today(checked: CheckedJob, options: Mapping[str, object], now: float) -> int | None:
-    """Return how many requests were sent today, or None where no key says whose they are."""
+    """Return how many requests were sent today, or None where no key says whose they are.
+
+    It is None, too, where the count cannot be read; people are told then.
+    """
     try:
         found = endpoint_of(options)
+        return None if found is None else sent_on(_ledger_file(), _scope(checked, found), pacific_day(now))
     except UsageError:
         return None
-    return None if found is None else sent_on(_ledger_file(), _scope(checked, found), pacific_day(now))
+    except StoreError as error:
+        console.print(f"{error.message}; {error.hint}", markup=False, soft_wrap=True)
+        return None
 
 
 def _text(value: object) -> str | None:

@@ -9,6 +9,11 @@ from pipeline.cli.app import rowmill
 from pipeline.cli.talk import console
 from pipeline.errors import UsageError
 
+ASK = (
+    "in another terminal, with any text as the key: "
+    "`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --base-url {address}`"
+)
+
 
 @rowmill.command()
 @click.option(
@@ -50,4 +55,10 @@ def emulate(port: int, faults: tuple[str, ...], *, loses: bool, **quotas: Any) -
     except ValueError as error:
         raise UsageError(str(error), "`docs/reference.md` lists the faults") from error
     console.print("answers come from rules, not from a model; stop with Ctrl-C", soft_wrap=True)
-    emulator_server.serve(settings, port)
+    emulator_server.serve(settings, port, announce=_announced)
+
+
+def _announced(line: str) -> None:
+    """Say where the emulator listens, on standard output, and to people how to ask it."""
+    click.echo(line)
+    console.print(ASK.format(address=line.rsplit(maxsplit=1)[-1]), markup=False, soft_wrap=True)

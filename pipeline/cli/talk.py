@@ -1,8 +1,14 @@
-"""What the commands say to people, on standard error."""
+"""What the commands say to people, on standard error, and what becomes of results that nobody can take."""
 
-from typing import Any
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 from rich.console import Console
+
+from pipeline.errors import StoreError
 
 
 class Talk(Console):
@@ -30,3 +36,52 @@ console = Talk(stderr=True, highlight=False)
 def complain(message: str, hint: str) -> None:
     """Say what went wrong and what to do next."""
     console.print(f"error: {message}\n\nhint: {hint}", style=None, markup=False, soft_wrap=True)
+
+
+class Results:
+    """Standard output; where it cannot be written that is a StoreError, unless nobody reads it any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text. Raises StoreError, but not for an empty text: click tries a stream with one."""
+        if text == "":
+            return 0
+        try:
+            return self._stream.write(text)
+        except OSError as exc:
+            self._lose(exc)
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written. Raises StoreError."""
+        try:
+            self._stream.flush()
+        except OSError as exc:
+            self._lose(exc)
+
+    def _lose(self, exc: OSError) -> None:
+        with open(os.devnull, "w") as nowhere:  # what is still to come would fail again at the very end
+            os.dup2(nowhere.fileno(), self._stream.fileno())
+        if not isinstance(exc, BrokenPipeError):  # as of `| head -1`
+            raise StoreError(
+                f"standard output cannot be written: {exc.strerror}",
+                "free some space there, or send it elsewhere; then run the same command again: what was "
+                "answered is kept",
+            ) from exc
+
+
+@contextmanager
+def guarded_results() -> Iterator[None]:
+    """Have standard output fail as `Results` does within the block."""
+    before = sys.stdout
+    if before is not None:  # it is, where it was closed
+        sys.stdout = cast("TextIO", Results(before))
+    try:
+        yield
+    finally:
+        sys.stdout = before

@@ -221,14 +221,19 @@ class Asker:
         self._journal.keep_all(
             [(self.id_of(one), one.row, piece) for one, piece in zip(attempts, pieces, strict=True)]
         )
-        self._courier.tally.replied(reply.usage, self._question.price(reply), reply.tier)
+        self._count(reply)
 
     def _keep(self, id_: bytes, attempt: Attempt, answer: Reply | Failure) -> None:
         if isinstance(answer, Reply):
             self._journal.keep(id_, attempt.row, answer)
-            self._courier.tally.replied(answer.usage, self._question.price(answer), answer.tier)
+            self._count(answer)
         elif attempt.sent and is_final(answer) and not self._courier.gate.doubts(answer):
             self._journal.keep(id_, attempt.row, answer)
+
+    def _count(self, reply: Reply) -> None:
+        tally = self._courier.tally
+        tally.replied(reply.usage, self._question.price(reply), reply.tier)
+        tally.emulated |= reply.source == "emulator"
 
     def id_of(self, attempt: Attempt) -> bytes:
         """Return the id of the request that a row needs next."""

@@ -142,7 +142,11 @@ class Courier:
         since = self.gate.down_since
         if failure.kind not in OUTAGE or not self.gate.answered or since is None:
             return False
-        return time.monotonic() - since > self._longest_outage
+        silence = time.monotonic() - since
+        if silence <= self._longest_outage:
+            return False
+        self.tally.silence = silence
+        return True
 
     async def _outlast(self, failure: Failure) -> bool:
         """Wait for the next attempt in an outage; stop the run where the API has never answered."""

@@ -10,6 +10,8 @@ from anyio.abc import TaskStatus
 
 from pipeline.flow import Failure
 
+WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
 
 class Halt:
     """Pulled once, with the reason; None is a wish of the user (Ctrl-C, SIGTERM, SIGHUP).
@@ -21,6 +23,7 @@ class Halt:
     def __init__(self) -> None:
         self.pulled = anyio.Event()
         self.reason: Failure | None = None
+        self.signal = WORDS[signal.SIGINT]  # which one it was, where there is no reason
         self._hurried = False
         self._waits: set[anyio.CancelScope] = set()
         self._flights: set[anyio.CancelScope] = set()
@@ -83,14 +86,14 @@ async def stop_on_signal(halt: Halt, *, task_status: TaskStatus[None]) -> None:
     if threading.current_thread() is not threading.main_thread():
         task_status.started()
         return  # only the main thread hears signals; whoever runs us in another one stops us otherwise
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = tuple(WORDS)
     before = {
         number: handler for number in numbers if (handler := signal.getsignal(number)) != signal.SIG_IGN
     }
     try:
         with anyio.open_signal_receiver(*before) as signals:
             task_status.started()
-            await anext(signals)
+            halt.signal = WORDS[await anext(signals)]
             halt.pull(None)
             async for number in signals:  # to the end, since the parts are still to be written
                 if number != signal.SIGHUP:

@@ -13,6 +13,8 @@ _VERTEX_NAMES = ("GOOGLE_GENAI_USE_ENTERPRISE", "GOOGLE_GENAI_USE_VERTEXAI")
 _SDK_NAME = "ROWMILL_SDK"
 _RESOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_ANY_KEY = "for `rowmill emulate` any text is a key: put `GEMINI_API_KEY=any` before the command"
 _WAYS_OUT = (
     "set `GEMINI_API_KEY` (get one at https://aistudio.google.com/apikey), "
     "or run with `--offline --tier 1` for the local emulator"
@@ -64,9 +66,10 @@ def endpoint(env: Mapping[str, str], *, base_url: str | None) -> Endpoint:
             api_version="v1beta1" if version == "beta" else version,
             public_sdk=wants_public_sdk(env),
         )
+    address = _address(base_url, values, "GOOGLE_GEMINI_BASE_URL")
     return Endpoint(
-        api_key=_key(values),
-        base_url=_address(base_url, values, "GOOGLE_GEMINI_BASE_URL"),
+        api_key=_key(values, address),
+        base_url=address,
         vertex=False,
         project=None,
         location=None,
@@ -107,10 +110,12 @@ def _wants_vertex(values: Mapping[str, str]) -> bool:
     return False
 
 
-def _key(values: Mapping[str, str]) -> str:
+def _key(values: Mapping[str, str], address: str | None) -> str:
     name = next((name for name in _KEY_NAMES if name in values), None)
     if name is None:
-        raise UsageError("no API key: neither `GOOGLE_API_KEY` nor `GEMINI_API_KEY` is set", _WAYS_OUT)
+        raise UsageError(
+            "no API key: neither `GOOGLE_API_KEY` nor `GEMINI_API_KEY` is set", _way_out(address)
+        )
     key = values[name]
     if not all("!" <= letter <= "~" for letter in key):  # it travels in a header
         raise UsageError(
@@ -118,6 +123,11 @@ def _key(values: Mapping[str, str]) -> str:
             "copy the key again, in one piece, from https://aistudio.google.com/apikey",
         )
     return key
+
+
+def _way_out(address: str | None) -> str:
+    here = address is not None and urlsplit(address).hostname in _LOOPBACK
+    return f"{_ANY_KEY}; else {_WAYS_OUT}" if here else _WAYS_OUT
 
 
 def _resource(values: Mapping[str, str], name: str, default: str | None) -> str:

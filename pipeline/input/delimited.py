@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import polars as pl
 
+from pipeline.columns import separator_hint
 from pipeline.errors import InputError
 from pipeline.input.encoding import RESAVE, START, not_utf8, wide_text
 from pipeline.input.plain import Plain
@@ -83,6 +84,7 @@ class _Check:
         self.returning = f"\r{separator}"  # Polars drops a carriage return there
         self.plain = Plain(separator)
         self.kept: list[str] = []
+        self.header: tuple[str, ...] = ()
         self.below = False  # the header
         self.place = 0
         self.lines = 0
@@ -105,7 +107,7 @@ class _Check:
         codecs.getincrementaldecoder("utf-8")().decode(start)  # what is no text at all is told so first
         self.place = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
         self.file.seek(self.place)
-        header = _checked_header(self.path, next(self.reader, None))
+        header = self.header = _checked_header(self.path, next(self.reader, None))
         if self.kept[-1].endswith(("\r\r\n", "\r\r")):
             raise _bare_return(self.path, 1, "in the header that does not end it")
         self._check_quotes()
@@ -137,7 +139,7 @@ class _Check:
             if len(cells) == width:
                 self.records += 1
             elif cells:
-                raise _ragged(self.path, self.line, len(cells), width)
+                raise _ragged(self.path, self.line, len(cells), self.header)
             elif width == 1:
                 self.records += 1
             else:
@@ -179,9 +181,10 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
     return tuple(header)
 
 
-def _ragged(path: Path, line: int, cells: int, width: int) -> InputError:
+def _ragged(path: Path, line: int, cells: int, header: Sequence[str]) -> InputError:
     return InputError(
-        f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {width}", QUOTING
+        f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {len(header)}",
+        separator_hint(header) or QUOTING,
     )
 
 

@@ -5,10 +5,21 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 
-RESAVE = (
-    'set in [input] its encoding, such as `encoding = "cp1252"`, or `encoding_errors = "replace"` so that '
+ENCODING = (
+    'set in [input] its encoding, such as `encoding = "{name}"`, or `encoding_errors = "replace"` so that '
     "only such cells suffer; or save the file as UTF-8 (in a spreadsheet: `CSV UTF-8`)"
 )
+RESAVE = ENCODING.format(name="cp1252")
+CANDIDATES = (
+    "shift_jis",
+    "big5",
+    "euc_kr",
+    "gb18030",
+    "cp1251",
+)  # of letters that come in rows of high bytes
+ASCII = 0x80
+WESTERN, DOUBTFUL = 0.75, 0.5  # shares of letters beyond ASCII that stand alone
+SAMPLE = 1 << 18  # bytes by which an encoding is guessed
 MAGIC = {
     b"\x1f\x8b": ("compressed with gzip", "unpack it first"),
     b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", "unpack it first"),
@@ -39,8 +50,39 @@ def not_utf8(path: Path) -> InputError:
                     return InputError(
                         f"{byte}: the file ends in the middle of a letter", "get the file again; " + RESAVE
                     )
-                return InputError(f"{byte}; it may be Windows-1252", RESAVE)
+                return _guessed(byte, path)
     return InputError(f"`{path}` was changed while it was read", "run the same command again")
+
+
+def _guessed(byte: str, path: Path) -> InputError:
+    with path.open("rb") as file:
+        sample = b"".join(file.readlines(SAMPLE))  # whole lines
+    alone = _alone(sample) if _decodes(sample, "cp1252") else 0.0
+    if alone >= WESTERN:
+        return InputError(f"{byte}; it may be Windows-1252", RESAVE)
+    names = [name for name in CANDIDATES if _decodes(sample, name)] + ["cp1252"] * (alone >= DOUBTFUL)
+    if not names:
+        return InputError(byte, RESAVE)
+    told = ", ".join(f"`{name}`" for name in names)
+    return InputError(f"{byte}; it may be {told}", ENCODING.format(name=names[0]))
+
+
+def _alone(sample: bytes) -> float:
+    """Return which share of the letters beyond ASCII stand alone between others, as in Latin scripts."""
+    bytes_ = [0, *sample, 0]
+    letters = alone = 0
+    for before, byte, after in zip(bytes_, bytes_[1:], bytes_[2:], strict=False):
+        letters += byte >= ASCII
+        alone += byte >= ASCII and before < ASCII and after < ASCII
+    return alone / letters if letters else 1.0
+
+
+def _decodes(sample: bytes, encoding: str) -> bool:
+    try:
+        sample.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def wide_text(path: Path) -> InputError | None:

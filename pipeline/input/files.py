@@ -13,10 +13,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
+from pipeline.columns import some_of
 from pipeline.errors import ChangedError, InputError
 from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
 from pipeline.input.recode import Copies
-from pipeline.template import column_hint
+from pipeline.schema_file import nearest_file
 
 ENDINGS = {
     ".csv": "csv",
@@ -147,7 +148,8 @@ def _missing(path: Path) -> InputError:
     near = sorted(file.name for file in path.parent.iterdir() if not file.name.startswith("."))
     if not near:
         return InputError(said, f"the folder `{path.parent}` is empty")
-    return InputError(said, column_hint(path.name, near, what="files there"))
+    hint = f"{nearest_file(path, near)} the files there are {some_of(near)}".strip()
+    return InputError(said, hint)
 
 
 def _format(paths: Sequence[Path], given: str | None) -> str:
@@ -197,13 +199,21 @@ def _unreadable(files: Files, path: Path | None, exc: BaseException) -> InputErr
             for one in [path] if path else files.read:
                 if fault := ndjson_fault(one):
                     return fault
-    which = f"`{path}`" if path else files.said
+    which = f"`{path or _refused(files, exc)}`" if path or _refused(files, exc) else files.said
     if isinstance(exc, OSError) and exc.errno:
         said = f"{which} cannot be read: {os.strerror(exc.errno).lower()}"
         return InputError(said, "check the path and the right to read it")
     if isinstance(exc, pa.ArrowNotImplementedError):
         return InputError(f"{which} holds what cannot be read: {first_line(exc)}", PLAINER)
     return InputError(f"{which} cannot be read: {first_line(exc)}", HINTS.get(files.kind, HINTS["ipc"]))
+
+
+def _refused(files: Files, exc: BaseException) -> Path | None:
+    """Return which of several files may not be read, if that is what is wrong; what reads them names none."""
+    if not isinstance(exc, OSError):
+        return None
+    named = [path for path in files.read if str(path) == exc.filename]
+    return next((path for path in named or files.read if named or not os.access(path, os.R_OK)), None)
 
 
 def first_line(exc: BaseException) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from pipeline.columns import column_hint
 from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
 from pipeline.heads import BUCKETS, bucket_of, heads
@@ -22,7 +23,6 @@ from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.keys import digests
 from pipeline.scratch import Buckets, Column
-from pipeline.template import column_hint
 
 BATCH = 5_000  # rows of a table
 ROWS = 1_000  # rows that become Python objects at a time

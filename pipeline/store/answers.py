@@ -231,9 +231,18 @@ def disk_size(path: Path) -> int:
     return sizes
 
 
+def reason(exc: Exception) -> str:
+    """Return what an error says, and where SQLite needs room besides, which it does not tell apart."""
+    code = getattr(exc, "sqlite_errorcode", None) or 0
+    if code & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return str(exc)
+    folder = os.environ.get("SQLITE_TMPDIR") or os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108
+    return f"{exc}, there or in the folder of temporary files `{folder}` (TMPDIR names another)"
+
+
 def unusable(path: Path, exc: Exception) -> StoreError:
     """Return the error of a command that is about the cache."""
     return StoreError(
-        f"the cache `{path}` cannot be used: {exc}",
+        f"the cache `{path}` cannot be used: {reason(exc)}",
         "try again when no run writes it; where it is damaged, delete it: it holds only what saves money",
     )

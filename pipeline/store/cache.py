@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pipeline.flow import Reply
 from pipeline.keys import SIZE
-from pipeline.store.answers import answer_of, connect, keep_within, opened
+from pipeline.store.answers import answer_of, connect, keep_within, opened, reason
 from pipeline.store.entries import checksum
 from pipeline.store.salvage import is_damage, put_aside
 
@@ -188,7 +188,8 @@ class Cache:
 
     def _give_up(self, exc: Exception) -> None:
         if not self._off:
-            self._notes.append(f"the cache `{self._path}` cannot be used: {exc}; the run went on without it")
+            why = reason(exc)
+            self._notes.append(f"the cache `{self._path}` cannot be used: {why}; the run went on without it")
         self._off = True
 
     def _write(

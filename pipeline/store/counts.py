@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from pipeline.disk import clear_drafts, draft_of
+from pipeline.errors import StoreError
 from pipeline.store.salvage import ForeignError, is_damage, put_aside, readable
 
 BUSY_SECONDS = 0.05  # until the next attempt where another run has the file
@@ -114,10 +115,21 @@ def _replace(path: Path) -> str:
 
 
 def sent_on(path: Path, scope: str, day: date) -> int:
-    """Return the count of a day without changing anything on disk; 0 where nothing was counted."""
+    """Return the count of a day without changing anything on disk; 0 where nothing was counted.
+
+    Raises StoreError where the file is there and cannot be read.
+    """
+    if not path.exists():
+        return 0
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             row = db.execute(COUNT, (scope, day.isoformat())).fetchone()
-    except sqlite3.Error:  # no file yet, or none that can be read
-        return 0
+    except sqlite3.Error as exc:
+        if exc.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no table yet: a run begins just now
+            return 0
+        raise StoreError(
+            f"the count of today's requests in `{path}` cannot be read: {exc}",
+            "see who may read it, and that ROWMILL_STATE_DIR is as for the runs; where it is damaged, the "
+            "next run mends it",
+        ) from exc
     return int(row[0]) if row else 0

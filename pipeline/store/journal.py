@@ -12,17 +12,19 @@ file is set aside, what can be read of it goes on in a new one, and `notes` says
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
+from itertools import compress
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
-from pipeline.heads import Heads, heads
+from pipeline.heads import Heads, heads, names
 from pipeline.store.entries import (
     ADD,
     REPLY,
@@ -37,6 +39,7 @@ from pipeline.store.salvage import copy_log, is_damage, log_pages, put_aside, re
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
+AT_ONCE = 2_000  # of them that are looked at together
 RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
@@ -263,6 +266,25 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     except sqlite3.Error:
         rows = []
     return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+
+
+def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
+    """Yield those of a journal's latest replies that rows of these names (`heads.names`) have paid for.
+
+    As in `latest`, none where there is no journal that can be read.
+    """
+    query = "SELECT key, digest, body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db,
+    ):
+        found = db.execute(query, (LATEST,))
+        while some := found.fetchmany(AT_ONCE):
+            keys, digests, bodies = zip(*some, strict=True)
+            known = np.isin(names(heads(keys), heads(digests)), rows)
+            for body in compress(bodies, known):
+                with suppress(ValidationError):
+                    yield REPLY.validate_json(body)
 
 
 def stored_until(path: Path) -> float:

@@ -458,7 +458,7 @@ def touch(folder: Path, *names: str) -> None:
         (
             ["review.csv", "other.csv"],
             "reviews.csv",
-            "the input `reviews.csv` does not exist; did you mean `review.csv`?",
+            "the input `reviews.csv` does not exist; did you mean `review.csv`? the files there are",
         ),
         (["a.csv"], "no/reviews.csv", "the input `no/reviews.csv` does not exist; the folder `no` does not"),
         (["a.csv"], "*.parquet", "no file matches `*.parquet`; check the pattern"),

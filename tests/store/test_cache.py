@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.flow import Reply, Row, Usage
-from pipeline.store.answers import ALWAYS, FILE, connect, disk_size, filled, prune, stock, surplus
+from pipeline.store.answers import ALWAYS, FILE, connect, disk_size, filled, prune, stock, surplus, unusable
 from pipeline.store.cache import Cache, Learned, Use
 from pipeline.store.journal import Journal
 
@@ -200,6 +200,18 @@ def test_a_folder_that_cannot_be_written_is_named_once(tmp_path: Path) -> None:
             cache.write(journal_file, 1_000)
         assert len(cache.notes) == 1
         assert "the run went on without it" in cache.notes[0]
+
+
+def test_no_room_may_be_that_of_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says only that a disk is full, so both places where it writes are named."""
+    monkeypatch.setenv("TMPDIR", "/tmp/elsewhere")
+    with closing(connect(tmp_path / FILE)) as db:
+        db.execute("PRAGMA max_page_count=1")
+        with pytest.raises(sqlite3.OperationalError, match="full") as raised:
+            db.execute("CREATE TABLE more (name)")
+    said = unusable(tmp_path / FILE, raised.value).message
+    assert f"`{tmp_path / FILE}`" in said
+    assert "temporary files `/tmp/elsewhere` (TMPDIR" in said
 
 
 def test_a_deleted_file_is_no_matter(tmp_path: Path) -> None:
