@@ -25,6 +25,8 @@ from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads
 from pipeline.store.entries import (
     ADD,
+    ADD_NEW,
+    COLUMNS,
     REPLY,
     Entry,
     Values,
@@ -33,6 +35,7 @@ from pipeline.store.entries import (
     make_tables,
     values_of,
 )
+from pipeline.store.pages import Value, rows
 from pipeline.store.salvage import copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
@@ -134,9 +137,9 @@ class Journal:
 
     def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
         """Write down several answers, by request id and row: all of them or none."""
-        rows = [values_of(*answer) for answer in answers]
-        self._do(lambda db: _add_all(db, rows))
-        for request_id, *_ in rows:
+        entries = [values_of(*answer) for answer in answers]
+        self._do(lambda db: _add_all(db, entries))
+        for request_id, *_ in entries:
             self._note(request_id)
 
     def _note(self, request_id: bytes) -> None:
@@ -244,9 +247,9 @@ class Journal:
         )
 
 
-def _add_all(db: sqlite3.Connection, rows: list[Values]) -> None:
+def _add_all(db: sqlite3.Connection, entries: list[Values]) -> None:
     db.execute("BEGIN")
-    db.executemany(ADD, rows)
+    db.executemany(ADD, entries)
     db.execute("COMMIT")
 
 
@@ -259,10 +262,10 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     query = "SELECT key, digest FROM reply ORDER BY rowid DESC LIMIT ?"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            rows = db.execute(query, (LATEST,)).fetchall()
+            found = db.execute(query, (LATEST,)).fetchall()
     except sqlite3.Error:
-        rows = []
-    return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+        found = []
+    return heads([key for key, _ in found]), heads([digest for _, digest in found])
 
 
 def stored_until(path: Path) -> float:
@@ -294,8 +297,10 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _refill(draft: Path, damaged: Path) -> int:
-    """Make a journal of the replies of a damaged one that can be read; return how many these are."""
-    taken = 0
+    """Make a journal of the replies of a damaged one that can be read; return how many these are.
+
+    The pages are read by themselves, too: with one page of the tree all rows behind it are out of reach.
+    """
     with closing(sqlite3.connect(draft, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=MEMORY")
         db.execute("BEGIN")
@@ -303,9 +308,14 @@ def _refill(draft: Path, damaged: Path) -> int:
         for _, *values in readable(damaged, ALL):
             if is_whole(values):
                 db.execute(ADD, values)
-                taken += 1
+        if damaged.exists():
+            db.executemany(ADD_NEW, (values for values in rows(damaged) if _is_entry(values)))
         db.execute("COMMIT")
-    return taken
+        return int(db.execute("SELECT count(*) FROM reply").fetchone()[0])
+
+
+def _is_entry(values: list[Value]) -> bool:
+    return len(values) == len(COLUMNS) and is_whole([*values])
 
 
 def _place(request_id: bytes) -> tuple[int, int]:
