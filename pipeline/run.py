@@ -23,6 +23,7 @@ from pipeline.store.census import Census, census, keep
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
+from pipeline.store.journal import mended
 from pipeline.store.memo import Follower, recall, remember
 from pipeline.store.origin import is_emulated
 from pipeline.store.parts import Parts
@@ -158,6 +159,8 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
+    else:
+        run.notes.extend(mended(plan.folder.journal))
     unanswered = int(waiting_rows(standing).sum())
     left = int(pending_rows(standing, run.turn).sum())
     table = _table(plan, parts, standing, complete=not unanswered)

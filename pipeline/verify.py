@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 from pathlib import Path
 
@@ -27,9 +27,11 @@ from pipeline.store.folder import IDENTITY, SHORT, changes, in_words, owner
 from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, count_replies, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import part_files
+from pipeline.store.salvage import INDEX, LOG
 from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
+SPARE = "nothing is lost, since whole parts answer every row: run the same command again, or delete it"
 CLEARED = "nothing: a killed process has left it, and the next run removes it"
 WRITTEN = "nothing: the next run sets it aside and writes it anew"
 KEPT = "nothing: what it held is in other parts or was asked again; `rowmill clean --damaged` removes it"
@@ -104,7 +106,7 @@ def verify_job(plan: Plan) -> Verdict:
     layout, print_ = plan.checked.layout, plan.fingerprint
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
-    findings += check_journal(folder.journal)
+    replies = check_journal(folder.journal)
     findings += few(check_batches(folder.path))
     if plan.checked.loaded.job.cache.enabled:
         findings += check_cache(folder.path.parent.parent / CACHE)
@@ -113,6 +115,7 @@ def verify_job(plan: Plan) -> Verdict:
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
     status = None if damaged else job_status(plan, None, 0.0, survey)
     compared = status is not None and not status.pending
+    findings += [replace(one, hint=SPARE, notice=True) for one in replies] if compared else replies
     done = completion(folder)
     if done is not None and done.limited and not plan.limited:
         what = (
@@ -166,12 +169,18 @@ def _leftovers(plan: Plan) -> Iterator[Finding]:
     for path in sorted(plan.folder.path.rglob("*")):
         if is_draft(path):
             yield Finding(path, "half a file", CLEARED)
-        elif is_set_aside(path):
+        elif is_set_aside(path) and not _belongs(path):
             yield Finding(path, "it was set aside because it is damaged", KEPT, notice=True)
     if plan.output.parent.is_dir():
         for path in sorted(plan.output.parent.iterdir()):
             if path.name.startswith(f"{plan.output.name}.") and is_draft(path):
                 yield Finding(path, "half a table", CLEARED)
+
+
+def _belongs(path: Path) -> bool:
+    """Tell whether a file goes with a database that is beside it, which is named already."""
+    ending = next((one for one in (LOG, INDEX) if path.name.endswith(one)), None)
+    return ending is not None and path.with_name(path.name.removesuffix(ending)).exists()
 
 
 def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:

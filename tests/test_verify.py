@@ -218,12 +218,20 @@ def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulat
     assert "the part lacks the column `_model`" in said(project)
 
 
-def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
-    """Bodies that do not parse, names of another length, and a file that is no database."""
-    journal = ran(project, emulator).folder / "replies.sqlite"
+def spoilt(journal: Path) -> None:
+    """Change two replies of a journal without a care for their checksums."""
     with closing(sqlite3.connect(journal)) as db, db:
         db.execute("UPDATE reply SET body = '{' WHERE rowid = 2")
         db.execute("UPDATE reply SET key = x'00' WHERE rowid = 3")
+
+
+def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
+    """Bodies that do not parse, names of another length, and a file that is no database."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000001.parquet").rename(folder / "gone")
+    (folder / "finished.json").unlink()
+    journal = folder / "replies.sqlite"
+    spoilt(journal)
     first, second, *_ = said(project)
     assert first.startswith("reply 2 ")
     assert second.startswith("reply 3 ")
@@ -231,6 +239,23 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
     assert said(project) == []
+
+
+def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulator: Emulator) -> None:
+    """Where parts answer every row nothing is lost; the hint names what to do, and the next run mends it."""
+    journal = ran(project, emulator).folder / "replies.sqlite"
+    spoilt(journal)
+    verdict = verify(project)
+    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 2)
+    raw = bytearray(journal.read_bytes())
+    raw[4_096:8_192] = b"\xff" * 4_096
+    journal.write_bytes(raw)
+    verdict = verify(project)
+    assert (verdict.faults, verdict.exit_code) == (0, Exit.OK)
+    assert "delete it" in verdict.findings[0].hint
+    (note,) = [one for one in project.run(emulator.address).notes if "`replies.sqlite.damaged`" in one]
+    assert "the journal was damaged" in note
+    assert [one.place.name for one in verify(project).findings] == ["replies.sqlite.damaged"]
 
 
 def test_what_a_kill_has_left_is_named(project: Project, emulator: Emulator) -> None:

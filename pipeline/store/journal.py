@@ -23,6 +23,7 @@ from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads
+from pipeline.keys import SIZE
 from pipeline.store.entries import (
     ADD,
     ADD_NEW,
@@ -36,10 +37,11 @@ from pipeline.store.entries import (
     values_of,
 )
 from pipeline.store.pages import Value, rows
-from pipeline.store.salvage import copy_log, is_damage, log_pages, put_aside, readable
+from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
+AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
 RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
@@ -99,6 +101,7 @@ class Journal:
         try:
             self._check_log(db, written)
             make_tables(db)
+            self._look_through(db)
         except BaseException:
             db.close()
             raise
@@ -109,6 +112,13 @@ class Journal:
         _, used, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if written > max(used, 0):
             self._lose_log(written - max(used, 0))
+
+    def _look_through(self, db: sqlite3.Connection) -> None:
+        """Look at all pages of a file that is not large. Raises ForeignError for a damaged one."""
+        if self._path.stat().st_size <= AT_A_GLANCE:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise ForeignError(found)
 
     def _lose_log(self, pages: int) -> None:
         kept = copy_log(self._path)
@@ -253,13 +263,27 @@ def _add_all(db: sqlite3.Connection, entries: list[Values]) -> None:
     db.execute("COMMIT")
 
 
+def mended(path: Path) -> list[str]:
+    """Open a journal that no row needs just now, so that a damaged one is set aside; return what was found.
+
+    For the owner of the folder only; raises StoreError.
+    """
+    if not path.exists():
+        return []
+    with closing(Journal(path)) as journal:
+        return journal.notes
+
+
 def latest(path: Path) -> tuple[Heads, Heads]:
     """Return the heads of key and digest of the rows that paid for a journal's latest replies.
 
     Among them are all that are in no part yet. Another process may write it meanwhile; empty where there is
     no journal that can be read.
     """
-    query = "SELECT key, digest FROM reply ORDER BY rowid DESC LIMIT ?"
+    query = (
+        f"SELECT key, digest FROM reply WHERE typeof(key) = 'blob' AND length(key) = {SIZE} "  # noqa: S608
+        f"AND typeof(digest) = 'blob' AND length(digest) = {SIZE} ORDER BY rowid DESC LIMIT ?"
+    )
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
             found = db.execute(query, (LATEST,)).fetchall()
