@@ -45,6 +45,11 @@ def waiting_rows(standing: Standing, turn: int | None = None) -> NDArray[np.bool
     return waiting
 
 
+def different(standing: Standing) -> int:
+    """Return how many rows of the input have no equal one before them."""
+    return sum(int(rows["first"].sum()) for _, rows in standing.rows.slices())
+
+
 def replied(survey: Survey, pending: NDArray[np.bool_], folder: Folder) -> int:
     """Return how many of these rows have a reply in the journal, which the next run takes first."""
     if not pending.any():

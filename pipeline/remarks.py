@@ -7,10 +7,13 @@ from pathlib import Path
 from pipeline.batch import AT_WORK, Batch, Stage
 from pipeline.errors import StoreError
 from pipeline.executors.parting import jobs_of, price_of
+from pipeline.pending import waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
+from pipeline.store.completion import Completion
 from pipeline.store.folder import IDENTITY, differences, in_words
+from pipeline.store.standing import Standing
 
 NAMED = 3  # jobs
 KEPT = (
@@ -22,6 +25,19 @@ ELSEWHERE = (
     "run it to take in what they answer, or cancel them (`client.batches.cancel` of google-genai: {which}) "
     "and remove the run folder (`rowmill clean --all {run}`)"
 )
+GONE = (
+    "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
+    "cache holds of that is taken, the rest is asked again"
+)
+
+
+def gone(before: Completion | None, standing: Standing, state: str | None) -> list[str]:
+    """Return a note where answers are gone that the last run had, with the input in this state or another."""
+    if before is None:
+        return []
+    waiting, answers = int(waiting_rows(standing).sum()), int(standing.index.starts[-1])
+    rows = before.gone(state, rows=len(standing.rows), waiting=waiting, answers=answers)
+    return [GONE.format(rows=many(rows, "row"), have="has" if rows == 1 else "have")] if rows else []
 
 
 def kept(plan: Plan, answered: int) -> list[str]:

@@ -11,20 +11,21 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.output import Written, count, write_output
-from pipeline.pending import pending_rows, replied, waiting_rows
+from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
-from pipeline.remarks import kept, open_elsewhere
+from pipeline.remarks import gone, kept, open_elsewhere
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of
 from pipeline.shipping import by_batches
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
-from pipeline.store.census import Census, census, keep
+from pipeline.store.census import Census, census, keep, state_of
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
 from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
+from pipeline.store.journal import mended
 from pipeline.store.memo import Follower, recall, remember
 from pipeline.store.origin import is_emulated
 from pipeline.store.parts import Parts
@@ -55,7 +56,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     later, the report says what is kept, and its `stop` why the run ended.
     """
     taken = census(plan.source, plan.folder)
-    survey = taken.survey
+    survey, state = taken.survey, state_of(plan.source)
     notes = _notes(plan)
     with owned(plan.folder, plan.identity) as repaired:
         notes += repaired
@@ -63,7 +64,6 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
-        unmark(plan.folder)
         compact(parts)
         standing = stand(survey, parts, recall(taken, parts, plan.folder))
         if not standing.index.known:
@@ -71,6 +71,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
         notes += [] if survey.rows else [EMPTY]
+        notes += gone(before, standing, state) if not parts.set_aside else []
         notes += kept(plan, tally.earlier - tally.alike) if service.use is Use.REFRESH else []
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
@@ -80,8 +81,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
         if ended.written:
-            done = ended.table
-            mark(plan.folder, ok=done.ok, failed=done.failed, limited=plan.limited, output=plan.output)
+            mark(plan.folder, _completion(plan, ended, state))
             notes += _shorter(before, plan, survey.rows)
     return RunReport(
         job=plan.checked.loaded.job.name,
@@ -124,7 +124,8 @@ class _Run:
 class _Ended:
     """Where a run stands: its table, and whether that is `written`; the rows without an answer, and more.
 
-    `left` rows are still to be asked in this round, `replied` of them have a reply in the journal.
+    `left` rows are still to be asked in this round, `replied` of them have a reply in the journal; `answers`
+    are behind the rows of a table that is written.
     """
 
     table: Written
@@ -133,6 +134,7 @@ class _Ended:
     left: int
     stop: Stop | None
     replied: int = 0
+    answers: int = 0
 
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
@@ -158,15 +160,19 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
             run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
         memo = Follower(standing, run.taken, parts, plan.folder)
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
+        unmark(plan.folder)
         halt = ask_all(work, watch)
         stop = _stop(halt, run.tally) if halt.pulled.is_set() else None
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
+    else:
+        run.notes.extend(mended(plan.folder.journal))
     unanswered = int(waiting_rows(standing).sum())
     left = int(pending_rows(standing, run.turn).sum())
     table = _table(plan, parts, standing, complete=not unanswered)
-    return _Ended(table, not unanswered, unanswered, left, stop if left else None)
+    stop = stop if left else None
+    return _Ended(table, not unanswered, unanswered, left, stop, answers=different(standing))
 
 
 def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | ChangedError) -> _Ended:
@@ -205,6 +211,18 @@ def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
     limited, whole = f"`--limit` took {fewer} fewer than", f"the input has {fewer} fewer than at"
     why = f"{limited if plan.limited else whole} the last run"
     return [SHORTER.format(output=plan.output, why=why)]
+
+
+def _completion(plan: Plan, ended: _Ended, state: str | None) -> Completion:
+    """Return the mark of a run that has written its table of the input in this state."""
+    return Completion(
+        ok=ended.table.ok,
+        failed=ended.table.failed,
+        limited=plan.limited,
+        output=plan.output,
+        answers=ended.answers,
+        input=state,
+    )
 
 
 def _unneeded(plan: Plan) -> list[str]:

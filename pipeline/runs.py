@@ -8,16 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import pyarrow.compute as pc
-
 from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
 from pipeline.store.folder import IDENTITY, SHORT, Folder, in_words, owner
 from pipeline.store.inspection import count_replies
-from pipeline.store.reading import NAMES, UNREADABLE, part_files, read_part, row_ids
+from pipeline.store.reading import answers_in
 
 ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 
@@ -26,16 +23,17 @@ ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 class Run:
     """A run folder: whose answers it holds, how many, its size in bytes, and its state.
 
-    `answered` and `failed` are rows of all inputs that were ever asked, None where a part cannot be read;
-    `replies` is None where the journal cannot. `running` says which process runs. `differs` names what is
-    not as in the newest run folder of the same job, `changed` is the last change, in UTC. `batches` are open
-    jobs of the Batch API, None where their table cannot be read.
+    `answered` and `failed` are rows of all inputs that were ever asked, without those in parts that are
+    `unread`, since they cannot be; `replies` is None where the journal cannot. `running` says which process
+    runs. `differs` names what is not as in the newest run folder of the same job, `changed` is the last
+    change, in UTC. `batches` are open jobs of the Batch API, None where their table cannot be read.
     """
 
     folder: Folder
     model: str
-    answered: int | None
-    failed: int | None
+    answered: int
+    failed: int
+    unread: int
     replies: int | None
     size: int
     changed: datetime
@@ -56,10 +54,13 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `finished` or `unfinished`."""
+        """`running`, `finished`, `unfinished`, or `damaged`: finished, and answers are gone since."""
         if self.running is not None:
             return "running"
-        return "unfinished" if self.finished is None else "finished"
+        if self.finished is None:
+            return "unfinished"
+        lost = self.finished.gone(None, rows=0, waiting=0, answers=self.answered)
+        return "damaged" if lost or self.unread else "finished"
 
     @property
     def shown_state(self) -> str:
@@ -67,6 +68,8 @@ class Run:
         shown, done = self.state, self.finished
         if shown == "finished" and done is not None and done.limited:
             shown += f" (first {many(done.ok + done.failed, 'row')})"
+        if self.unread:
+            shown += f", {many(self.unread, 'part')} cannot be read"
         if self.batches == 0:
             return shown
         open_ = "unknown batch jobs" if self.batches is None else many(self.batches, "batch job")
@@ -100,6 +103,7 @@ class Run:
             "finished": None if done is None else done.model_dump(mode="json"),
             "answered": self.answered,
             "failed": self.failed,
+            "unread_parts": self.unread,
             "replies": self.replies,
             "bytes": self.size,
             "changed": self.changed.isoformat(),
@@ -169,12 +173,13 @@ def _stats(folder: Path) -> Iterator[os.stat_result]:
 def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
     identity = _identity(folder)
     stats = list(_stats(folder.path))
-    answered, failed = _answers(folder)
+    answers = answers_in(folder.parts)
     run = Run(
         folder=folder,
         model=str(identity.get("model", "?")),
-        answered=answered,
-        failed=failed,
+        answered=answers.rows,
+        failed=answers.failed,
+        unread=answers.unread,
         replies=count_replies(folder.journal),
         size=sum(stat.st_size for stat in stats),
         changed=datetime.fromtimestamp(max((stat.st_mtime for stat in stats), default=0.0), UTC),
@@ -199,17 +204,3 @@ def _identity(folder: Folder) -> Mapping[str, object]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _answers(folder: Folder) -> tuple[int | None, int | None]:
-    """Count the rows that have an answer, and those whose last one is a failure."""
-    ids, failed = [np.empty(0, np.uint64)], [np.empty(0, np.bool_)]
-    try:
-        for path in part_files(folder.parts):
-            table = read_part(path, [*NAMES, "_status"])
-            ids.append(row_ids(table))
-            failed.append(pc.not_equal(table["_status"], "ok").to_numpy())
-    except UNREADABLE:
-        return None, None
-    _, last = np.unique(np.concatenate(ids)[::-1], return_index=True)
-    return len(last), int(np.concatenate(failed)[::-1][last].sum())

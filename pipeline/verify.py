@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 from pathlib import Path
 
@@ -21,15 +21,23 @@ from pipeline.scratch import failed, temporary_file
 from pipeline.status import JobStatus, job_status
 from pipeline.store.answers import FILE as CACHE
 from pipeline.store.batches import check_batches
-from pipeline.store.census import FILE, misleads
+from pipeline.store.census import FILE, misleads, state_of
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, SHORT, changes, in_words, owner
 from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, count_replies, few
 from pipeline.store.parts import Parts
-from pipeline.store.reading import part_files
+from pipeline.store.reading import answers_in, part_files
+from pipeline.store.salvage import INDEX, LOG
 from pipeline.store.standing import stand
 
 AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
+SPARE = "nothing is lost, since whole parts answer every row: run the same command again, or delete it"
+CHANGED = "the input has changed since the last run, so the output is not compared row by row"
+UPDATE = "run the same command again: it brings the table up to date"
+RESTORE = (
+    "put the parts back if you have a copy of them; else run the same command again: it takes what the "
+    "journal and the cache hold, and asks for the rest"
+)
 CLEARED = "nothing: a killed process has left it, and the next run removes it"
 WRITTEN = "nothing: the next run sets it aside and writes it anew"
 KEPT = "nothing: what it held is in other parts or was asked again; `rowmill clean --damaged` removes it"
@@ -104,7 +112,7 @@ def verify_job(plan: Plan) -> Verdict:
     layout, print_ = plan.checked.layout, plan.fingerprint
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
-    findings += check_journal(folder.journal)
+    replies = check_journal(folder.journal)
     findings += few(check_batches(folder.path))
     if plan.checked.loaded.job.cache.enabled:
         findings += check_cache(folder.path.parent.parent / CACHE)
@@ -113,14 +121,19 @@ def verify_job(plan: Plan) -> Verdict:
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
     status = None if damaged else job_status(plan, None, 0.0, survey)
     compared = status is not None and not status.pending
-    done = completion(folder)
+    findings += [replace(one, hint=SPARE, notice=True) for one in replies] if compared else replies
+    done, state = completion(folder), state_of(plan.source)
+    if done is not None and status is not None:
+        answers = answers_in(folder.parts).rows
+        lost = done.gone(state, rows=survey.rows, waiting=status.pending, answers=answers)
+        findings += [Finding(folder.parts, _gone(lost), RESTORE)] if lost else []
     if done is not None and done.limited and not plan.limited:
         what = (
             f"the table holds only the first {many(done.ok + done.failed, 'row')}: the last run had `--limit`"
         )
         findings.append(Finding(plan.output, what, "run the same command without `--limit`"))
     elif status is not None and compared:
-        findings += few(_output(plan, survey, status))
+        findings += few(_output(plan, survey, status, changed=done is not None and not done.is_of(state)))
     _check_idle(plan)
     return Verdict(
         job=plan.checked.loaded.job.name,
@@ -133,6 +146,13 @@ def verify_job(plan: Plan) -> Verdict:
         compared=compared,
         findings=findings,
     )
+
+
+def _gone(rows: int) -> str:
+    have = (
+        "row that the last run had finished has" if rows == 1 else "rows that the last run had finished have"
+    )
+    return f"{rows:,} {have} no answer in the parts"
 
 
 def _check_idle(plan: Plan) -> None:
@@ -166,7 +186,7 @@ def _leftovers(plan: Plan) -> Iterator[Finding]:
     for path in sorted(plan.folder.path.rglob("*")):
         if is_draft(path):
             yield Finding(path, "half a file", CLEARED)
-        elif is_set_aside(path):
+        elif is_set_aside(path) and not _belongs(path):
             yield Finding(path, "it was set aside because it is damaged", KEPT, notice=True)
     if plan.output.parent.is_dir():
         for path in sorted(plan.output.parent.iterdir()):
@@ -174,8 +194,17 @@ def _leftovers(plan: Plan) -> Iterator[Finding]:
                 yield Finding(path, "half a table", CLEARED)
 
 
-def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
-    """Compare the output with what a run would write now."""
+def _belongs(path: Path) -> bool:
+    """Tell whether a file goes with a database that is beside it, which is named already."""
+    ending = next((one for one in (LOG, INDEX) if path.name.endswith(one)), None)
+    return ending is not None and path.with_name(path.name.removesuffix(ending)).exists()
+
+
+def _output(plan: Plan, survey: Survey, status: JobStatus, *, changed: bool) -> Iterator[Finding]:
+    """Compare the output with what a run would write now.
+
+    One that differs from that is no fault where the input has `changed` since it was written.
+    """
     if not plan.output.exists():
         yield Finding(plan.output, "the output is missing, and every row has an answer", AGAIN)
         return
@@ -195,6 +224,9 @@ def _output(plan: Plan, survey: Survey, status: JobStatus) -> Iterator[Finding]:
             yield Finding(plan.folder.parts, what, "please report it")
         try:
             for what in differences(plan.output, wanted, _columns(plan)):
+                if changed:
+                    yield Finding(plan.output, CHANGED, UPDATE, notice=True)
+                    return
                 yield Finding(plan.output, what, AGAIN)
         except UNREAD as exc:
             said = (str(exc) or type(exc).__name__).splitlines()[0]

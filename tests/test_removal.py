@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import StoreError, UsageError
 from pipeline.removal import REMOVED, Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs
-from pipeline.store.completion import mark, unmark
+from pipeline.store.completion import Completion, mark, unmark
 from pipeline.store.folder import Folder, owned, run_folder
 
 NOW = datetime.now(UTC)
@@ -21,7 +21,7 @@ def made(runs: Path, print_: str = "a", *, finished: bool = True) -> Folder:
         (folder.parts / "part-0000001.parquet").write_bytes(b"")
         folder.journal.write_bytes(b"")
         if finished:
-            mark(folder, ok=1, failed=0, limited=False, output=runs / "out.csv")
+            mark(folder, Completion(ok=1, failed=0, limited=False, output=runs / "out.csv"))
     return folder
 
 

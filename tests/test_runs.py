@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.folders import print_runs
-from pipeline.errors import UsageError
+from pipeline.errors import StoreError, UsageError
 from pipeline.plan import RUNS
 from pipeline.report import RunReport
 from pipeline.runs import Run, find_runs, select, size
@@ -108,6 +108,17 @@ def test_a_stopped_run_is_unfinished(project: Project, emulator: Emulator) -> No
     assert [run.state for run in listed(project)] == ["finished"]
 
 
+def test_a_run_that_is_refused_before_it_asks_changes_no_state(project: Project, emulator: Emulator) -> None:
+    """What was finished stays so where the next run cannot even begin."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000002.parquet").mkdir()
+    project.rows(["good", "<finish-safety>", "bad", "new"])
+    with pytest.raises(StoreError, match="cannot be read"):
+        project.run(emulator.address)
+    (folder / "parts" / "part-0000002.parquet").rmdir()
+    assert [run.state for run in listed(project)] == ["finished"]
+
+
 def test_a_running_run_is_seen(project: Project, emulator: Emulator) -> None:
     """While a process holds the folder the run is running, and says which process that is."""
     ran(project, emulator)
@@ -146,7 +157,8 @@ def test_what_cannot_be_read_is_unknown(project: Project, emulator: Emulator) ->
     (folder / "replies.sqlite").write_bytes(b"no journal" * 1_000)
     (folder / "identity.json").write_text("{")
     (run,) = listed(project)
-    assert (run.answered, run.failed, run.replies, run.model) == (None, None, None, "?")
+    assert (run.answered, run.failed, run.replies, run.model) == (0, 0, None, "?")
+    assert (run.state, run.shown_state) == ("damaged", "damaged, 1 part cannot be read")
 
 
 def test_other_folders_are_no_runs(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 
 from pipeline.comparison import Columns, differences
 from pipeline.errors import Exit, StoreError, UsageError
+from pipeline.plan import RUNS
 from pipeline.report import RunReport
+from pipeline.runs import find_runs
 from pipeline.store.folder import owned
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
@@ -183,11 +185,45 @@ def test_a_missing_output_is_found(project: Project, emulator: Emulator) -> None
     assert said(project) == ["the output is missing, and every row has an answer"]
 
 
-def test_a_table_of_an_older_input_is_found(project: Project, emulator: Emulator) -> None:
-    """A row that is gone from the input still stands in the output until the next run."""
+@pytest.mark.parametrize("texts", [TEXTS[:-1], [*TEXTS[1:], "good"]])
+def test_a_table_of_an_older_input_is_a_notice(
+    project: Project, emulator: Emulator, texts: list[str]
+) -> None:
+    """A row that has left the input or changed in it is no inconsistency; what is no table is one still."""
+    project.change('key = ["id"]', "key = []")
     ran(project, emulator)
-    project.rows(TEXTS[:-1])
-    assert "row 6 is no row of the input, and no part is known to answer it" in said(project)
+    project.rows(texts)
+    verdict = verify(project)
+    assert (verdict.exit_code, len(verdict.findings)) == (Exit.OK, 1)
+    assert verdict.findings[0].what.startswith("the input has changed since the last run")
+    project.output.write_bytes(b"PAR1")
+    assert verify(project).exit_code is Exit.STORE
+    project.run(emulator.address)
+    assert verify(project).findings == []
+
+
+def test_parts_that_are_gone_are_found(project: Project, emulator: Emulator) -> None:
+    """What was finished and has no answer any more is named by `verify`, by `runs` and by the next run."""
+    report = ran(project, emulator)
+    for path in (*report.folder.glob("parts/*"), report.folder / "replies.sqlite"):
+        path.unlink()
+    assert said(project) == ["6 rows that the last run had finished have no answer in the parts"]
+    assert [run.state for run in find_runs(project.folder / RUNS)] == ["damaged"]
+    (note,) = [one for one in project.run(emulator.address).notes if one.startswith("6 rows that the last")]
+    assert "asked again" in note
+    assert said(project) == []
+
+
+def test_rows_that_have_come_are_not_gone(project: Project, emulator: Emulator) -> None:
+    """An input that has grown or become another one has lost nothing; one that lost a part, too, is told."""
+    ran(project, emulator)
+    project.rows([*TEXTS, "new", "newer"])
+    assert said(project) == []
+    assert project.run(emulator.address).notes == []
+    project.rows([f"other {n}" for n in range(3)])
+    assert said(project) == []
+    (project.plan().folder.parts / "part-0000001.parquet").unlink()
+    assert said(project) == ["6 rows that the last run had finished have no answer in the parts"]
 
 
 def test_every_byte_of_a_part_counts(project: Project, emulator: Emulator) -> None:
@@ -218,12 +254,20 @@ def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulat
     assert "the part lacks the column `_model`" in said(project)
 
 
-def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
-    """Bodies that do not parse, names of another length, and a file that is no database."""
-    journal = ran(project, emulator).folder / "replies.sqlite"
+def spoilt(journal: Path) -> None:
+    """Change two replies of a journal without a care for their checksums."""
     with closing(sqlite3.connect(journal)) as db, db:
         db.execute("UPDATE reply SET body = '{' WHERE rowid = 2")
         db.execute("UPDATE reply SET key = x'00' WHERE rowid = 3")
+
+
+def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
+    """Bodies that do not parse, names of another length, and a file that is no database."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000001.parquet").rename(folder / "gone")
+    (folder / "finished.json").unlink()
+    journal = folder / "replies.sqlite"
+    spoilt(journal)
     first, second, *_ = said(project)
     assert first.startswith("reply 2 ")
     assert second.startswith("reply 3 ")
@@ -231,6 +275,23 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
     assert said(project) == []
+
+
+def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulator: Emulator) -> None:
+    """Where parts answer every row nothing is lost; the hint names what to do, and the next run mends it."""
+    journal = ran(project, emulator).folder / "replies.sqlite"
+    spoilt(journal)
+    verdict = verify(project)
+    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 2)
+    raw = bytearray(journal.read_bytes())
+    raw[4_096:8_192] = b"\xff" * 4_096
+    journal.write_bytes(raw)
+    verdict = verify(project)
+    assert (verdict.faults, verdict.exit_code) == (0, Exit.OK)
+    assert "delete it" in verdict.findings[0].hint
+    (note,) = [one for one in project.run(emulator.address).notes if "`replies.sqlite.damaged`" in one]
+    assert "the journal was damaged" in note
+    assert [one.place.name for one in verify(project).findings] == ["replies.sqlite.damaged"]
 
 
 def test_what_a_kill_has_left_is_named(project: Project, emulator: Emulator) -> None:

@@ -43,6 +43,19 @@ def census(source: Source, folder: Folder) -> Census:
     return Census(source.survey() if known is None else known, name, known is not None)
 
 
+def state_of(source: Source) -> str | None:
+    """Name the state of the input's files, to tell whether they have changed; None where that fails.
+
+    Other than the name of a survey it holds for a copy of the project that keeps the times, too.
+    """
+    try:
+        stats = [os.stat(path) for path in source.files]
+    except OSError:
+        return None
+    files = zip(source.files, stats, strict=True)
+    return digest([(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in files]).hex()
+
+
 def keep(taken: Census, folder: Folder) -> None:
     """Write a survey down where that is worth it. For the owner of the folder only; raises StoreError."""
     if taken.kept or taken.name is None or taken.survey.rows < WORTH:

@@ -7,7 +7,7 @@ without the input.
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.disk import sync_folder, whole_file
 from pipeline.errors import StoreError
@@ -18,7 +18,11 @@ HINT = "check the disk and the permissions of the run folder, then run the same 
 
 
 class Completion(BaseModel):
-    """What a finished run has written: rows by status, whether only the first rows, where, and when (UTC)."""
+    """What a finished run has written: rows by status, whether only the first rows, where, and when (UTC).
+
+    `answers` are those behind the rows, of which equal ones share one; `input` names the state of its files.
+    Both are None in marks of before there were these.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -26,7 +30,25 @@ class Completion(BaseModel):
     failed: int
     limited: bool
     output: Path
-    at: datetime
+    at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    answers: int | None = None
+    input: str | None = None
+
+    def is_of(self, state: str | None) -> bool:
+        """Tell whether the input was in this state then; an unknown one counts as the same."""
+        return self.input is None or self.input == state
+
+    def gone(self, state: str | None, *, rows: int, waiting: int, answers: int) -> int:
+        """Return how many of the finished rows have no answer any more; at least, for another input.
+
+        `waiting` of the `rows` of the input have none now; `answers` are in the parts.
+        """
+        finished = self.ok + self.failed
+        if self.input is not None and self.input == state and rows <= finished:
+            return waiting
+        if self.answers is None:
+            return 0 if answers else finished
+        return max(0, self.answers - answers)
 
 
 def completion(folder: Folder) -> Completion | None:
@@ -37,9 +59,8 @@ def completion(folder: Folder) -> Completion | None:
         return None
 
 
-def mark(folder: Folder, *, ok: int, failed: int, limited: bool, output: Path) -> None:
+def mark(folder: Folder, done: Completion) -> None:
     """Mark the folder as finished. Raises StoreError."""
-    done = Completion(ok=ok, failed=failed, limited=limited, output=output, at=datetime.now(UTC))
     try:
         with whole_file(folder.path / FINISHED) as draft:
             draft.write_text(done.model_dump_json(indent=2))

@@ -18,6 +18,7 @@ TABLE = (
 REPLIES = TABLE.format(name="reply", unique=", UNIQUE (id, key)")
 DAMAGED = TABLE.format(name="damaged", unique="")
 ADD = "INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?)"
+ADD_NEW = ADD.replace("REPLACE", "IGNORE")
 REPLY = TypeAdapter(Reply)
 FAILURE = TypeAdapter(Failure)
 

@@ -19,7 +19,7 @@ from pipeline.store.reading import UNREADABLE, opened
 MOST = 20  # findings of one kind in one file that are told one by one
 ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
 LAST = "the last of them counts; please report how it came about"
-FORGET = "it is asked again when it is needed; nothing is to be done as long as the parts are well"
+FORGET = "run the same command again: it takes over what can be read, and asks again what no part holds"
 DELETE = "it may be deleted: it only saves money, and no table is made from it"
 
 

@@ -25,8 +25,11 @@ from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.heads import Heads, heads, names
+from pipeline.keys import SIZE
 from pipeline.store.entries import (
     ADD,
+    ADD_NEW,
+    COLUMNS,
     REPLY,
     Entry,
     Values,
@@ -35,12 +38,15 @@ from pipeline.store.entries import (
     make_tables,
     values_of,
 )
-from pipeline.store.salvage import copy_log, is_damage, log_pages, put_aside, readable
+from pipeline.store.pages import Value, rows
+from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
 AT_ONCE = 2_000  # of them that are looked at together
+AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
 RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
+NAMED = " AND ".join(f"typeof({one}) = 'blob' AND length({one}) = {SIZE}" for one in ("key", "digest"))
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _BITS = 24  # of an id, which tell that it was never kept
@@ -99,6 +105,7 @@ class Journal:
         try:
             self._check_log(db, written)
             make_tables(db)
+            self._look_through(db)
         except BaseException:
             db.close()
             raise
@@ -109,6 +116,13 @@ class Journal:
         _, used, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if written > max(used, 0):
             self._lose_log(written - max(used, 0))
+
+    def _look_through(self, db: sqlite3.Connection) -> None:
+        """Look at all pages of a file that is not large. Raises ForeignError for a damaged one."""
+        if self._path.stat().st_size <= AT_A_GLANCE:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise ForeignError(found)
 
     def _lose_log(self, pages: int) -> None:
         kept = copy_log(self._path)
@@ -137,9 +151,9 @@ class Journal:
 
     def keep_all(self, answers: Iterable[tuple[bytes, Row, Reply | Failure]]) -> None:
         """Write down several answers, by request id and row: all of them or none."""
-        rows = [values_of(*answer) for answer in answers]
-        self._do(lambda db: _add_all(db, rows))
-        for request_id, *_ in rows:
+        entries = [values_of(*answer) for answer in answers]
+        self._do(lambda db: _add_all(db, entries))
+        for request_id, *_ in entries:
             self._note(request_id)
 
     def _note(self, request_id: bytes) -> None:
@@ -247,10 +261,21 @@ class Journal:
         )
 
 
-def _add_all(db: sqlite3.Connection, rows: list[Values]) -> None:
+def _add_all(db: sqlite3.Connection, entries: list[Values]) -> None:
     db.execute("BEGIN")
-    db.executemany(ADD, rows)
+    db.executemany(ADD, entries)
     db.execute("COMMIT")
+
+
+def mended(path: Path) -> list[str]:
+    """Open a journal that no row needs just now, so that a damaged one is set aside; return what was found.
+
+    For the owner of the folder only; raises StoreError.
+    """
+    if not path.exists():
+        return []
+    with closing(Journal(path)) as journal:
+        return journal.notes
 
 
 def latest(path: Path) -> tuple[Heads, Heads]:
@@ -259,13 +284,13 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     Among them are all that are in no part yet. Another process may write it meanwhile; empty where there is
     no journal that can be read.
     """
-    query = "SELECT key, digest FROM reply ORDER BY rowid DESC LIMIT ?"
+    query = f"SELECT key, digest FROM reply WHERE {NAMED} ORDER BY rowid DESC LIMIT ?"  # noqa: S608
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            rows = db.execute(query, (LATEST,)).fetchall()
+            found = db.execute(query, (LATEST,)).fetchall()
     except sqlite3.Error:
-        rows = []
-    return heads([key for key, _ in rows]), heads([digest for _, digest in rows])
+        found = []
+    return heads([key for key, _ in found]), heads([digest for _, digest in found])
 
 
 def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
@@ -273,7 +298,10 @@ def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
 
     As in `latest`, none where there is no journal that can be read.
     """
-    query = "SELECT key, digest, body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
+    query = (
+        f"SELECT key, digest, body FROM reply WHERE NOT failed AND {NAMED} "  # noqa: S608
+        "ORDER BY rowid DESC LIMIT ?"
+    )
     with (
         suppress(sqlite3.Error),
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db,
@@ -316,8 +344,10 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _refill(draft: Path, damaged: Path) -> int:
-    """Make a journal of the replies of a damaged one that can be read; return how many these are."""
-    taken = 0
+    """Make a journal of the replies of a damaged one that can be read; return how many these are.
+
+    The pages are read by themselves, too: with one page of the tree all rows behind it are out of reach.
+    """
     with closing(sqlite3.connect(draft, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode=MEMORY")
         db.execute("BEGIN")
@@ -325,9 +355,14 @@ def _refill(draft: Path, damaged: Path) -> int:
         for _, *values in readable(damaged, ALL):
             if is_whole(values):
                 db.execute(ADD, values)
-                taken += 1
+        if damaged.exists():
+            db.executemany(ADD_NEW, (values for values in rows(damaged) if _is_entry(values)))
         db.execute("COMMIT")
-    return taken
+        return int(db.execute("SELECT count(*) FROM reply").fetchone()[0])
+
+
+def _is_entry(values: list[Value]) -> bool:
+    return len(values) == len(COLUMNS) and is_whole([*values])
 
 
 def _place(request_id: bytes) -> tuple[int, int]:

@@ -8,10 +8,12 @@ import errno
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.heads import Heads, names
@@ -65,6 +67,35 @@ def column_heads(column: pa.ChunkedArray) -> Heads:
         np.frombuffer(c.buffers()[1], dtype="<u8")[2 * c.offset :][: 2 * len(c) : 2] for c in column.chunks
     ]
     return np.concatenate(chunks).astype(np.uint64) if chunks else np.empty(0, np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many rows the parts of a folder answer, and those whose last answer is a failure.
+
+    `unread` parts cannot be read and do not count.
+    """
+
+    rows: int
+    failed: int
+    unread: int
+
+
+def answers_in(folder: Path) -> Answers:
+    """Count the answers in a folder of parts."""
+    ids, failed, unread = [np.empty(0, np.uint64)], [np.empty(0, np.bool_)], 0
+    for path in part_files(folder):
+        try:
+            table = read_part(path, [*NAMES, "_status"])
+        except FileNotFoundError:  # a run has just merged it
+            continue
+        except UNREADABLE:
+            unread += 1
+            continue
+        ids.append(row_ids(table))
+        failed.append(pc.not_equal(table["_status"], "ok").to_numpy())
+    _, last = np.unique(np.concatenate(ids)[::-1], return_index=True)
+    return Answers(len(last), int(np.concatenate(failed)[::-1][last].sum()), unread)
 
 
 def row_ids(table: pa.Table) -> Heads:

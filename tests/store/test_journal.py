@@ -1,6 +1,7 @@
 """The journal."""
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -190,6 +191,45 @@ def test_a_lost_page_costs_what_it_held(tmp_path: Path, page: int) -> None:
         assert journal.find(b"new" + bytes(13), b"k" * 16) is not None
         assert journal.find(b"end" + bytes(13), b"k" * 16) is not None
         assert journal.notes == []
+
+
+def numbered(n: int) -> Reply:
+    """Return a reply that can be told from others."""
+    return replace(REPLIED, text=f"<{n:04d}>" + "x" * 300)
+
+
+@pytest.mark.parametrize("left", [0.15, 0.4, 0.6, 0.9, 0.999])
+def test_a_file_cut_short_keeps_what_is_left_of_it(tmp_path: Path, left: float) -> None:
+    """Every reply on a whole page of what is left goes on in a new file; a torn page may give more."""
+    path = tmp_path / "replies.sqlite"
+    with closing(Journal(path)) as journal:
+        journal.keep_all([(n.to_bytes(16, "little"), ROW, numbered(n)) for n in range(4_000)])
+    raw = path.read_bytes()
+    cut = int(left * len(raw))
+    os.truncate(path, cut)
+    there, torn = (
+        {int(n) for n in re.findall(rb"<(\d{4})>x{300}", raw[:end])} for end in (cut - cut % 4_096, cut)
+    )
+    assert there
+    with closing(Journal(path)) as journal:
+        kept = {n for n in range(4_000) if journal.find(n.to_bytes(16, "little"), ROW.key) is not None}
+        assert journal.notes[0].count(f" {len(kept):,} of its replies were taken over") == 1
+    assert there <= kept <= torn
+
+
+def test_a_long_reply_is_read_from_its_pages(tmp_path: Path) -> None:
+    """What stands on several pages is put together again where the tree is gone; half of it is nothing."""
+    path = tmp_path / "replies.sqlite"
+    lengths = [3_500, 4_060, 9_000, 40_000, 200_000]
+    with closing(Journal(path)) as journal:
+        for n, length in enumerate(lengths):
+            journal.keep(n.to_bytes(16, "little"), ROW, replace(REPLIED, text="é" * length))
+    raw = bytearray(path.read_bytes())
+    raw[:8_192] = bytes(8_192)  # the head and the root of the table
+    path.write_bytes(raw[:-50_000])
+    with closing(Journal(path)) as journal:
+        kept = [journal.find(n.to_bytes(16, "little"), ROW.key) for n in range(len(lengths))]
+    assert [len(one.answer.text) for one in kept if one and isinstance(one.answer, Reply)] == lengths[:-1]
 
 
 def killed(path: Path, count: int) -> None:
