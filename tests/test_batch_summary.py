@@ -172,3 +172,13 @@ def test_a_job_that_is_too_old_says_so_and_where_its_rows_go(batched: Project, a
     assert "since it was older than 1 s (`batch.spill`)" in left
     assert "is asked online, in the service tier `flex`" in left
     assert [note for note in notes if note.startswith("2 requests in the service tier `flex` met a 503")]
+
+
+def test_refused_calls_of_the_batch_api_are_no_requests_in_flex(batched: Project, api: Emulator) -> None:
+    """A 503 to a job's creation or a look at it says nothing of a service tier."""
+    batched.rows(texts(5))
+    limit(batched)
+    api.change(faults=["upload-start/503@1", "batch-get/503@1-2"], batch_work=0.1)
+    report = batched.run(api.address)
+    assert report.exit_code == 0
+    assert [note for note in report.notes if "503" in note] == []

@@ -44,7 +44,7 @@ class Patience:
             if not isinstance(found, Failure):
                 self._tally.trouble = None
                 return found
-            self._tally.refused(found)
+            self._tally.trouble = found  # refused are requests for rows, which this is none of
             times[found.kind] += 1
             rule = TABLE[found.kind]
             if rule.act not in (Act.AGAIN, Act.PAUSE) or not again(found) or self.is_over(began):

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
 from pipeline.batch import ASKING, BEFORE, Batch, Stage
+from pipeline.disk import whole_file
 from pipeline.errors import StoreError
 from pipeline.heads import Heads, heads
 from pipeline.store.inspection import Finding
@@ -301,7 +302,17 @@ def _names(db: sqlite3.Connection) -> set[str]:
     return {name for _, name, *_ in db.execute("PRAGMA table_info(batch)")}
 
 
+def _make(path: Path) -> None:
+    """Make a file with empty tables, which appears whole: one without them could not be read later."""
+    with whole_file(path) as draft, closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=OFF")  # a draft needs none, and it would stay after a kill
+        for table in _TABLES:
+            db.execute(table)
+
+
 def _opened(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        _make(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30.0)
     try:
         db.execute("PRAGMA journal_mode=DELETE")

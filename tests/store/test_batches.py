@@ -1,0 +1,26 @@
+"""The table of batches appears whole or not at all."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.store.batches import Paths, Table, check_batches, open_batches_of
+
+SMALL = 1_000  # bytes, in which not one page of a table has room
+
+
+def test_a_table_that_cannot_be_made_is_not_there(tmp_path: Path) -> None:
+    """What a full disk or a kill has left of one does not keep later runs from reading it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, hard))
+    try:
+        with pytest.raises(StoreError):
+            Table(Paths(tmp_path).table)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert open_batches_of(tmp_path) == []
+    assert [*check_batches(tmp_path)] == [] == [*tmp_path.iterdir()]
+    Table(Paths(tmp_path).table).close()
+    assert open_batches_of(tmp_path) == []
