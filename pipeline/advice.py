@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pipeline.estimate import Span, Way
 from pipeline.forecast import Forecast
 from pipeline.progress import many, span
+from pipeline.remarks import unread
 
 HEAD = ("rows a request", "requests", "tokens in", "tokens out", "cost", "time")
 NARROW = (0, 1, 4, 5)  # of these, where there is no room: tokens stand above the table, too
@@ -60,6 +61,7 @@ def head(found: Forecast) -> list[str]:
         jobs, prompts = many(scope.batch_jobs, "batch job"), many(scope.enqueued, "prompt")
         cost = f"${scope.enqueued_cost_usd:,.4f}"
         lines.append(f"  {jobs} open with {prompts}, which may cost {cost}: not counted below")
+    lines += [f"  {note}" for note in unread(scope.damaged_parts)]
     if not scope.prompts:
         return lines
     whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"

@@ -5,7 +5,7 @@ The parts, the journal, open batch jobs and the response cache are looked at as 
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Scope:
 
     Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
     those to which the response cache has an answer, which are about `cached`, and those that stand in open
-    `batch_jobs`, which are `enqueued` and may cost `enqueued_cost_usd`.
+    `batch_jobs`, which are `enqueued` and may cost `enqueued_cost_usd`. `damaged_parts` do not count.
     """
 
     rows: int
@@ -44,6 +44,7 @@ class Scope:
     batch_jobs: int
     enqueued: int
     enqueued_cost_usd: float
+    damaged_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
     Raises InputError and StoreError as a run does.
     """
     survey = census(plan.source, plan.folder).survey
-    standing = stand(survey, Parts(plan.folder.parts, plan.checked.layout.part))
+    parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
+    parts.pass_over()
+    standing = stand(survey, parts)
     turn = _turn(plan, standing) if retry_failed else None
     pending = pending_rows(standing, turn)
     batches = _open(plan)
@@ -82,6 +85,7 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
+    scope = replace(scope, damaged_parts=tuple(parts.set_aside))
     distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
     return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct)
 

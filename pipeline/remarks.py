@@ -15,7 +15,7 @@ from pipeline.store.completion import Completion
 from pipeline.store.folder import IDENTITY, differences, in_words
 from pipeline.store.standing import Standing
 
-NAMED = 3  # jobs
+NAMED = 3  # jobs, or parts
 KEPT = (
     "`--refresh` asks anew what the cache knows, but {rows} of this job keep the answer that they have: to "
     "ask for them again, remove the run folder first (`rowmill clean {run}`), then run with `--refresh`"
@@ -24,6 +24,10 @@ ELSEWHERE = (
     "{jobs} open at the API{price}, from a run of this job with another {names} (`{run}`): put that back and "
     "run it to take in what they answer, or cancel them (`client.batches.cancel` of google-genai: {which}) "
     "and remove the run folder (`rowmill clean --all {run}`)"
+)
+UNREAD = (
+    "counted without {parts} ({names}): the next run sets aside what is damaged, takes its rows from the "
+    "journal and asks for the rest"
 )
 GONE = (
     "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
@@ -53,6 +57,15 @@ def open_elsewhere(plan: Plan) -> list[str]:
         if batches:
             notes.append(_elsewhere(path, batches, plan.identity))
     return notes
+
+
+def unread(damaged: Sequence[str]) -> list[str]:
+    """Return a note on parts that do not count since they are damaged."""
+    if not damaged:
+        return []
+    names = ", ".join(f"`{name}`" for name in damaged[:NAMED])
+    more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
+    return [UNREAD.format(parts=many(len(damaged), "damaged part"), names=names + more)]
 
 
 def _elsewhere(path: Path, batches: Sequence[Batch], identity: Mapping[str, object]) -> str:

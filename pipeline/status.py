@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.batch import Batch, state_of
 from pipeline.billing import billing
-from pipeline.errors import StoreError
+from pipeline.errors import DamagedError, StoreError
 from pipeline.executors.parting import jobs_of, price_of
 from pipeline.flow import Reply
 from pipeline.input.source import Survey
@@ -19,11 +19,12 @@ from pipeline.pending import Paid, paid, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
+from pipeline.remarks import unread
 from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
 from pipeline.store.folder import changes, in_words, owner
 from pipeline.store.parts import Parts
-from pipeline.store.standing import stand
+from pipeline.store.standing import Standing, stand
 
 PATIENCE = 5.0  # seconds in which a run may be merging parts
 GLANCE = 0.1
@@ -37,7 +38,7 @@ class JobStatus:
     `paid` is what these replies took, which is not in `table` yet.
     `to_ask` of the others need a request, of which `pack` may share one; the rest are equal to one of these.
     `differs` names what was different in the last run, where there was none with these settings;
-    `batches` are the open jobs of the Batch API.
+    `batches` are the open jobs of the Batch API, `damaged` the names of parts whose answers do not count.
     `sent_today` is None when the key, and with it the project, is not known, or the count
     cannot be read; `rpd` None is no limit.
     """
@@ -57,6 +58,7 @@ class JobStatus:
     resets: datetime
     differs: list[str]
     batches: list[Batch]
+    damaged: list[str]
     now: float
 
     def as_json(self) -> dict[str, object]:
@@ -79,6 +81,7 @@ class JobStatus:
             "requests_per_day": self.rpd,
             "quota_resets": self.resets.isoformat(),
             "differs": self.differs,
+            "damaged_parts": self.damaged,
             "batch_jobs": [
                 {
                     "job": batch.job or None,
@@ -113,6 +116,7 @@ class JobStatus:
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
+        lines += [f"  {note}" for note in unread(self.damaged)]
         lines += self._open()
         if self.differs:
             names = ", ".join(f"`{name}`" for name in in_words(self.differs))
@@ -162,7 +166,8 @@ def job_status(
 
 def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, vertex: bool) -> JobStatus:
     parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
-    standing = stand(survey, parts)
+    parts.pass_over()
+    standing, table = _counted(survey, parts)
     pending, to_ask = waiting_rows(standing), pending_rows(standing)
     return JobStatus(
         job=plan.checked.loaded.job.name,
@@ -174,12 +179,13 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, ver
         paid=paid(survey, pending, plan.folder, _price(plan, now, vertex=vertex)),
         to_ask=int(to_ask.sum()) - replied(survey, to_ask, plan.folder),
         pack=plan.pack,
-        table=count(parts, standing),
+        table=table,
         sent_today=sent_today,
         rpd=plan.checked.limits.rpd,
         resets=day_reset(now),
         differs=changes(plan.folder, plan.identity),
         batches=open_batches_of(plan.folder.path),
+        damaged=parts.set_aside,
         now=now,
     )
 
@@ -188,3 +194,10 @@ def _price(plan: Plan, now: float, *, vertex: bool) -> Callable[[Reply], float]:
     job = plan.checked.loaded.job
     today = datetime.fromtimestamp(now, UTC).date()
     return billing(job.model, plan.checked.model, free=job.limits.free and not vertex, today=today)
+
+
+def _counted(survey: Survey, parts: Parts) -> tuple[Standing, Written]:
+    while True:
+        standing = stand(survey, parts)
+        with suppress(DamagedError):  # each time a part fewer
+            return standing, count(parts, standing)

@@ -11,11 +11,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.backlog import backlog
 from pipeline.comparison import Columns, differences
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.plan import RUNS
 from pipeline.report import RunReport
 from pipeline.runs import find_runs
+from pipeline.status import job_status
 from pipeline.store.folder import owned
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
@@ -238,6 +240,26 @@ def test_every_byte_of_a_part_counts(project: Project, emulator: Emulator) -> No
         assert said(project) or pq.read_table(part).equals(table), at
     part.write_bytes(whole)
     assert said(project) == []
+
+
+@pytest.mark.parametrize("where", ["footer", "page"])
+def test_status_counts_without_a_damaged_part(project: Project, emulator: Emulator, where: str) -> None:
+    """It says so and touches nothing, as `estimate` does with one whose index is out of reach."""
+    part = ran(project, emulator).folder / "parts" / "part-0000001.parquet"
+    raw = bytearray(part.read_bytes())
+    group = pq.read_metadata(part).row_group(0)
+    columns = [group.column(number) for number in range(group.num_columns)]
+    (cost,) = [one for one in columns if one.path_in_schema == "_cost_usd"]
+    ends = (cost.dictionary_page_offset or cost.data_page_offset) + cost.total_compressed_size
+    raw[-20 if where == "footer" else ends - 2] ^= 0x55
+    part.write_bytes(raw)
+    status = job_status(project.plan(), None, 0.0)
+    assert (status.pending, status.damaged) == (6, [part.name])
+    assert any("counted without 1 damaged part (`part-0000001.parquet`)" in one for one in status.sentences())
+    if where == "footer":
+        scope = backlog(project.plan(), retry_failed=False, enough=1).scope
+        assert (scope.pending, scope.damaged_parts) == (6, (part.name,))
+    assert part.read_bytes() == raw
 
 
 def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulator) -> None:

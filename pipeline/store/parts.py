@@ -71,7 +71,7 @@ class Parts:
         self._repeating = _leaves(schema, without={"_key", "_digest"})
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
         self.set_aside: list[str] = []
-        self._mine = False
+        self._mine = self._passing = False
         self._numbered = 0  # parts whose places in the list an index uses
         self._rows: dict[Path, int] = {}
         self._paths = part_files(folder)
@@ -93,8 +93,13 @@ class Parts:
                 f"`{self._folder}` cannot be tidied: {exc.strerror}", "check its permissions, then run again"
             ) from exc
 
+    def pass_over(self) -> None:
+        """Leave damaged parts out from now on, where they are: for who only looks on, while nobody runs."""
+        self._passing = True
+
     def _put_away(self, path: Path) -> None:
-        set_aside(path)
+        if self._mine:
+            set_aside(path)
         self._paths.remove(path)
         self._tables.clear()  # they go by the place in the list
         self.set_aside.append(path.name)
@@ -206,7 +211,7 @@ class Parts:
 
     def _damaged(self, path: Path) -> None:
         """Set a damaged part aside; who does not own the folder may not."""
-        if not self._mine:
+        if not (self._mine or self._passing):
             raise self._unread(DamagedError(f"`{path.name}` is damaged", ""))
         try:
             self._put_away(path)
@@ -255,7 +260,7 @@ class Parts:
                 f"the part `{path}` is damaged",
                 "`rowmill run` sets damaged parts aside; the journal has what they held, or it is asked",
             )
-            if self._mine:
+            if self._mine or self._passing:
                 self._put_away(path)
             raise error from exc
 
