@@ -54,6 +54,11 @@ def may_write(path: Path) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
+def may_read(path: Path) -> bool:
+    """Tell whether a file may be read."""
+    return os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 @contextmanager
 def draft_of(target: Path) -> Iterator[tuple[Path, int]]:
     """Yield the path of an empty file beside `target`, and a handle to sync it by. Raises OSError.

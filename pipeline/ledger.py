@@ -34,9 +34,9 @@ OLD_SECONDS = 1.5 * MINUTE + 1  # no minute is longer, whatever its margin
 MOST_REFUSALS = 200  # in a row: something holds it that does not let go
 KEPT_DAYS = 40
 UNUSABLE = (
-    "free some space if the disk is full, then run the same command again; "
-    "or set ROWMILL_STATE_DIR to a folder that can be written, or delete the file "
-    "(today's requests are then counted from 0)"
+    "see that you may write there, and free some space if the disk is full, or set ROWMILL_STATE_DIR to "
+    "another folder, for all jobs that share the limits; then run the same command again. Where nothing else "
+    "helps, delete the file (today's requests are then counted from 0)"
 )
 BLOCKED = "another process holds this file, maybe a run that was stopped with Ctrl-Z: let it go on, or end it"
 REPLACED = "run the same command again: the file is set aside then, and a new one is begun"

@@ -552,8 +552,9 @@ def test_sigterm_while_the_table_is_written_is_a_stop(project: Project) -> None:
         with started(project, emulator) as first:
             wait_for(lambda: any((project.folder / "out").glob("*.tmp")), 60)
             first.terminate()
-            first.communicate(timeout=30)
+            _, err = first.communicate(timeout=30)
         assert first.returncode == 3
+        assert "stopped before the end by SIGTERM" in err
         assert not project.output.exists()
         assert not list((project.folder / "out").iterdir())
         with started(project, emulator) as second:

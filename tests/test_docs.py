@@ -109,6 +109,12 @@ def test_every_fault_is_documented(kind: str) -> None:
     assert f"`{kind}" in REFERENCE
 
 
+def test_the_list_of_commands_fits_a_terminal() -> None:
+    """No short help is cut at 80 letters."""
+    context = click.Context(rowmill, info_name="rowmill", terminal_width=80)
+    assert "..." not in rowmill.get_help(context).partition("Commands:")[2]
+
+
 def test_links_lead_somewhere() -> None:
     """Relative links of all pages name files that exist."""
     for page in [DOCS.parent / "README.md", *DOCS.rglob("*.md")]:

@@ -25,6 +25,7 @@ from pipeline.job import (
 from pipeline.models import Limits, Price, Settings
 from pipeline.schema_file import load_schema
 from pipeline.sections import Job, LimitsSection, ModelSection
+from tests.conftest import as_nobody, open_to_all
 
 TODAY = date(2026, 11, 22)
 SCHEMA = """
@@ -209,6 +210,18 @@ def test_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
 
     error = refusal(tmp_path / "jobs" / "invoices.toml")
     assert "did you mean" not in error.hint
+
+
+@pytest.mark.parametrize("name", ["jobs/sentiment.toml", "schemas/sentiment.py"])
+def test_what_may_not_be_read_is_told_alike(tmp_path: Path, name: str) -> None:
+    """Job and schema are files like the input."""
+    job = write(tmp_path)
+    (tmp_path / name).chmod(0)
+    open_to_all(tmp_path)
+    with as_nobody():
+        error = refusal(job)
+    assert error.message.endswith("` cannot be read: permission denied")
+    assert error.hint == "check the path and the right to read it"
 
 
 def test_missing_folder_is_a_missing_file(tmp_path: Path) -> None:

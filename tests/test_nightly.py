@@ -175,6 +175,17 @@ def test_a_night_that_stopped_early_is_finished_by_the_next(project: Project, em
     assert project.table().height == 8
 
 
+def test_what_all_answers_took_is_no_table_before_there_is_one(project: Project, emulator: Emulator) -> None:
+    """The sum stands beside `not written`, so it is called by another name."""
+    project.rows([f"good {n}" for n in range(12)])
+    project.change("rpm = 600000\n", "rpm = 600000\nrpd = 4\n")
+    project.run(emulator.address)
+    second = "\n".join(project.run(emulator.address).sentences())
+    third = "\n".join(project.run(emulator.address).sentences())
+    assert "  all answers so far: $" in second
+    assert "  the whole table: $" in third
+
+
 @pytest.mark.parametrize("output", ["parquet", "csv", "ndjson"])
 @pytest.mark.parametrize("key", ['["id"]', "[]"])
 def test_an_empty_night_gives_an_empty_table(

@@ -15,7 +15,7 @@ ASK = (
 )
 
 
-@rowmill.command()
+@rowmill.command(short_help="Serve an emulator of the API until it is stopped.")
 @click.option(
     "--port", type=click.IntRange(0, 65_535), default=8_600, show_default=True, help="0 takes a free one."
 )

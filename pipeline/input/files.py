@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.columns import some_of
+from pipeline.disk import may_read
 from pipeline.errors import ChangedError, InputError
 from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
 from pipeline.input.recode import Copies
@@ -213,7 +214,7 @@ def _refused(files: Files, exc: BaseException) -> Path | None:
     if not isinstance(exc, OSError):
         return None
     named = [path for path in files.read if str(path) == exc.filename]
-    return next((path for path in named or files.read if named or not os.access(path, os.R_OK)), None)
+    return next((path for path in named or files.read if named or not may_read(path)), None)
 
 
 def first_line(exc: BaseException) -> str:

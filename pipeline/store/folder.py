@@ -38,7 +38,7 @@ ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
 SHORT = 12  # letters of the fingerprint in a folder's name
 CONTINUE = (
-    "free some space if the disk is full, check the path and its permissions, or choose another folder with "
+    "see that you may write there, and free some space if the disk is full, or choose another folder with "
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
 REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"

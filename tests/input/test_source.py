@@ -452,6 +452,19 @@ def touch(folder: Path, *names: str) -> None:
         write(pl.DataFrame({"a": ["1"]}), folder / name, kind)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_the_file_that_may_not_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    """Of many files under a glob it may be any."""
+    paths = [tmp_path / f"{name}.{kind}" for name in ("a", "b", "c")]
+    for path in paths:
+        write(pl.DataFrame({"a": ["1"]}), path, kind)
+    paths[1].chmod(0)
+    open_to_all(tmp_path)
+    with as_nobody():
+        said = refusal(tmp_path, lambda: all_rows(opened(tmp_path / f"*.{kind}")))
+    assert said.startswith(f"`b.{kind}` cannot be read: permission denied; check the path")
+
+
 @pytest.mark.parametrize(
     ("files", "path", "said"),
     [
