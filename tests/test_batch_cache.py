@@ -272,3 +272,17 @@ def test_a_batch_bears_storage_once(tmp_path: Path) -> None:
         assert table.all() == [first] == [keeping.charged(first)]
         assert keeping.charged(Batch(2, "two", results="files/r", cache="cachedContents/x")).stored < 10**7
         assert keeping.charged(Batch(3, "three", cache="cachedContents/x")).stored == 0
+
+
+def test_storage_that_no_answer_bears_is_left_to_the_next_batch(tmp_path: Path) -> None:
+    """Of a job of which each line was refused; once more after a kill, too."""
+    now, price = time.time(), Price(0.125, 0.75, 0.025, storage=1.0)
+    with closing(Table(tmp_path / "table")) as table:
+        table.keep(Kept("cachedContents/x", "ours", 1_000, expires=now + 9_000, borne=now - 3_600))
+        terms = Terms("model", "text", "ours", price, since=lambda: 0.0, wanted=True)
+        keeping = Keeping(cast("Caches", None), table, terms, [])
+        for _ in range(2):
+            charged = keeping.charged(Batch(1, "one", results="files/r", cache="cachedContents/x"))
+            assert keeping.unborne(charged).stored == 0 == table.all()[0].stored
+        borne = keeping.charged(Batch(2, "two", results="files/r", cache="cachedContents/x")).stored
+        assert borne == pytest.approx(10**9 * (1 + AHEAD / 3_600), rel=1e-3)

@@ -265,6 +265,7 @@ class Carrier:
         if (verdict := taken.verdict) is not None:
             self._means.halt.pull(verdict)
         await to_thread.run_sync(self._means.sync)
+        batch = batch if taken.replies else self._means.keeping.unborne(batch)
         self._means.keeping.used(taken.cached)
         lost = _lost_cache(batch, taken)
         if lost:

@@ -27,6 +27,7 @@ from pipeline.usage import PICO
 SHORT: Final = 600.0  # seconds until the job that names it is created
 LONG: Final = 49 * 3_600.0  # the API gives up a job after 48 hours
 SLACK: Final = 600.0  # seconds of that which may be missing
+HOUR: Final = 3_600.0
 PAUSES: Final = (1.0, 3.0)  # seconds between tries
 
 USED = (
@@ -110,6 +111,17 @@ class Keeping:
         bearing = replace(batch, stored=stored)
         self._table.bear(bearing, kept._replace(borne=until))
         return bearing
+
+    def unborne(self, batch: Batch) -> Batch:
+        """Leave to the next batch what this one was to bear, since it has no answer that could."""
+        kept = self._kept(batch.cache)
+        if kept is None or self._terms.price is None or not batch.stored:
+            return batch
+        seconds = batch.stored / storage_pico(self._terms.price, kept.tokens, HOUR) * HOUR
+        self._stored = max(0, self._stored - batch.stored)  # an earlier run may have counted it
+        bare = replace(batch, stored=0)
+        self._table.bear(bare, kept._replace(borne=kept.borne - seconds))
+        return bare
 
     def used(self, uses: int) -> None:
         """Count answers that have read the instruction from a cache."""
