@@ -271,7 +271,7 @@ def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulat
     assert "rows 1 and 7 answer the same text of the same key" in said(project)
     status = table.schema.get_field_index("_status")
     pq.write_table(table.set_column(status, "_status", [["failed"] * 6]), part)
-    assert "row 1 has failed and has an answer" in said(project)
+    assert any(one.startswith("row 1 has failed and has an answer (") for one in said(project))
     pq.write_table(table.drop_columns(["_model"]), part)
     assert "the part lacks the column `_model`" in said(project)
 
@@ -290,9 +290,7 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     (folder / "finished.json").unlink()
     journal = folder / "replies.sqlite"
     spoilt(journal)
-    first, second, *_ = said(project)
-    assert first.startswith("reply 2 ")
-    assert second.startswith("reply 3 ")
+    assert said(project) == ["reply 2 does not match its checksum (2 of this kind: 2, 3)"]
     journal.write_bytes(b"no journal" * 1_000)
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
@@ -304,7 +302,7 @@ def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulato
     journal = ran(project, emulator).folder / "replies.sqlite"
     spoilt(journal)
     verdict = verify(project)
-    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 2)
+    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 1)
     raw = bytearray(journal.read_bytes())
     raw[4_096:8_192] = b"\xff" * 4_096
     journal.write_bytes(raw)
@@ -398,7 +396,9 @@ def test_many_findings_are_counted(project: Project, emulator: Emulator) -> None
     project.rows([f"good {n}" for n in range(60)])
     project.run(emulator.address)
     write(project.table().with_columns(reason=pl.lit("other")), project.output)
-    assert said(project)[-1] == "and 40 more of this kind"
+    assert said(project) == [
+        "row 1: `reason` is not what the row's part says (60 of this kind: 1, 2, 3, 4, 5 …)"
+    ]
 
 
 def test_not_a_number_equals_itself(tmp_path: Path) -> None:
