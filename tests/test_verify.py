@@ -216,6 +216,17 @@ def test_parts_that_are_gone_are_found(project: Project, emulator: Emulator) -> 
     assert said(project) == []
 
 
+def test_a_damaged_part_is_told_with_what_the_journal_had(project: Project, emulator: Emulator) -> None:
+    """The note counts the rows to ask after a part was set aside, and the replies; two rows are equal."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000001.parquet").write_bytes(b"damaged")
+    with closing(sqlite3.connect(folder / "replies.sqlite")) as db, db:
+        db.execute("DELETE FROM reply WHERE rowid = 2")
+    notes = project.run(emulator.address).notes
+    assert len([one for one in notes if "`part-0000001.parquet` was set aside" in one]) == 1
+    assert any(one.startswith("of 6 rows to ask after that the journal had the reply to 4;") for one in notes)
+
+
 def test_rows_that_have_come_are_not_gone(project: Project, emulator: Emulator) -> None:
     """An input that has grown or become another one has lost nothing; one that lost a part, too, is told."""
     ran(project, emulator)
