@@ -38,6 +38,10 @@ AGAIN = "what was in flight is asked once more and may be paid for again"
 ONCE_MORE = f"run the same command again: it goes on where it stopped; only {AGAIN}"
 EMPTY = "the input has no rows, so the table has none either: see that this is meant"
 DAMAGED = "the damaged part `{name}` was set aside; its rows were taken from the journal, or asked again"
+SOUGHT = (
+    "of {rows} to ask after that the journal had the reply to {kept}; the others were equal to one of these, "
+    "in the cache, or asked"
+)
 UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
@@ -76,7 +80,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         run = _Run(taken, parts, tally, turn, notes)
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
-        notes += [DAMAGED.format(name=name) for name in parts.set_aside]
+        notes += _damaged(run)
         notes += [] if ended.left else _unneeded(plan)
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
@@ -109,15 +113,16 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
-    """What a run has open."""
+    """What a run has open; so many rows were `sought` in its last round."""
 
     taken: Census
     parts: Parts
     tally: Tally
     turn: int | None  # of --retry-failed
     notes: list[str]
+    sought: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     pending = pending_rows(standing, run.turn)
     stop = None
     if pending.any():
+        run.sought = int(pending.sum())
         run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
         if by_batches(plan):
             run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
@@ -223,6 +229,14 @@ def _completion(plan: Plan, ended: _Ended, state: str | None) -> Completion:
         answers=ended.answers,
         input=state,
     )
+
+
+def _damaged(run: _Run) -> list[str]:
+    """Return a note for each part that was set aside, and one on where its rows came from."""
+    notes = [DAMAGED.format(name=name) for name in run.parts.set_aside]
+    if notes and run.sought and not run.turn:
+        notes.append(SOUGHT.format(rows=many(run.sought, "row"), kept=f"{run.tally.kept:,}"))
+    return notes
 
 
 def _unneeded(plan: Plan) -> list[str]:

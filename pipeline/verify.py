@@ -38,9 +38,9 @@ RESTORE = (
     "put the parts back if you have a copy of them; else run the same command again: it takes what the "
     "journal and the cache hold, and asks for the rest"
 )
-CLEARED = "nothing: a killed process has left it, and the next run removes it"
-WRITTEN = "nothing: the next run sets it aside and writes it anew"
-KEPT = "nothing: what it held is in other parts or was asked again; `rowmill clean --damaged` removes it"
+CLEARED = "a killed process has left it; the next run removes it"
+WRITTEN = "run the same command again: it sets the file aside and writes it anew"
+KEPT = "the run that set it aside has mended the damage; `rowmill clean --damaged` removes it"
 
 
 @dataclass(frozen=True, slots=True)

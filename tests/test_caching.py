@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +107,10 @@ def test_a_damaged_cache_is_an_error_of_the_store(rowmill: Shell, project: Proje
     """The commands say what to do, and end with 4."""
     (project.folder / ".rowmill" / FILE).write_bytes(b"rubbish" * 1_000)
     said = rowmill("cache", "stats")
-    assert (said.code, "delete it" in said.err) == (4, True)
+    assert said.code == 4
+    command = said.err[said.err.index("`rm -f ") + 1 :].split("`")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert rowmill("cache", "stats").code == 0
 
 
 def test_refresh_says_which_rows_keep_their_answer(project: Project, rowmill: Shell) -> None:

@@ -216,6 +216,17 @@ def test_parts_that_are_gone_are_found(project: Project, emulator: Emulator) -> 
     assert said(project) == []
 
 
+def test_a_damaged_part_is_told_with_what_the_journal_had(project: Project, emulator: Emulator) -> None:
+    """The note counts the rows to ask after a part was set aside, and the replies; two rows are equal."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000001.parquet").write_bytes(b"damaged")
+    with closing(sqlite3.connect(folder / "replies.sqlite")) as db, db:
+        db.execute("DELETE FROM reply WHERE rowid = 2")
+    notes = project.run(emulator.address).notes
+    assert len([one for one in notes if "`part-0000001.parquet` was set aside" in one]) == 1
+    assert any(one.startswith("of 6 rows to ask after that the journal had the reply to 4;") for one in notes)
+
+
 def test_rows_that_have_come_are_not_gone(project: Project, emulator: Emulator) -> None:
     """An input that has grown or become another one has lost nothing; one that lost a part, too, is told."""
     ran(project, emulator)
@@ -271,7 +282,7 @@ def test_a_part_with_impossible_rows_is_found(project: Project, emulator: Emulat
     assert "rows 1 and 7 answer the same text of the same key" in said(project)
     status = table.schema.get_field_index("_status")
     pq.write_table(table.set_column(status, "_status", [["failed"] * 6]), part)
-    assert "row 1 has failed and has an answer" in said(project)
+    assert any(one.startswith("row 1 has failed and has an answer (") for one in said(project))
     pq.write_table(table.drop_columns(["_model"]), part)
     assert "the part lacks the column `_model`" in said(project)
 
@@ -290,9 +301,7 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     (folder / "finished.json").unlink()
     journal = folder / "replies.sqlite"
     spoilt(journal)
-    first, second, *_ = said(project)
-    assert first.startswith("reply 2 ")
-    assert second.startswith("reply 3 ")
+    assert said(project) == ["reply 2 does not match its checksum (2 of this kind: 2, 3)"]
     journal.write_bytes(b"no journal" * 1_000)
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
@@ -304,7 +313,7 @@ def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulato
     journal = ran(project, emulator).folder / "replies.sqlite"
     spoilt(journal)
     verdict = verify(project)
-    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 2)
+    assert (verdict.faults, verdict.exit_code, len(verdict.findings)) == (0, Exit.OK, 1)
     raw = bytearray(journal.read_bytes())
     raw[4_096:8_192] = b"\xff" * 4_096
     journal.write_bytes(raw)
@@ -398,7 +407,9 @@ def test_many_findings_are_counted(project: Project, emulator: Emulator) -> None
     project.rows([f"good {n}" for n in range(60)])
     project.run(emulator.address)
     write(project.table().with_columns(reason=pl.lit("other")), project.output)
-    assert said(project)[-1] == "and 40 more of this kind"
+    assert said(project) == [
+        "row 1: `reason` is not what the row's part says (60 of this kind: 1, 2, 3, 4, 5 …)"
+    ]
 
 
 def test_not_a_number_equals_itself(tmp_path: Path) -> None:

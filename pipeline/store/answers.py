@@ -13,6 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from pipeline.disk import clear_drafts, draft_of, make_folder, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Reply
 from pipeline.store.entries import REPLY, checksum
-from pipeline.store.salvage import LOG, ForeignError
+from pipeline.store.salvage import INDEX, LOG, ForeignError, is_damage
 
 FILE = "cache.sqlite"
 ALWAYS = 2**62  # a moment before which everything was used
@@ -242,7 +243,8 @@ def reason(exc: Exception) -> str:
 
 def unusable(path: Path, exc: Exception) -> StoreError:
     """Return the error of a command that is about the cache."""
-    return StoreError(
-        f"the cache `{path}` cannot be used: {reason(exc)}",
-        "try again when no run writes it; where it is damaged, delete it: it holds only what saves money",
-    )
+    hint = "try again when no run writes it"
+    if is_damage(exc):
+        files = " ".join(quote(f"{path}{ending}") for ending in ("", LOG, INDEX))
+        hint = f"it holds only what saves money; when no run writes it, remove it: `rm -f {files}`"
+    return StoreError(f"the cache `{path}` cannot be used: {reason(exc)}", hint)

@@ -1,9 +1,10 @@
 """What is wrong with a journal, the response cache or a part: read whole, by every check, never changed."""
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,10 @@ from pipeline.keys import SIZE
 from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
 
-MOST = 20  # findings of one kind in one file that are told one by one
+MOST = 20  # kinds of findings in one file that are told
+NAMED = 5  # rows or replies of one kind
+_DIGITS = re.compile(r"\d[\d,]*")
+_NUMBERED = re.compile(r"(?:row|reply|answer) (\d[\d,]*)")
 ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
 LAST = "the last of them counts; please report how it came about"
 FORGET = "run the same command again: it takes over what can be read, and asks again what no part holds"
@@ -56,17 +60,36 @@ class Finding:
 
 
 def few(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the first findings, and one that counts the others where there are more than `MOST`."""
-    shown, more = list[Finding](), 0
+    """Return one finding for those of a kind, with their number and the first; a count above `MOST` kinds."""
+    kinds, more = dict[str, _Kind](), 0
     for finding in findings:
-        if len(shown) < MOST:
-            shown.append(finding)
+        name = _DIGITS.sub("#", finding.what)
+        if name in kinds or len(kinds) < MOST:
+            kinds.setdefault(name, _Kind(finding)).add(finding.what)
         else:
             more += 1
-    if more:
-        last = shown[-1]
-        shown.append(Finding(last.place, f"and {more:,} more of this kind", last.hint, last.notice))
-    return shown
+    shown = [kind.finding() for kind in kinds.values()]
+    return [*shown, replace(shown[-1], what=f"and {more:,} more of other kinds")] if more else shown
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Findings that differ by numbers only."""
+
+    first: Finding
+    count: int = 0
+    numbers: list[str] = field(default_factory=list)
+
+    def add(self, what: str) -> None:
+        self.count += 1
+        if len(self.numbers) < NAMED and (found := _NUMBERED.match(what)):
+            self.numbers.append(found[1])
+
+    def finding(self) -> Finding:
+        if self.count == 1:
+            return self.first
+        which = f": {', '.join(self.numbers)}{' …' * (self.count > NAMED)}" if self.numbers else ""
+        return replace(self.first, what=f"{self.first.what} ({self.count:,} of this kind{which})")
 
 
 def open_journal(path: Path) -> sqlite3.Connection:
@@ -107,9 +130,9 @@ def check_cache(path: Path) -> list[Finding]:
 def _check(path: Path, kept: _Kept) -> list[Finding]:
     try:
         with closing(open_journal(path)) as db:
-            said = [str(line) for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
+            said = [str(line).splitlines()[-1] for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
             found = [Finding(path, f"SQLite says: {line}", kept.hint) for line in said if line != "ok"]
-            return found + few(_bad_entries(path, db, kept))
+            return few(found) + few(_bad_entries(path, db, kept))
     except (sqlite3.Error, OSError) as exc:
         return [Finding(path, f"the {kept.name} cannot be read: {exc}", kept.hint)]
 
