@@ -6,14 +6,14 @@ A job is run once undisturbed; its bill (the emulator counts answers and tokens 
 the others are judged by. Then it is run again and again in fresh folders. Each time the process gets SIGKILL
 at one step, and the same command is run to its end:
 
-calls   the API holds back one call for good, before it does it (`hang`) or after it has (`done-hang`): each
-of
-        upload, creation, look, download and deletion, of the first and of the second job; then comes the kill
+calls   the API holds back one call for good, before it does it (`hang`) or after it has (`done-hang`):
+        each of upload, creation, look, download and deletion, of the first and of the second job; then
+        comes the kill
 cache   likewise when the context cache that lines name is found, made, kept and deleted; none may be left
 cancel  likewise when a job that is late is cancelled, also where the API keeps nothing of what it has
-answered disk    strace kills the process at the Nth call of fsync, fdatasync, rename and unlink: at each
-durable step
-        of the table of batches, of files of lines and results, of the journal and of the parts
+        answered
+disk    strace kills the process at the Nth call of fsync, fdatasync, rename and unlink: at each durable
+        step of the table of batches, of files of lines and results, of the journal and of the parts
 
 Exit code 1 where a bill or a table differs. The disk's part needs strace.
 """
