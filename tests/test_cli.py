@@ -100,7 +100,7 @@ def test_the_emulator_says_how_to_ask_it() -> None:
         address = server.stdout.readline().split()[-1]
         server.terminate()
         _, said = server.communicate(timeout=30)
-    assert f"`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --base-url {address}`" in said
+    assert f"`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --tier 1 --base-url {address}`" in said
 
 
 def test_offline_says_that_no_model_answered(shell: Shell, project: Project) -> None:

@@ -27,7 +27,7 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("folder", "kind"),
     [
-        ("/work/.runs", None),
+        ("/srv/.runs", None),
         ("/home/me/project/.runs", "nfs4"),
         ("/home/local disk/me", None),
         ("/homestead/me", None),

@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 
 ASK = (
     "in another terminal, with any text as the key: "
-    "`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --base-url {address}`"
+    "`GEMINI_API_KEY=any rowmill run jobs/sentiment.toml --tier 1 --base-url {address}`"
 )
 
 
