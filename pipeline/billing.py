@@ -1,14 +1,17 @@
 """What replies cost: at the price of the model and the service tier that answered, on the day they did."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, timedelta
 from functools import cache
 
 from pipeline.flow import Reply
 from pipeline.job import job_price
-from pipeline.models import Model, Price
+from pipeline.models import Model
 from pipeline.sections import ModelSection
-from pipeline.usage import cost_usd
+from pipeline.usage import Rates, rates
+
+EPOCH = date(1970, 1, 1)
+DAY = 86_400  # seconds, in Unix time
 
 
 def billing(section: ModelSection, model: Model, *, free: bool, today: date) -> Callable[[Reply], float]:
@@ -20,13 +23,16 @@ def billing(section: ModelSection, model: Model, *, free: bool, today: date) -> 
     """
 
     @cache
-    def known(served: str, tier: str, day: date) -> Price | None:
-        priced = job_price(section, served, day, tier) or job_price(section, served, day, "standard")
-        return priced or model.price(day, "standard")
+    def known(served: str, tier: str, days: int | None) -> Rates | None:
+        day = today if days is None else EPOCH + timedelta(days)
+        price = job_price(section, served, day, tier) or job_price(section, served, day, "standard")
+        price = price or model.price(day, "standard")
+        return None if price is None else rates(price)
 
     def cost(reply: Reply) -> float:
-        day = datetime.fromtimestamp(reply.at, UTC).date() if reply.at else today
-        price = known(reply.model, reply.tier, day)
-        return 0.0 if price is None else cost_usd(reply.usage, price, free=free, stored=reply.stored)
+        if free:
+            return 0.0
+        found = known(reply.model, reply.tier, int(reply.at // DAY) if reply.at else None)
+        return 0.0 if found is None else found.usd(reply.usage, reply.stored)
 
     return cost

@@ -1,7 +1,7 @@
 """The values that travel from the input table to the output table; all frozen, none knows I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pydantic import BaseModel
@@ -76,6 +76,8 @@ class Usage:
 
     def __add__(self, other: "Usage") -> "Usage":
         """Add field by field."""
+        if self is NO_USAGE:  # what most sums begin with
+            return other
         return Usage(
             self.prompt + other.prompt,
             self.cached + other.cached,
@@ -93,6 +95,9 @@ class Usage:
         # no more of both than of either, and as much as has no room outside of both
         both = min(max(self.cached_audio, cached + audio - self.prompt), cached, audio)
         return self.prompt - cached - audio + both, cached - both, audio - both, both
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ class Spent:
     `rows` is how many shared the request.
     """
 
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = NO_USAGE
     cost_usd: float = 0.0
     model: str | None = None
     attempts: int = 0
@@ -179,6 +184,9 @@ class Spent:
             cost_usd=self.cost_usd + earlier.cost_usd,
             attempts=self.attempts + earlier.attempts,
         )
+
+
+NOTHING_SPENT = Spent()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from pipeline.fence import without
 from pipeline.flow import Usage
@@ -24,9 +27,9 @@ INSTRUCTIONS = (
 TAG = "r"  # short, since it is paid for with each row
 _LETTERS = "abcdefghjkmnpqrstuvwxyz"  # without those taken for each other, and digits, each a token
 _ID_LENGTH = 3
+_IDS = len(_LETTERS) ** _ID_LENGTH
 
 _BETWEEN = re.compile(r"[\s,]*")
-_HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs, which no UTF-8 can hold
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
@@ -179,12 +182,13 @@ def _ids(texts: Sequence[str]) -> Iterator[str]:
     used: set[str] = set()
     for text in texts:
         number = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-        while (id_ := _letters(number)) in used:
+        while (id_ := _letters(number % _IDS)) in used:
             number += 1
         used.add(id_)
         yield id_
 
 
+@cache
 def _letters(number: int) -> str:
     letters = []
     for _ in range(_ID_LENGTH):
@@ -212,8 +216,10 @@ def _elements(text: str) -> tuple[list[Any], bool]:
 
 def _written(element: dict[str, Any]) -> str:
     """Return the JSON text of an answer, short where it can be; half a surrogate pair stays an escape."""
-    text = json.dumps(element, ensure_ascii=False)
-    return json.dumps(element) if _HALVES.search(text) else text
+    try:
+        return to_json(element, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:
+        return json.dumps(element)
 
 
 def _sums(*columns: Sequence[int]) -> list[int]:

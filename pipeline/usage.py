@@ -24,21 +24,37 @@ def cost_usd(usage: Usage, price: Price, *, free: bool, stored: int = 0) -> floa
 
     Thoughts are output, cached input and audio have prices of their own.
     """
-    if free:
-        return 0.0
-    text, cached_text, audio, cached_audio = usage.kinds
-    return (
-        text * _pico_per_token(price.input)
-        + cached_text * _pico_per_token(price.cached)
-        + audio * _pico_per_token(price.input if price.audio is None else price.audio)
-        + cached_audio * _pico_per_token(price.cached if price.cached_audio is None else price.cached_audio)
-        + (usage.output + usage.thoughts) * _pico_per_token(price.output)
-        + stored
-    ) / PICO
+    return 0.0 if free else rates(price).usd(usage, stored)
 
 
-def _pico_per_token(usd_per_million: float) -> int:
-    return round(usd_per_million * 10**6)
+class Rates(NamedTuple):
+    """Picodollars for a token of each kind."""
+
+    text: int
+    cached_text: int
+    audio: int
+    cached_audio: int
+    output: int
+
+    def usd(self, usage: Usage, stored: int) -> float:
+        """Return the cost of a reply in USD; `stored` are picodollars of cache storage."""
+        text, cached_text, audio, cached_audio = usage.kinds
+        return (
+            text * self.text
+            + cached_text * self.cached_text
+            + audio * self.audio
+            + cached_audio * self.cached_audio
+            + (usage.output + usage.thoughts) * self.output
+            + stored
+        ) / PICO
+
+
+def rates(price: Price) -> Rates:
+    """Return a price in whole picodollars."""
+    audio = price.input if price.audio is None else price.audio
+    cached_audio = price.cached if price.cached_audio is None else price.cached_audio
+    each = (price.input, price.cached, audio, cached_audio, price.output)
+    return Rates(*(round(usd_per_million * 10**6) for usd_per_million in each))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,15 +80,16 @@ def test_what_is_not_certain_is_no_answer(said: list[tuple[str, int]], cut: int)
     torn = known[again - 1] if again and not found.whole else None
     for id_, answer in zip(ids, found.answers, strict=True):
         values = {n for other, n in there if other == id_ and id_ != torn}
-        assert answer == (json.dumps({"n": values.pop()}) if len(values) == 1 else None)
+        only = json.dumps({"n": min(values)}, separators=(",", ":")) if len(values) == 1 else None
+        assert answer == only
     assert found.foreign == sum(id_ not in ids for id_, _ in there)
 
 
 def test_what_a_loop_has_spliced_is_no_answer() -> None:
     """A text that is cut and repeats itself may have joined one row's id with another row's words."""
     text = '[{"id": "a", "n": 1}, {"id": "b", "n": 1}, {"id": "a", "n": 1}, {"id": "b", "n": 1}'
-    assert unpacked(text, ("a", "b"), "id").answers == ('{"n": 1}', None)
-    assert unpacked(f"{text}]", ("a", "b"), "id").answers == ('{"n": 1}', '{"n": 1}')
+    assert unpacked(text, ("a", "b"), "id").answers == ('{"n":1}', None)
+    assert unpacked(f"{text}]", ("a", "b"), "id").answers == ('{"n":1}', '{"n":1}')
 
 
 def test_odd_answers_are_none() -> None:
@@ -101,7 +102,7 @@ def test_a_number_without_end_is_where_the_text_is_cut() -> None:
     """A loop of digits costs its own row and those after it, and stops nothing."""
     said = '[{"id": "abc", "label": "1"}, {"id": "def", "n": ' + "1" * 5_000 + "}]"
     found = unpacked(said, ["abc", "def"], "id")
-    assert (found.answers, found.whole) == (('{"label": "1"}', None), False)
+    assert (found.answers, found.whole) == (('{"label":"1"}', None), False)
 
 
 def test_half_a_surrogate_pair_can_be_kept() -> None:
@@ -114,12 +115,12 @@ def test_an_element_with_two_ids_is_of_nobody() -> None:
     """An answer that began as one row's and went on as another's is none."""
     said = '[{"id": "abc", "reason": "of abc", "id": "def", "label": "1"}, {"id": "ghj", "label": "2"}]'
     found = unpacked(said, ["abc", "def", "ghj"], "id")
-    assert (found.answers, found.foreign) == ((None, None, '{"label": "2"}'), 1)
+    assert (found.answers, found.foreign) == ((None, None, '{"label":"2"}'), 1)
 
 
 def test_a_fenced_answer_is_read() -> None:
     """Some models write a code fence around it."""
-    assert unpacked('```json\n[{"id": "a", "n": 1}]\n```', ("a",), "id").answers == ('{"n": 1}',)
+    assert unpacked('```json\n[{"id": "a", "n": 1}]\n```', ("a",), "id").answers == ('{"n":1}',)
 
 
 @given(

@@ -5,7 +5,6 @@ walked again over the journal, without a request, to the point where the last ru
 """
 
 import random
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 
 from pipeline.executors.courier import Courier
 from pipeline.executors.flights import Flights
-from pipeline.flow import Failure, FailureKind, Outcome, Reply, Request, Row, Spent
+from pipeline.flow import NOTHING_SPENT, Failure, FailureKind, Outcome, Reply, Request, Row, Spent
 from pipeline.gemini.failures import failure_of_reply
 from pipeline.keys import request_id
 from pipeline.retry import Act, is_final, larger_cap, next_step
@@ -53,13 +52,14 @@ class Attempt:
     text: str
     cap: int | None
     question: bytes = b""  # the id of its first request in its first round, which the cache knows it by
-    spent: Spent = field(default_factory=Spent)
+    spent: Spent = NOTHING_SPENT  # but for `attempts`, which the end of the row takes in
+    attempts: int = 0
     replies: int = 0
     thoughts: int = 0
     saved_usd: float = 0.0  # counted at its end, since a row that has not ended may begin again
     sent: bool = False  # something, in this run
     enlarged: bool = False
-    seen: Counter[FailureKind] = field(default_factory=Counter)
+    seen: dict[FailureKind, int] = field(default_factory=dict)
 
     @property
     def plain(self) -> bool:
@@ -74,7 +74,7 @@ class Attempt:
     def leaves(self) -> None:
         """Say that a request with this row is on its way."""
         self.sent = True
-        self.spent = replace(self.spent, attempts=self.spent.attempts + 1)
+        self.attempts += 1
 
 
 class Asker:
@@ -150,7 +150,7 @@ class Asker:
         row = attempt.row
         while (entry := self._journal.find(self.id_of(attempt), row.key)) is not None:
             paid = entry.key == row.key
-            attempt.spent = replace(attempt.spent, attempts=attempt.spent.attempts + paid)
+            attempt.attempts += paid
             outcome = self.judge(attempt, entry.answer, paid=paid)
             if outcome is not None:
                 return outcome
@@ -192,8 +192,8 @@ class Asker:
         if not isinstance(found, Failure):
             self._good(attempt, id_, answer, paid=paid)
             return self._ended(attempt, found)
-        attempt.seen[found.kind] += 1
-        step = next_step(found, attempt.seen[found.kind], random.random())  # noqa: S311 - it spreads waits
+        times = attempt.seen[found.kind] = attempt.seen.get(found.kind, 0) + 1
+        step = next_step(found, times, random.random())  # noqa: S311 - it spreads waits
         match step.act:
             case Act.ENLARGE if attempt.cap is not None:
                 attempt.cap = larger_cap(attempt.cap, attempt.thoughts, self._question.output_ceiling)
@@ -245,8 +245,10 @@ class Asker:
 
     def _ended(self, attempt: Attempt, answer: BaseModel | Failure) -> Outcome:
         self._courier.tally.saved.cost_usd += attempt.saved_usd
-        row = attempt.row
-        return Outcome(row.key, row.digest, answer, attempt.spent, attempt.turn, asked=attempt.sent)
+        row, spent = attempt.row, attempt.spent
+        if spent.attempts != attempt.attempts:
+            spent = replace(spent, attempts=attempt.attempts)
+        return Outcome(row.key, row.digest, answer, spent, attempt.turn, asked=attempt.sent)
 
     def _charge(self, attempt: Attempt, reply: Reply, *, paid: bool) -> None:
         spent, cost = attempt.spent, self._question.price(reply)
@@ -257,7 +259,7 @@ class Asker:
             usage=spent.usage + reply.usage if paid else spent.usage,
             cost_usd=spent.cost_usd + cost if paid else spent.cost_usd,
             model=reply.model,
-            attempts=spent.attempts,
+            attempts=attempt.attempts,
             latency_ms=round(reply.seconds * 1000) if paid else spent.latency_ms,
             source=reply.source if paid else "cache",
             rows=reply.rows,

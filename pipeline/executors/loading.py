@@ -111,7 +111,7 @@ class Loading:
         """Return with how many others a row may stand in a line."""
         if self.packing is None or not attempt.plain:
             return 1
-        again = vain + attempt.seen[FailureKind.MISSING]
+        again = vain + attempt.seen.get(FailureKind.MISSING, 0)
         return int(max(1, self.packing.budget.rows // SMALLER**again))
 
     def _lines(self, most: int) -> Iterator[Line]:

@@ -151,13 +151,17 @@ def shared_out(reply: Reply, lengths: Sequence[int], found: Unpacked) -> list[Re
     taken = shares(reply.usage, lengths, [len(answer) for answer in answers])
     stored = split(reply.stored, lengths)
     return [
-        replace(
-            reply,
+        Reply(
             text=answer,
             finish="STOP" if answer else MISSING,
             block="",
             usage=usage,
+            model=reply.model,
+            tier=reply.tier,
+            seconds=reply.seconds,
+            source=reply.source,
             rows=len(lengths),
+            at=reply.at,
             stored=part,
         )
         for answer, usage, part in zip(answers, taken, stored, strict=True)
