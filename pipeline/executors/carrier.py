@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from anyio import to_thread
 
@@ -27,14 +26,13 @@ from pipeline.batch import (
     seen,
     unfound,
 )
-from pipeline.disk import whole_file
-from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.loading import Line
 from pipeline.executors.parting import reason, unanswered
 from pipeline.executors.patience import Patience
+from pipeline.executors.results import Results, is_past
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
 from pipeline.models import Limits
@@ -46,8 +44,6 @@ from pipeline.usage import Tally
 NO_FILE = "the uploaded file is gone"  # after 48 hours
 NO_LINES = "its file of lines was deleted"
 GONE = "GONE"  # the state of a job that the API does not know
-FILE_LIFE = 172_800.0  # seconds that the API keeps files
-LARGER = 4  # times that results are expected to be as large as requests, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +95,7 @@ class Carrier:
         self._means = means
         self._terms = terms
         self._patience = Patience(means.tally, means.halt, terms.longest_outage)
+        self._results = Results(means.api, means.paths, means.intake)
         self._released = released  # told the number of a batch whose rows wait for it no longer
         self._steps: Mapping[Do, Callable[[Batch], Awaitable[Batch | None]]] = {
             Do.UPLOAD: self._upload,
@@ -223,9 +220,8 @@ class Carrier:
         return self._put(replace(moved(batch, Stage.OVER, now), results=""))
 
     async def _fetch(self, batch: Batch) -> Batch | None:
-        target = self._means.paths.results(batch.number)
-        found = await self._patience.asked(lambda: self._download(batch, target))
-        if isinstance(found, Hidden) and not self._is_past(batch):
+        found = await self._patience.asked(lambda: self._results.fetch(batch))
+        if isinstance(found, Hidden) and not is_past(batch, time.time()):
             said = f"this key cannot see the results of the job `{batch.job}`: {found.failure.message}"
             return self._stop(replace(found.failure, message=said))
         if isinstance(found, Absent):
@@ -236,27 +232,10 @@ class Carrier:
         now = time.time()
         return self._put(replace(batch, stage=Stage.FETCHED, since=now, due=now))
 
-    def _is_past(self, batch: Batch) -> bool:
-        """Tell whether a job ended so long ago that the API no longer has its results."""
-        return time.time() - (batch.ended or batch.since) > FILE_LIFE
-
-    async def _download(self, batch: Batch, target: Path) -> Absent | Failure | None:
-        """Download the results; the file appears whole or not at all."""
-        try:
-            with whole_file(target) as draft:
-                failure = await self._means.api.fetch(batch.results, draft, LARGER * batch.size)
-                if failure is not None:
-                    raise _NotFetchedError(failure)
-        except _NotFetchedError as error:
-            return error.failure
-        except OSError as exc:
-            raise _unwritten(target, exc) from exc
-        return None
-
     async def _ingest(self, batch: Batch) -> Batch | None:
         """Put the answers into the journal, durably; only then forget the lines."""
         batch = self._means.keeping.charged(batch)
-        taken = await to_thread.run_sync(self._read, batch)
+        taken = await to_thread.run_sync(self._results.take, batch)
         if taken.told < batch.told:
             if batch.results and batch.tries < CUT:  # the file was cut on its way
                 again = replace(batch, stage=Stage.OVER)
@@ -273,17 +252,6 @@ class Carrier:
         separate = batch.spilled or batch.state == "EXPIRED"
         vain = 0 if lost and taken.told else 1  # it was the cache, not the request
         return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
-
-    def _read(self, batch: Batch) -> Taken:
-        if not batch.results:
-            return Taken()
-        path = self._means.paths.results(batch.number)
-        try:
-            return self._means.intake.take(batch, path)
-        except FileNotFoundError:
-            return Taken()
-        except OSError as exc:
-            raise _unwritten(path, exc) from exc
 
     async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
         """Take the lines away; what no answer came for was asked `vain` times more."""
@@ -354,14 +322,6 @@ def _lost_cache(batch: Batch, taken: Taken) -> bool:
     return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
 
 
-class _NotFetchedError(Exception):
-    """Leaves no file behind."""
-
-    def __init__(self, failure: Absent | Failure) -> None:
-        super().__init__()
-        self.failure = failure
-
-
 def _is_unsent(failure: Failure) -> bool:
     """Tell whether a creation may simply be repeated, because it never left."""
     return failure.unsent is not None
@@ -372,10 +332,3 @@ def _names_a_file(found: Absent | Failure) -> bool:
     if isinstance(found, Gone):
         return "file" in found.failure.message.lower()
     return isinstance(found, Hidden)
-
-
-def _unwritten(path: Path, exc: OSError) -> StoreError:
-    return StoreError(
-        f"`{path}` cannot be used: {exc}",
-        "free some space if the disk is full, then run the same command again: results can be fetched again",
-    )
