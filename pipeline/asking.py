@@ -44,9 +44,10 @@ from pipeline.shipping import Cargo, Manner, by_batches, ship
 from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
-from pipeline.store.journal import Journal, stored_until
+from pipeline.store.journal import Journal
 from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
+from pipeline.store.recent import stored_until
 from pipeline.store.standing import Standing
 from pipeline.tiers import served_otherwise, shed, wire_tier
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate, may_be_cached

@@ -29,7 +29,8 @@ from pipeline.models import Price
 from pipeline.packing import id_name
 from pipeline.plan import Plan
 from pipeline.store.batches import Paths, Table, open_batches_of
-from pipeline.store.journal import Journal, stored_until
+from pipeline.store.journal import Journal
+from pipeline.store.recent import stored_until
 from pipeline.tokens import Costing, may_be_cached
 from pipeline.usage import Tally
 
