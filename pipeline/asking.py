@@ -17,7 +17,7 @@ from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Rows
-from pipeline.executors.cached import AHEAD, CachingClient, Terms
+from pipeline.executors.cached import AHEAD, CachingClient, Instruction
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -240,16 +240,16 @@ async def _client(run: _Open, shared: Generation, *, most: bool) -> Client | Cac
         return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=run.connections)
 
     plain = await run.clients.enter_async_context(client(shared))
-    terms = _terms(work, shared) if most else None
-    if terms is None:
+    instruction = _instruction(work, shared) if most else None
+    if instruction is None:
         return plain
     caches = await run.clients.enter_async_context(open_caches(work.service.endpoint))
-    caching = CachingClient(plain, caches, lambda name: client(replace(shared, cache=name)), terms)
+    caching = CachingClient(plain, caches, lambda name: client(replace(shared, cache=name)), instruction)
     run.clients.push_async_callback(_finish, caching, work.notes)
     return caching
 
 
-def _terms(work: Work, generation: Generation) -> Terms | None:
+def _instruction(work: Work, generation: Generation) -> Instruction | None:
     """Return what is cached of a run's instruction; None where that is not wanted or cannot pay."""
     checked = work.plan.checked
     section, model = checked.loaded.job.model, checked.model
@@ -261,7 +261,7 @@ def _terms(work: Work, generation: Generation) -> Terms | None:
     if work.service.endpoint.vertex:
         work.notes.append(NO_VERTEX_CACHE)
         return None
-    return Terms(
+    return Instruction(
         model=generation.model,
         system=generation.system,
         display_name=cache_name(work.plan.fingerprint, generation.system),

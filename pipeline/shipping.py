@@ -9,11 +9,10 @@ from pipeline.batch import Pace
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Bodies, Rows, Shipping
 from pipeline.executors.cached import AHEAD
-from pipeline.executors.carrier import Means, Terms
+from pipeline.executors.carrier import Means, Policy
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake
-from pipeline.executors.keeping import Keeping
-from pipeline.executors.keeping import Terms as KeepingTerms
+from pipeline.executors.keeping import Keeping, Terms
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
@@ -104,7 +103,7 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
             )
             shipping = Shipping(
                 means,
-                _terms(plan, endpoint, manner),
+                _policy(plan, endpoint, manner),
                 cargo.rows,
                 asker=cargo.asker,
                 loading=Loading(cargo.packing, cargo.costing, _price(plan, manner)),
@@ -124,12 +123,12 @@ def _bodies(cargo: Cargo, cache: str) -> Bodies:
     return Bodies(shared_body(alone), shared_body(together))
 
 
-def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> KeepingTerms:
+def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
     """Return what may be cached of a run's instruction."""
     checked = plan.checked
     system = (cargo.alone if cargo.packing is None else cargo.together).system
     wanted = checked.loaded.job.model.context_cache == "auto" and may_be_cached(system, checked.model)
-    return KeepingTerms(
+    return Terms(
         model=checked.settings.model,
         system=system,
         display_name=cache_name(plan.fingerprint, system),
@@ -154,9 +153,9 @@ async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Inta
         cargo.halt.pull(answer)
 
 
-def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:
+def _policy(plan: Plan, endpoint: Endpoint, manner: Manner) -> Policy:
     job = plan.checked.loaded.job
-    return Terms(
+    return Policy(
         limits=plan.checked.limits,
         pace=replace(manner.pace, spill=job.batch.spill_seconds),
         lines=job.batch.requests,

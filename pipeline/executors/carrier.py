@@ -47,7 +47,7 @@ GONE = "GONE"  # the state of a job that the API does not know
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Policy:
     """What a run may do.
 
     `lines` of a job at most, `max_cost` in USD; `submits` new jobs at all, `leaves` before they end; `scope`
@@ -89,12 +89,12 @@ class Means:
 class Carrier:
     """Takes the steps of batches. `full` says that the API took no other job when it was last asked."""
 
-    def __init__(self, means: Means, terms: Terms, released: Callable[[int], None]) -> None:
+    def __init__(self, means: Means, policy: Policy, released: Callable[[int], None]) -> None:
         self.full = False
         self._vain_since: float | None = None  # when creation began to fail, and has not succeeded since
         self._means = means
-        self._terms = terms
-        self._patience = Patience(means.tally, means.halt, terms.longest_outage)
+        self._policy = policy
+        self._patience = Patience(means.tally, means.halt, policy.longest_outage)
         self._results = Results(means.api, means.paths, means.intake)
         self._released = released  # told the number of a batch whose rows wait for it no longer
         self._steps: Mapping[Do, Callable[[Batch], Awaitable[Batch | None]]] = {
@@ -112,7 +112,7 @@ class Carrier:
         """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
-            step = next_step(current, time.time(), self._terms.pace, submits=self._terms.submits)
+            step = next_step(current, time.time(), self._policy.pace, submits=self._policy.submits)
             if step is None:
                 return
             current = await self._steps[step](current)
@@ -156,11 +156,11 @@ class Carrier:
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
         self._means.tally.shipped.created(batch.number, batch.lines, batch.rows)
-        return self._put(seen(batch, found, time.time(), self._terms.pace))
+        return self._put(seen(batch, found, time.time(), self._policy.pace))
 
     def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:
         """Say what follows; after a fault of the way nobody knows, so the intent stays."""
-        now, pace = time.time(), self._terms.pace
+        now, pace = time.time(), self._policy.pace
         if failure.kind in OUTAGE:
             self._vain_since = self._vain_since or time.monotonic()
             # it may still be on its way: the time that the list may lag begins now
@@ -180,7 +180,7 @@ class Carrier:
         if not isinstance(found, list):
             return self._stop(found)
         if not found:
-            return self._put(unfound(batch, time.time(), self._terms.pace))
+            return self._put(unfound(batch, time.time(), self._policy.pace))
         for double in found[1:]:
             await self._patience.asked(partial(self._means.api.cancel, double.job))
         return self._created(batch, found[0])
@@ -191,8 +191,8 @@ class Carrier:
             return self._lost(batch)
         if not isinstance(found, Seen):
             return self._stop(found)
-        after = self._put(seen(batch, found, time.time(), self._terms.pace))
-        if is_stuck(after, time.time(), self._terms.pace):
+        after = self._put(seen(batch, found, time.time(), self._policy.pace))
+        if is_stuck(after, time.time(), self._policy.pace):
             return await self._abandon(after)
         return await self._cancel(batch, after) if after.stage is Stage.CANCELLING else after
 
@@ -203,17 +203,17 @@ class Carrier:
             return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
         if before.stage is Stage.CANCELLING:
             return batch
-        return self._put(later(batch, time.time(), self._terms.pace))
+        return self._put(later(batch, time.time(), self._policy.pace))
 
     def _lost(self, batch: Batch) -> Batch | None:
         """Take back the lines of a job that the API does not know, unless another key may know it.
 
         Only what was missing twice is: it is paid for, and a list may lag behind or a gateway err.
         """
-        if batch.scope != self._terms.scope:
+        if batch.scope != self._policy.scope:
             said = "a batch job is open that was created with another key, and this key cannot see it"
             return self._stop(Failure(FailureKind.KEY, said))
-        now, pace = time.time(), self._terms.pace
+        now, pace = time.time(), self._policy.pace
         if batch.state != GONE:
             return self._put(later(replace(batch, state=GONE), now, pace, pace.settle))
         self._note(f"the API does not know the job `{batch.job}` any more: its rows are asked again")
@@ -239,7 +239,7 @@ class Carrier:
         if taken.told < batch.told:
             if batch.results and batch.tries < CUT:  # the file was cut on its way
                 again = replace(batch, stage=Stage.OVER)
-                return self._put(later(again, time.time(), self._terms.pace))
+                return self._put(later(again, time.time(), self._policy.pace))
             self._note(f"the results of the job `{batch.job}` hold fewer answers than the API says")
         if (verdict := taken.verdict) is not None:
             self._means.halt.pull(verdict)
@@ -266,8 +266,8 @@ class Carrier:
         if left:
             alone = vain >= SEPARATE
             late = alone and batch.state != "EXPIRED"
-            why = reason(batch, taken.kinds, self._terms.pace.spill if late else None)
-            self._note(unanswered(batch, left, why, self._terms.tier if alone else ""))
+            why = reason(batch, taken.kinds, self._policy.pace.spill if late else None)
+            self._note(unanswered(batch, left, why, self._policy.tier if alone else ""))
         return done
 
     def _is_kept(self, id_: bytes) -> bool:
@@ -284,7 +284,7 @@ class Carrier:
 
     async def _drop(self, batch: Batch) -> Batch | None:
         """Take back the lines of a batch that was never created; they may stand in another one later."""
-        late = is_late(batch, time.time(), self._terms.pace)
+        late = is_late(batch, time.time(), self._policy.pace)
         return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else 0)
 
     async def _abandon(self, batch: Batch) -> Batch:
