@@ -18,7 +18,7 @@ from pipeline.precedent import Precedent, Took, precedent
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.trials import Told
+from pipeline.sweep import Told
 
 ORDERS = 2  # in which a calibration asks for its sample
 PACK = 20  # rows in a request, where the job packs none
