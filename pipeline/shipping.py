@@ -96,7 +96,9 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
                 intake=intake,
                 keeping=Keeping(caches, table, _kept(plan, cargo, manner), cargo.notes),
                 sync=cargo.sink.sync,
-                prove=partial(_prove, endpoint, job.model.deadline, cargo, intake),
+                prove=partial(
+                    _prove, endpoint=endpoint, deadline=job.model.deadline, cargo=cargo, intake=intake
+                ),
                 tally=cargo.tally,
                 halt=cargo.halt,
                 notes=cargo.notes,
@@ -138,7 +140,7 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
     )
 
 
-async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake, line: Line) -> None:
+async def _prove(line: Line, *, endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake) -> None:
     """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
     generation = cargo.together if line.packed else cargo.alone
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
