@@ -22,7 +22,8 @@ import anyio
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.ground import echo, table
-from pipeline.ledger import LEASE_SECONDS, Ledger, Moment
+from pipeline.leases import Moment
+from pipeline.ledger import LEASE_SECONDS, Ledger
 from pipeline.limiter import Admission, Limiter
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import Amount, allowances, pacific_day

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.batch import Pace
-from pipeline.billing import billing
 from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
-from pipeline.executors.asker import Asker, Question
+from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Rows
-from pipeline.executors.cached import AHEAD, CachingClient, Terms
+from pipeline.executors.cached import AHEAD, CachingClient, Instruction
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -26,8 +25,8 @@ from pipeline.executors.flights import Flights
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt, stop_on_signal
 from pipeline.executors.online import Asks, Pending, Sink, execute
-from pipeline.executors.packed import PackAsker, Packing
-from pipeline.flow import Failure, FailureKind, Outcome, Reply
+from pipeline.executors.packed import PackAsker
+from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.gemini.caches import open_caches
 from pipeline.gemini.client import Client, Generation, open_client
 from pipeline.gemini.endpoint import Endpoint
@@ -35,21 +34,22 @@ from pipeline.gemini.lines import TIER as BATCH
 from pipeline.keys import cache_name
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
-from pipeline.models import Limits
-from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
+from pipeline.posing import costing, generation, packed, packing, question
 from pipeline.progress import Watched
+from pipeline.remarks import lower
 from pipeline.retry import LONGEST_OUTAGE
 from pipeline.shipping import Cargo, Manner, by_batches, ship
 from pipeline.store.answers import FILE
 from pipeline.store.cache import Cache, Use
 from pipeline.store.compaction import REACH, compact
-from pipeline.store.journal import Journal, stored_until
+from pipeline.store.journal import Journal
 from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
+from pipeline.store.recent import stored_until
 from pipeline.store.standing import Standing
-from pipeline.tiers import served_otherwise, shed, wire_tier
-from pipeline.tokens import CostEstimate, Costing, TokenEstimate, may_be_cached
+from pipeline.tiers import served_otherwise, shed
+from pipeline.tokens import Costing, TokenEstimate, may_be_cached
 from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
@@ -58,12 +58,8 @@ PACE = Pace()
 MOST_IN_FLIGHT = 4_096
 MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
 SPARE_FILES = 128  # of the process's file descriptors: what is no connection
-LOWER = (
-    "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
-)
 _SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
 NO_VERTEX_CACHE = "the long instruction is sent with each request: on Vertex AI it is not cached by Rowmill"
-OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,96 +127,129 @@ async def _ask(work: Work, watch: Watch) -> Halt:
 
 async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     plan, service = work.plan, work.service
-    checked = plan.checked
-    cap = min(checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
+    cap = min(plan.checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
     crew = Crew(cap + MOST_ASLEEP)
-    told = checked.loaded.job.limits
-    limiter = Limiter(
-        checked.limits,
-        service.ledger,
-        cap=cap,
-        paced=not service.endpoint.vertex or (told.rpm or told.tpm) is not None,
-        margin=told.margin,
-    )
+    limiter = _limiter(work, cap)
     day = Day(limiter, service.ledger, halt, wait=service.wait)
-    costing = _costing(work)
-    gate = Gate(limiter, day, halt, crew, costing=costing)
+    costs = costing(plan, free=service.free)
+    gate = Gate(limiter, day, halt, crew, costing=costs)
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
-        async with AsyncExitStack() as opened, anyio.create_task_group() as beside:
+        async with AsyncExitStack() as clients, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
-
-            async def courier(generation: Generation, *, most: bool) -> Courier:
-                return Courier(
-                    await _client(work, opened, generation, cap, most=most),
-                    gate,
+            await _ask_pending(
+                _Open(
+                    work=work,
                     halt=halt,
                     crew=crew,
-                    tally=work.tally,
-                    longest_outage=service.longest_outage,
-                    max_cost=told.max_cost,
-                )
-
-            flights = Flights(halt, crew)
-            ships = by_batches(plan)  # then a few rows at most are asked one by one
-            first = await courier(_generation(plan), most=plan.pack == 1 and not ships)
-            alone = Asker(_question(work), first, journal, flights, cache=cached)
-            asker: Asks = alone
-            if plan.pack > 1:
-                packs = await courier(_packed(plan), most=not ships)
-                asker = PackAsker(_packing(work, costing), alone, packs, costing)
-            sink = _sink(work, journal, cached, halt)
-
-            async def ask(pending: NDArray[np.bool_]) -> None:
-                rows = _batches(replace(work, pending=pending))
-                await execute(rows, asker, sink, group=plan.pack, halt=halt, crew=crew)
-
-            if ships:
-                cargo = Cargo(
+                    gate=gate,
+                    costing=costs,
                     journal=journal,
-                    asker=alone,
-                    packing=_packing(work, costing) if plan.pack > 1 else None,
-                    sink=sink,
-                    halt=halt,
-                    tally=work.tally,
-                    costing=costing,
-                    notes=work.notes,
-                    rows=Rows(work.pending, lambda mask: _batches(replace(work, pending=mask)), ask),
-                    alone=_generation(plan),
-                    together=_packed(plan),
+                    cached=cached,
+                    clients=clients,
+                    connections=cap,
                 )
-                await ship(plan, service.endpoint, cargo, _manner(service))
-            else:
-                await ask(work.pending)
+            )
             beside.cancel_scope.cancel()
         work.notes.extend([*journal.notes, *cached.notes, *service.ledger.notes])
-    found = replace(limiter.limits, rpd=day.named or checked.limits.rpd)
-    work.notes.extend(_learned(checked.limits, found))
-    online = {tier: replies for tier, replies in work.tally.tiers.items() if tier != BATCH}
-    tier, tally = checked.loaded.job.model.service_tier, work.tally
-    work.notes.extend(served_otherwise(tier, online))
-    work.notes.extend(shed(tier, tally.overloaded, tally.failures[FailureKind.OVERLOADED]))
+    found = replace(limiter.limits, rpd=day.named or plan.checked.limits.rpd)
+    work.notes.extend(lower(plan.checked.limits, found))
+    work.notes.extend(_served(work))
 
 
-async def _client(
-    work: Work, opened: AsyncExitStack, generation: Generation, cap: int, *, most: bool
-) -> Client | CachingClient:
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is open around all requests of a run; `clients` closes what is opened for them."""
+
+    work: Work
+    halt: Halt
+    crew: Crew
+    gate: Gate
+    costing: Costing
+    journal: Journal
+    cached: Cache
+    clients: AsyncExitStack
+    connections: int
+
+
+async def _ask_pending(run: _Open) -> None:
+    """Ask for the pending rows, one by one, in packs or by batches."""
+    work, plan = run.work, run.work.plan
+    ships = by_batches(plan)  # then a few rows at most are asked one by one
+    first = await _courier(run, generation(plan), most=plan.pack == 1 and not ships)
+    posed = question(plan, free=work.service.free)
+    alone = Asker(posed, first, run.journal, Flights(run.halt, run.crew), cache=run.cached)
+    asker: Asks = alone
+    packs = packing(plan, run.costing) if plan.pack > 1 else None
+    if packs is not None:
+        asker = PackAsker(packs, alone, await _courier(run, packed(plan), most=not ships), run.costing)
+    sink = _sink(run)
+
+    async def ask(pending: NDArray[np.bool_]) -> None:
+        rows = _batches(replace(work, pending=pending))
+        await execute(rows, asker, sink, group=plan.pack, halt=run.halt, crew=run.crew)
+
+    if not ships:
+        await ask(work.pending)
+        return
+    cargo = Cargo(
+        journal=run.journal,
+        asker=alone,
+        packing=packs,
+        sink=sink,
+        halt=run.halt,
+        tally=work.tally,
+        costing=run.costing,
+        notes=work.notes,
+        rows=Rows(work.pending, lambda mask: _batches(replace(work, pending=mask)), ask),
+        alone=generation(plan),
+        together=packed(plan),
+    )
+    await ship(plan, work.service.endpoint, cargo, _manner(work.service))
+
+
+def _limiter(work: Work, cap: int) -> Limiter:
+    told = work.plan.checked.loaded.job.limits
+    return Limiter(
+        work.plan.checked.limits,
+        work.service.ledger,
+        cap=cap,
+        paced=not work.service.endpoint.vertex or (told.rpm or told.tpm) is not None,
+        margin=told.margin,
+    )
+
+
+async def _courier(run: _Open, shared: Generation, *, most: bool) -> Courier:
+    """Open what takes requests that share this to their replies; `most` as for `_client`."""
+    return Courier(
+        await _client(run, shared, most=most),
+        run.gate,
+        halt=run.halt,
+        crew=run.crew,
+        tally=run.work.tally,
+        longest_outage=run.work.service.longest_outage,
+        max_cost=run.work.plan.checked.loaded.job.limits.max_cost,
+    )
+
+
+async def _client(run: _Open, shared: Generation, *, most: bool) -> Client | CachingClient:
     """Open a client; one that caches the instruction where it asks for `most` rows and that can pay."""
+    work = run.work
 
     def client(generation: Generation) -> AbstractAsyncContextManager[Client]:
         timeout = work.plan.checked.loaded.job.model.deadline
-        return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=cap)
+        return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=run.connections)
 
-    plain = await opened.enter_async_context(client(generation))
-    terms = _terms(work, generation) if most else None
-    if terms is None:
+    plain = await run.clients.enter_async_context(client(shared))
+    instruction = _instruction(work, shared) if most else None
+    if instruction is None:
         return plain
-    caches = await opened.enter_async_context(open_caches(work.service.endpoint))
-    caching = CachingClient(plain, caches, lambda name: client(replace(generation, cache=name)), terms)
-    opened.push_async_callback(_finish, caching, work.notes)
+    caches = await run.clients.enter_async_context(open_caches(work.service.endpoint))
+    caching = CachingClient(plain, caches, lambda name: client(replace(shared, cache=name)), instruction)
+    run.clients.push_async_callback(_finish, caching, work.notes)
     return caching
 
 
-def _terms(work: Work, generation: Generation) -> Terms | None:
+def _instruction(work: Work, generation: Generation) -> Instruction | None:
     """Return what is cached of a run's instruction; None where that is not wanted or cannot pay."""
     checked = work.plan.checked
     section, model = checked.loaded.job.model, checked.model
@@ -232,7 +261,7 @@ def _terms(work: Work, generation: Generation) -> Terms | None:
     if work.service.endpoint.vertex:
         work.notes.append(NO_VERTEX_CACHE)
         return None
-    return Terms(
+    return Instruction(
         model=generation.model,
         system=generation.system,
         display_name=cache_name(work.plan.fingerprint, generation.system),
@@ -262,76 +291,14 @@ def _manner(service: Service) -> Manner:
     return Manner(service.free, service.detach, service.pace, service.longest_outage)
 
 
-def _costing(work: Work) -> Costing:
-    checked = work.plan.checked
-    counts = checked.limits.spend_10min_usd is not None and not work.service.free
-    tier = checked.loaded.job.model.service_tier
-    price = checked.model.price(datetime.now(UTC).date(), tier) if counts else None
-    return Costing(TokenEstimate(checked.loaded.job.prompt.system), CostEstimate(price), _price(work))
-
-
-def _learned(told: Limits, found: Limits) -> list[str]:
-    """Return a note for each limit of the API that was found to be lower than what the run was told."""
-    pairs = [("rpm", "requests a minute"), ("tpm", "input tokens a minute"), ("rpd", "requests a day")]
-    lower = [(name, words) for name, words in pairs if getattr(found, name) != getattr(told, name)]
+def _served(work: Work) -> list[str]:
+    """Return notes on requests that were served in another tier than was asked for, or turned away."""
+    tier, tally = work.plan.checked.loaded.job.model.service_tier, work.tally
+    online = {served: replies for served, replies in tally.tiers.items() if served != BATCH}
     return [
-        LOWER.format(name=name, words=words, found=getattr(found, name), told=getattr(told, name) or "any")
-        for name, words in lower
+        *served_otherwise(tier, online),
+        *shed(tier, tally.overloaded, tally.failures[FailureKind.OVERLOADED]),
     ]
-
-
-def _generation(plan: Plan) -> Generation:
-    settings = plan.checked.settings
-    return Generation(
-        model=settings.model,
-        system=plan.checked.loaded.job.prompt.system,
-        json_schema=plan.checked.json_schema,
-        thinking_level=settings.thinking_level,
-        thinking_budget=settings.thinking_budget,
-        seed=settings.seed,
-        temperature=settings.temperature,
-        safety=settings.safety,
-        service_tier=wire_tier(plan.checked.loaded.job.model.service_tier),
-    )
-
-
-def _packed(plan: Plan) -> Generation:
-    """Return what requests about several rows share."""
-    alone, schema = _generation(plan), plan.checked.json_schema
-    return replace(alone, system=packed_system(alone.system, schema), json_schema=packed_schema(schema))
-
-
-def _packing(work: Work, costing: Costing) -> Packing:
-    checked = work.plan.checked
-    told = checked.loaded.job.packing
-    minute = checked.limits.tpm
-    most = told.prompt_tokens if minute is None else min(told.prompt_tokens, minute - costing.tokens.most(""))
-    return Packing(
-        Budget(work.plan.pack, most, told.output_tokens),
-        id_name(checked.json_schema),
-        checked.settings.max_output_tokens,
-        checked.model.output_tokens or OUTPUT_TOKENS,
-    )
-
-
-def _question(work: Work) -> Question:
-    checked, packed = work.plan.checked, work.plan.pack > 1
-    told = checked.loaded.job.packing
-    return Question(
-        template=checked.template,
-        answer=checked.loaded.schema,
-        fingerprint=work.plan.question,
-        max_output_tokens=checked.settings.max_output_tokens,
-        bound=told.output_tokens if packed else None,
-        output_ceiling=checked.model.output_tokens or OUTPUT_TOKENS,
-        price=_price(work),
-    )
-
-
-def _price(work: Work) -> Callable[[Reply], float]:
-    checked = work.plan.checked
-    free, today = work.service.free, datetime.now(UTC).date()
-    return billing(checked.loaded.job.model, checked.model, free=free, today=today)
 
 
 def _cache(work: Work) -> Cache:
@@ -340,7 +307,8 @@ def _cache(work: Work) -> Cache:
     return Cache(runs / FILE, use, most_bytes=job.cache.max_mb * 10**6, most_rows=work.plan.pack)
 
 
-def _sink(work: Work, journal: Journal, cached: Cache, halt: Halt) -> Sink:
+def _sink(run: _Open) -> Sink:
+    work, journal, cached, halt = run.work, run.journal, run.cached, run.halt
     layout, replies = work.plan.checked.layout, work.plan.folder.journal
 
     def write(outcomes: list[Outcome]) -> None:

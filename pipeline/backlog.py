@@ -18,8 +18,8 @@ from pipeline.store.answers import FILE, answered
 from pipeline.store.batches import enqueued, open_batches_of
 from pipeline.store.census import census
 from pipeline.store.folder import round_under_way
-from pipeline.store.journal import latest
 from pipeline.store.parts import Parts
+from pipeline.store.recent import latest
 from pipeline.store.standing import Standing, stand
 
 SAMPLE = 2_000  # prompts that are rendered

@@ -11,14 +11,14 @@ from math import sqrt
 from pipeline.answer import WIDE
 from pipeline.auto import auto_words
 from pipeline.backlog import Backlog, Scope, backlog
-from pipeline.estimate import Answers, Load, Service, Span, Way, load, way
+from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.packing import Budget
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.trials import Told
+from pipeline.sweep import Told
 
 ORDERS = 2  # in which a calibration asks for its sample
 PACK = 20  # rows in a request, where the job packs none
@@ -69,9 +69,10 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     told = Told()
     left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
     system = checked.loaded.job.prompt.system
-    sizes = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
+    tokens = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
     before = precedent(plan)
-    answers = _answers(plan, before, sizes)
+    answers = _answers(plan, before, tokens)
+    sample = min(told.sample, left.distinct)
     found, unbatched = services(plan, asking)
     return Forecast(
         job=checked.loaded.job.name,
@@ -79,68 +80,64 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         limited=plan.limited,
         scope=left.scope,
         sampled=len(left.texts),
-        counted=sizes.counted,
-        uncounted=sizes.why,
+        counted=tokens.counted,
+        uncounted=tokens.why,
         basis=_basis(plan, before),
         guessed=before is None,
         emulated=plan.identity["endpoint"] == "emulator",
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         auto="; ".join(auto_words(plan)),
-        ways=tuple(_ways(plan, found, left, sizes, answers)),
-        calibration=_calibration(plan, found[0], min(told.sample, left.distinct), sizes, answers),
+        ways=tuple(_ways(plan, found, left, sizes=tokens.sizes, answers=answers)),
+        calibration=_calibration(plan, found[0], sample, sizes=tokens.sizes, answers=answers),
     )
 
 
-def _loads(
-    plan: Plan, left: Backlog, measured_: Measured, answers: Answers, *, batch: bool
-) -> dict[int, Load]:
+def _loads(plan: Plan, left: Backlog, *, sizes: Sizes, answers: Answers, batch: bool) -> dict[int, Load]:
     """Return the requests of each pack size, the job's own first, online or by batches."""
     loads = {}
     for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
         groups = (
             groups_of(int(left.asked.sum()), rows) if batch else group_sizes(left.pending, left.asked, rows)
         )
-        loads[rows] = _load(plan, rows, groups, measured_, answers)
+        loads[rows] = _load(plan, rows, groups, sizes=sizes, answers=answers)
     return loads
 
 
-def _load(plan: Plan, rows: int, groups: Counter[int], measured_: Measured, answers: Answers) -> Load:
+def _load(plan: Plan, rows: int, groups: Counter[int], *, sizes: Sizes, answers: Answers) -> Load:
     """Return the requests that groups become which may have so many rows."""
     checked = plan.checked
     told = checked.loaded.job.packing
     each = checked.settings.max_output_tokens or answers.alone.expected
     most = min(told.prompt_tokens, checked.limits.tpm or told.prompt_tokens)
-    return load(groups, measured_.sizes.rows, each, Budget(rows, most, told.output_tokens))
+    return load(groups, sizes.rows, each, Budget(rows, most, told.output_tokens))
 
 
-def _calibration(
-    plan: Plan, service: Service, sample: int, measured_: Measured, answers: Answers
-) -> Calibrating:
+def _calibration(plan: Plan, service: Service, sample: int, *, sizes: Sizes, answers: Answers) -> Calibrating:
     """Return what a calibration takes: so many different rows at every size and in two orders."""
     requests, usd = 0, Span(0.0, 0.0, 0.0)
     for rows in sorted({1, *(size for size in Told().sizes if size <= sample)}):
-        load_ = _load(plan, rows, groups_of(sample, rows), measured_, answers)
-        took = way(rows, service, load_, measured_.sizes, answers)
+        load_ = _load(plan, rows, groups_of(sample, rows), sizes=sizes, answers=answers)
+        took = way(rows, service, load_, sizes, answers)
         requests, usd = requests + ORDERS * took.requests, usd + took.usd * ORDERS
     return Calibrating(requests, usd)
 
 
 def _ways(
-    plan: Plan, found: list[Service], left: Backlog, measured_: Measured, answers: Answers
+    plan: Plan, found: list[Service], left: Backlog, *, sizes: Sizes, answers: Answers
 ) -> Iterator[Way]:
-    online, batch = (_loads(plan, left, measured_, answers, batch=which) for which in (False, True))
+    online, batch = (_loads(plan, left, sizes=sizes, answers=answers, batch=which) for which in (False, True))
     for service in found:
         for rows, load_ in (batch if service.name == "batch" else online).items():
-            made = way(rows, service, load_, measured_.sizes, answers)
+            made = way(rows, service, load_, sizes, answers)
             yield replace(made, current=service is found[0] and rows == plan.pack)
 
 
-def _answers(plan: Plan, before: Precedent | None, measured_: Measured) -> Answers:
-    echo = measured_.echo
+def _answers(plan: Plan, before: Precedent | None, tokens: Measured) -> Answers:
+    echo = tokens.echo
     if before is None:
         most = float(plan.checked.settings.max_output_tokens or "inf")
-        made = measured_.example
+        made = tokens.example
         alone = Span(min(made, most), min(made / WIDE, most), min(made * WIDE, most))
         return Answers(alone, alone + Span(echo, echo, echo))
     alone_, packed_ = before.alone or before.packed, before.packed or before.alone

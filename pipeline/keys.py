@@ -65,6 +65,7 @@ def request_id(
     text: str,
     max_output_tokens: int | None,
     round: int,  # noqa: A002 - the word of `flow.Outcome`
+    *,
     reply: int = 0,
 ) -> bytes:
     """Return the 16 bytes that name one request: equal ids may share one answer.

@@ -14,12 +14,12 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 from pipeline.disk import make_folder
 from pipeline.errors import StoreError
+from pipeline.leases import Full, Lease, Moment
 from pipeline.mounts import TABLE, network
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, Dimension
 from pipeline.store.counts import BUSY_SECONDS, COUNT, opened
@@ -40,49 +40,6 @@ UNUSABLE = (
 )
 BLOCKED = "another process holds this file, maybe a run that was stopped with Ctrl-Z: let it go on, or end it"
 REPLACED = "run the same command again: the file is set aside then, and a new one is begun"
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Now: `at` on the clock of all processes of this machine that never goes back, and the Pacific day."""
-
-    at: float
-    day: date
-
-
-@dataclass(slots=True)
-class Lease:
-    """Room that may be used until `until` (seconds of the ledger's clock)."""
-
-    id: int
-    left: Amount
-    until: float
-    taken: Moment
-    used: float  # when it was used last
-    others: Amount  # what other runs used in the last `LATELY` seconds
-    runs: int  # that share the limits, this one included
-
-    def use(self, amount: Amount, now: float) -> bool:
-        """Take an amount out of what is left, if it is enough and not too late; say whether."""
-        left = self.left
-        if now > self.until or amount.requests > left.requests:
-            return False
-        if amount.tokens > left.tokens or amount.nano_usd > left.nano_usd:
-            return False
-        self.left, self.used = left - amount, now
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Full:
-    """There is no room `of` something for `wait` seconds or, with `day`, until the daily quota resets.
-
-    There may be room earlier, since others give back what they did not use.
-    """
-
-    wait: float
-    day: bool = False
-    of: Dimension | None = None
 
 
 class Ledger:

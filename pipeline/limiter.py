@@ -17,7 +17,8 @@ from aiolimiter import AsyncLimiter
 from pipeline.congestion import Congestion
 from pipeline.flow import Failure
 from pipeline.holdup import Holdup
-from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Full, Lease, Ledger, Moment
+from pipeline.leases import Full, Lease, Moment
+from pipeline.ledger import LATELY, LEASE_SECONDS, POLL_SECONDS, Ledger
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import Allowance, Amount, Dimension, Pace, allowances, learned, pace, pacific_day
 

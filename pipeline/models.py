@@ -319,9 +319,8 @@ def _unlisted(plain: str) -> Model:
 
 
 def _unknown(plain: str) -> JobError:
-    table = _table()
-    usable = [name for name, model in table.models.items() if model.prices]
-    near = get_close_matches(plain.lower(), [*usable, *table.aliases], n=1)
+    usable = [model.id for model in known_models() if model.prices]
+    near = get_close_matches(plain.lower(), [*usable, *aliases()], n=1)
     mean = f"did you mean `{near[0]}`? " if near else ""
     known = ", ".join(f"`{name}`" for name in usable)
     return JobError(f"model `{plain}` is not known", f"{mean}known: {known}; for another one {_PRICE_HINT}")

@@ -10,7 +10,7 @@ from pipeline.flow import Reply, Usage
 from pipeline.heads import names
 from pipeline.input.source import Survey
 from pipeline.store.folder import Folder
-from pipeline.store.journal import latest, latest_replies
+from pipeline.store.recent import latest, latest_replies
 from pipeline.store.standing import Standing
 from pipeline.usage import PICO
 

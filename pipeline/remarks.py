@@ -1,4 +1,4 @@
-"""What a run says of what it has found: answers that stay as they are, jobs that others have left open."""
+"""What a run says of what it has found: answers that stay, jobs left open elsewhere, lower limits."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.batch import AT_WORK, Batch, Stage
 from pipeline.errors import StoreError
 from pipeline.executors.parting import jobs_of, price_of
+from pipeline.models import Limits
 from pipeline.pending import waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many
@@ -32,6 +33,9 @@ UNREAD = (
 GONE = (
     "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
     "cache holds of that is taken, the rest is asked again"
+)
+LOWER = (
+    "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
 )
 
 
@@ -66,6 +70,16 @@ def unread(damaged: Sequence[str]) -> list[str]:
     names = ", ".join(f"`{name}`" for name in damaged[:NAMED])
     more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
     return [UNREAD.format(parts=many(len(damaged), "damaged part"), names=names + more)]
+
+
+def lower(told: Limits, found: Limits) -> list[str]:
+    """Return a note for each limit of the API that was found to be lower than what the run was told."""
+    pairs = [("rpm", "requests a minute"), ("tpm", "input tokens a minute"), ("rpd", "requests a day")]
+    fell = [(name, words) for name, words in pairs if getattr(found, name) != getattr(told, name)]
+    return [
+        LOWER.format(name=name, words=words, found=getattr(found, name), told=getattr(told, name) or "any")
+        for name, words in fell
+    ]
 
 
 def _elsewhere(path: Path, batches: Sequence[Batch], identity: Mapping[str, object]) -> str:

@@ -9,11 +9,10 @@ from pipeline.batch import Pace
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Bodies, Rows, Shipping
 from pipeline.executors.cached import AHEAD
-from pipeline.executors.carrier import Means, Terms
+from pipeline.executors.carrier import Means, Policy
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake
-from pipeline.executors.keeping import Keeping
-from pipeline.executors.keeping import Terms as KeepingTerms
+from pipeline.executors.keeping import Keeping, Terms
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
@@ -29,7 +28,8 @@ from pipeline.models import Price
 from pipeline.packing import id_name
 from pipeline.plan import Plan
 from pipeline.store.batches import Paths, Table, open_batches_of
-from pipeline.store.journal import Journal, stored_until
+from pipeline.store.journal import Journal
+from pipeline.store.recent import stored_until
 from pipeline.tokens import Costing, may_be_cached
 from pipeline.usage import Tally
 
@@ -96,14 +96,16 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
                 intake=intake,
                 keeping=Keeping(caches, table, _kept(plan, cargo, manner), cargo.notes),
                 sync=cargo.sink.sync,
-                prove=partial(_prove, endpoint, job.model.deadline, cargo, intake),
+                prove=partial(
+                    _prove, endpoint=endpoint, deadline=job.model.deadline, cargo=cargo, intake=intake
+                ),
                 tally=cargo.tally,
                 halt=cargo.halt,
                 notes=cargo.notes,
             )
             shipping = Shipping(
                 means,
-                _terms(plan, endpoint, manner),
+                _policy(plan, endpoint, manner),
                 cargo.rows,
                 asker=cargo.asker,
                 loading=Loading(cargo.packing, cargo.costing, _price(plan, manner)),
@@ -123,12 +125,12 @@ def _bodies(cargo: Cargo, cache: str) -> Bodies:
     return Bodies(shared_body(alone), shared_body(together))
 
 
-def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> KeepingTerms:
+def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
     """Return what may be cached of a run's instruction."""
     checked = plan.checked
     system = (cargo.alone if cargo.packing is None else cargo.together).system
     wanted = checked.loaded.job.model.context_cache == "auto" and may_be_cached(system, checked.model)
-    return KeepingTerms(
+    return Terms(
         model=checked.settings.model,
         system=system,
         display_name=cache_name(plan.fingerprint, system),
@@ -138,7 +140,7 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> KeepingTerms:
     )
 
 
-async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake, line: Line) -> None:
+async def _prove(line: Line, *, endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake) -> None:
     """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
     generation = cargo.together if line.packed else cargo.alone
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
@@ -153,9 +155,9 @@ async def _prove(endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Inta
         cargo.halt.pull(answer)
 
 
-def _terms(plan: Plan, endpoint: Endpoint, manner: Manner) -> Terms:
+def _policy(plan: Plan, endpoint: Endpoint, manner: Manner) -> Policy:
     job = plan.checked.loaded.job
-    return Terms(
+    return Policy(
         limits=plan.checked.limits,
         pace=replace(manner.pace, spill=job.batch.spill_seconds),
         lines=job.batch.requests,

@@ -5,38 +5,22 @@ writes the same text whenever it is asked. A null cell is empty text, falsy and 
 `is none`; it never reads "None".
 """
 
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
-from math import inf
-from types import BuiltinMethodType
+from collections.abc import Mapping, Sequence
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2 import Template as JinjaTemplate
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
-from jinja2.utils import Namespace
+from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
 
 from pipeline.columns import column_hint
 from pipeline.errors import JobError
-from pipeline.fence import TAG, clean, fenced
+from pipeline.fence import TAG, clean
 from pipeline.flow import Failure, FailureKind
+from pipeline.sandbox import GLOBALS, Sandbox, cell_of
 
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
-LONGEST = 10_000_000  # characters of a prompt or elements of a list; no model takes a tenth of it
-WIDEST = 100_000  # of a size or a padding that a filter or a method is asked for
 
 _HINT = 'insert a column with `{{ column }}` or `{{ row["Column name"] }}`; the language is Jinja\'s'
-_GLOBALS: dict[str, object] = {"dict": dict, "namespace": Namespace, "range": safe_range}
 _METHODS = {"get", "items", "keys", "values"}  # of `row`, where they are called
 _LOADING = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
-_SIZED = ("batch", "center", "indent", "round", "slice", "truncate", "wordwrap")  # filters that take a size
-_PADDING = {"center", "expandtabs", "ljust", "rjust", "to_bytes", "zfill"}  # methods that do
-
-# Formats whose width is beyond WIDEST, or stands elsewhere
-_WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:[0-9]*\.)?(?:[0-9]{6}|\*)")
-_WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(?:[0-9]{6}|\{)")
 
 # What a template can raise on the values of one row; anything else is a bug of ours.
 _ROW_ERRORS = (
@@ -50,62 +34,6 @@ _ROW_ERRORS = (
     ValueError,
 )
 _SOURCE_ERRORS = (SyntaxError, MemoryError, OverflowError, RecursionError, ValueError)
-
-
-class Null(str):
-    """A null cell: empty text that passes `is none` and `== none`."""
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return other is None or other == ""
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash("")
-
-
-_NULL = Null()
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja with bounds: what would fill the memory is refused, and fields win over methods."""
-
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
-
-    @staticmethod
-    def concat(parts: Iterable[str]) -> str:
-        """Join what a template writes, up to a length."""
-        kept, size = [], 0
-        for part in parts:
-            size += len(part)
-            _check_size(size)
-            kept.append(part)
-        return "".join(kept)
-
-    def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-        """Compute, unless a null cell is no operand or the result would be absurdly large."""
-        if any(isinstance(one, Null) for one in (left, right)) and not (
-            isinstance(left, str) and isinstance(right, str)
-        ):
-            kinds = " and ".join(f"`{type(one).__name__}`" for one in (left, right))
-            raise TypeError(f"unsupported operand types for {operator}: {kinds}")
-        _check_size(_size(operator, left, right))
-        result: object = super().call_binop(context, operator, left, right)
-        return result
-
-    def getattr(self, obj: object, attribute: str) -> object:
-        """Return a column or field rather than a method of the same name, such as `items`."""
-        if isinstance(obj, dict) and attribute in obj:
-            return obj[attribute]
-        found: object = super().getattr(obj, attribute)
-        if attribute in _PADDING and isinstance(found, BuiltinMethodType):
-            return _guarded(found, 0)
-        if attribute in {"format", "format_map"} and isinstance(obj, str) and _WIDE_BRACES.search(obj):
-            _check_size(inf)
-        return found
 
 
 class Template:
@@ -135,9 +63,9 @@ class Template:
         `values` holds at least the columns used. Control characters except tab and line feed are taken
         out, all line ends become line feeds.
         """
-        seen = {name: _cell(values[name]) for name in self._names if name in values}
+        seen = {name: cell_of(values[name]) for name in self._names if name in values}
         if self._row:
-            cells = {name: _cell(cell) for name, cell in values.items()}
+            cells = {name: cell_of(cell) for name, cell in values.items()}
             seen[ROW] = cells if self._looked_up else cells.get(ROW, cells)
         try:
             text = self._template.render(seen)
@@ -172,7 +100,7 @@ def check_columns(template: Template, columns: Sequence[str]) -> tuple[str, ...]
 
 def _compiled(source: str) -> tuple[nodes.Template, JinjaTemplate]:
     """Parse and compile; only what is written in the job file is ever loaded."""
-    environment = _environment()
+    environment = Sandbox()
     try:
         tree = environment.parse(source)
         template = environment.from_string(source)
@@ -180,7 +108,7 @@ def _compiled(source: str) -> tuple[nodes.Template, JinjaTemplate]:
         raise _refusal(exc.lineno, _line(exc)) from exc
     except _SOURCE_ERRORS as exc:
         raise JobError(f"the template does not compile: {_line(exc)}", _HINT) from exc
-    template.globals = _GLOBALS  # a plain dict: Jinja's chain of them takes longer than all the rest
+    template.globals = GLOBALS  # a plain dict: Jinja's chain of them takes longer than all the rest
     _check_tree(tree, environment)
     return tree, template
 
@@ -189,22 +117,7 @@ def _refusal(line: int, said: str, hint: str = _HINT) -> JobError:
     return JobError(f"line {line} of the template: {said}", hint)
 
 
-def _environment() -> _Sandbox:
-    """Return an environment without names of its own: every name in a template is a column until shown."""
-    environment = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=False, finalize=_written)
-    environment.globals.clear()
-    filters = environment.filters
-    del filters["random"]  # a prompt that changes by itself would be asked again after a kill
-    for name in _SIZED:
-        filters[name] = _guarded(filters[name], 2 if hasattr(filters[name], "jinja_pass_arg") else 1)
-    filters["format"] = _checked_format(filters["format"])
-    filters["tojson"] = _to_json
-    filters["fenced"] = _fenced
-    environment.tests["none"] = lambda cell: cell is None or isinstance(cell, Null)
-    return environment
-
-
-def _check_tree(tree: nodes.Template, environment: _Sandbox) -> None:
+def _check_tree(tree: nodes.Template, environment: Sandbox) -> None:
     """Refuse at once what would fail or surprise in each row."""
     for loading in tree.find_all(_LOADING):
         raise _refusal(loading.lineno, "it cannot load other templates")
@@ -249,7 +162,7 @@ def _names(tree: nodes.Template) -> set[str]:
     """Return the names that are looked up in the row; those of functions only where they are not called."""
     called = {id(call.node) for call in tree.find_all(nodes.Call)}
     bare = {name.name for name in tree.find_all(nodes.Name) if id(name) not in called}
-    return {name for name in meta.find_undeclared_variables(tree) if name in bare or name not in _GLOBALS}
+    return {name for name in meta.find_undeclared_variables(tree) if name in bare or name not in GLOBALS}
 
 
 def _row_uses(tree: nodes.Template) -> list[tuple[nodes.Node | None, str | None]]:
@@ -275,91 +188,6 @@ def _constant(user: nodes.Getitem | nodes.Getattr) -> str | None:
         return user.attr
     value = user.arg.value if isinstance(user.arg, nodes.Const) else None
     return value if isinstance(value, str) else None
-
-
-def _cell(cell: object) -> object:
-    """Return a cell with empty text in place of nulls, also inside lists and structs."""
-    if cell is None:
-        return _NULL
-    if isinstance(cell, list):
-        return [_cell(one) for one in cell]
-    if isinstance(cell, dict):
-        return {name: _cell(one) for name, one in cell.items()}
-    return cell
-
-
-def _written(value: object) -> object:
-    """Return what is written for a value; raises TypeError for one that has no text of its own."""
-    if value is None:
-        return ""
-    if isinstance(value, str | Undefined):
-        return value
-    if callable(value) or isinstance(value, Iterator):
-        raise TypeError(f"a {type(value).__name__} has no text: call it, or end with | list or | join")
-    return value
-
-
-def _fenced(value: object, tag: str) -> str:
-    return fenced(str(_written(value)), tag)
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Write JSON as it is, without the escapes for HTML."""
-    return json.dumps(_plain(value), ensure_ascii=False, indent=indent, default=str)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Null):
-        return None
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return value
-
-
-def _size(operator: str, left: object, right: object) -> float:
-    """Return about how large the result of an operation is; for numbers it is 0 or infinite."""
-    match operator, left, right:
-        case "+", (str() | list() | tuple()), (str() | list() | tuple()):
-            return len(left) + len(right)
-        case "*", (str() | bytes() | list() | tuple()), int():
-            return len(left) * right
-        case "*", int(), (str() | bytes() | list() | tuple()):
-            return left * len(right)
-        case "*" | "**", int(), int():
-            bits = left.bit_length() * (right if operator == "**" else 1) + right.bit_length()
-            return inf if bits > WIDEST else 0
-        case "%", str(), _:
-            return inf if _WIDE_PERCENT.search(left) else 0
-    return 0
-
-
-def _check_size(size: float) -> None:
-    if size > LONGEST:
-        raise OverflowError("the template writes more than any model can read")
-
-
-def _guarded(function: Callable[..., object], first: int) -> Callable[..., object]:
-    """Return the function with a bound on its integers from argument `first` on."""
-
-    @wraps(function)
-    def guarded(*args: object, **kwargs: object) -> object:
-        for size in (*args[first:], *kwargs.values()):
-            if isinstance(size, int) and abs(size) > WIDEST:
-                raise OverflowError(f"a template may ask for a size of {WIDEST:,} at most")
-        return function(*args, **kwargs)
-
-    return guarded
-
-
-def _checked_format(function: Callable[..., object]) -> Callable[..., object]:
-    @wraps(function)
-    def checked(value: object, *args: object, **kwargs: object) -> object:
-        _check_size(_size("%", str(value), None))
-        return function(value, *args, **kwargs)
-
-    return checked
 
 
 def _line(exc: BaseException) -> str:

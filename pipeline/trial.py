@@ -27,7 +27,7 @@ ORDERS = (0, 1)  # as in the input, and shuffled
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Arm:
     """One trial before it is run: its plan, and which row of the sample stands at which place."""
 
     size: int
@@ -53,7 +53,7 @@ class Way:
         return f"{self.size} in a request, {'shuffled' if self.order else 'in order'}"
 
 
-def ways(plan: Plan, frame: pl.DataFrame, sizes: Sequence[int], seed: int) -> Iterator[Way]:
+def arms(plan: Plan, frame: pl.DataFrame, sizes: Sequence[int], seed: int) -> Iterator[Arm]:
     """Write the sample in both orders and yield every trial of it; the same sample has the same folder."""
     content = digest(
         [seed, *frame.columns, b"".join(digests([frame[name].to_list() for name in frame.columns]))]
@@ -66,7 +66,7 @@ def ways(plan: Plan, frame: pl.DataFrame, sizes: Sequence[int], seed: int) -> It
         _write(frame[orders[order]], folder / f"order-{order}.parquet")
     for size in sizes:
         for order in ORDERS:
-            yield Way(size, order, _plan(plan, folder, size, order), orders[order])
+            yield Arm(size, order, _plan(plan, folder, size, order), orders[order])
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:
@@ -102,20 +102,20 @@ def _plan(plan: Plan, folder: Path, size: int, order: int) -> Plan:
     return make_plan(told, endpoint=str(plan.identity["endpoint"]), runs=folder / name, limit=None)
 
 
-def trial(way: Way, compared: Sequence[Field], price: Price | None) -> Trial:
+def trial(arm: Arm, compared: Sequence[Field], price: Price | None) -> Trial:
     """Read a trial's table back, in the order of the sample, at this price whatever it was billed."""
-    frame = pl.read_parquet(way.plan.output)
+    frame = pl.read_parquet(arm.plan.output)
     took = frame[frame.columns[-len(BOOKKEEPING.names) :]]
     took.columns = BOOKKEEPING.names
-    prefix = way.plan.checked.loaded.job.output.prefix
-    order = np.argsort(np.asarray(way.places, np.int64))
+    prefix = arm.plan.checked.loaded.job.output.prefix
+    order = np.argsort(np.asarray(arm.places, np.int64))
     usage = _usage(took)
     return Trial(
-        size=way.size,
-        order=way.order,
+        size=arm.size,
+        order=arm.order,
         ok=(took["_status"] == "ok")[order].to_list(),
         answers={one.name: _values(frame, prefix, one.name, order) for one in compared},
-        requests=_requests(took, way.size),
+        requests=_requests(took, arm.size),
         prompt_tokens=usage.prompt,
         output_tokens=usage.output + usage.thoughts,
         cost_usd=0.0 if price is None else cost_usd(usage, price, free=False),

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.asking import Service, _generation
+from pipeline.asking import Service
 from pipeline.errors import Exit
 from pipeline.gemini.call import Generation
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
+from pipeline.posing import generation
 from pipeline.report import RunReport
 from pipeline.run import run_job
 from pipeline.runs import find_runs
@@ -188,7 +189,7 @@ def test_whatever_is_sent_has_a_part_in_the_id(project: Project, name: str) -> N
         schema = project.folder / "schemas" / "label.py"
         schema.write_text(SCHEMA.replace("reason: str", "grounds: str"))
     changed = project.plan()
-    assert getattr(_generation(plan), name) != getattr(_generation(changed), name)
+    assert getattr(generation(plan), name) != getattr(generation(changed), name)
     assert plan.question != changed.question
 
 

@@ -146,11 +146,11 @@ def test_request_ids_differ_in_every_part() -> None:
         request_id("f", "texts", None, 0),
         request_id("f", "text", 0, 0),
         request_id("f", "text", None, 1),
-        request_id("f", "text", None, 0, 1),
+        request_id("f", "text", None, 0, reply=1),
     }
     assert len(ids) == 6
 
 
 def test_request_id_never_changes() -> None:
     """The journal of an earlier version is found again."""
-    assert request_id("00ff", "Judge: \ud800", 100, 2, 1).hex() == "af5f0d197bedc35f85b4909805e6eba9"
+    assert request_id("00ff", "Judge: \ud800", 100, 2, reply=1).hex() == "af5f0d197bedc35f85b4909805e6eba9"

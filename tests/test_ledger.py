@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StoreError
-from pipeline.ledger import LEASE_SECONDS, Full, Lease, Ledger, Moment
+from pipeline.leases import Full, Lease, Moment
+from pipeline.ledger import LEASE_SECONDS, Ledger
 from pipeline.models import MARGIN, Limits
 from pipeline.quota import MINUTE, TEN_MINUTES, Allowance, Amount, allowances
 from pipeline.store.counts import sent_on

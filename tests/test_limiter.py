@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from pipeline.flow import Failure, FailureKind
-from pipeline.ledger import Full, Ledger
+from pipeline.leases import Full
+from pipeline.ledger import Ledger
 from pipeline.limiter import Admission, Limiter
 from pipeline.models import Limits
 from pipeline.quota import Amount

@@ -17,7 +17,8 @@ from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Usage
-from pipeline.ledger import Ledger, Moment
+from pipeline.leases import Moment
+from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of

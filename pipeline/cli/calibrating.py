@@ -14,7 +14,7 @@ from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, UsageError
 from pipeline.plan import check_batches
 from pipeline.progress import Progress, many, span
-from pipeline.trials import FREE, SIZES, Ended, Told, as_json, calibrate
+from pipeline.sweep import FREE, SIZES, Ended, Told, as_json, calibrate
 
 WIDE = 100  # letters of a line where no terminal is
 NARROW = 80  # a narrower terminal wraps the lines itself, so that no figure is cut

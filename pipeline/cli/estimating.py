@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.advice import HEAD, NARROW, as_json, cells, foot, head
 from pipeline.cli.app import rowmill
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
 from pipeline.errors import UsageError
@@ -23,6 +22,7 @@ from pipeline.gemini.counting import count_all
 from pipeline.gemini.endpoint import Endpoint, is_vertex
 from pipeline.offline import emulator, offline_endpoint
 from pipeline.plan import CheckedJob, check_batches
+from pipeline.recommendation import HEAD, NARROW, as_json, cells, foot, head
 from pipeline.services import Asking
 from pipeline.sizing import Count
 

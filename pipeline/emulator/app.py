@@ -40,9 +40,9 @@ class App:
         self._log: Log = NoLog() if settings.log is None else FileLog(settings.log)
         self._counts = Counts()
         self._caches = Caches(settings, wall)
-        self._gate = Gate(settings, clock, wall, self._log, self._caches.recall)
+        self._gate = Gate(settings, self._log, self._caches.recall, clock=clock, wall=wall)
         self._services = Services(
-            settings, self._gate, self._caches, (self._counts, self._log), (clock, wall)
+            settings, self._gate, self._caches, told=(self._counts, self._log), clocks=(clock, wall)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -223,12 +223,14 @@ class Script:
             self._seen[digest] += 1
         for place, fault in enumerate(self._faults):
             if TIER_KINDS.get(fault.kind, tier) == tier and self._applies(
-                place, fault, ordinal, text, (digest, attempt)
+                place, fault, ordinal=ordinal, text=text, attempt=(digest, attempt)
             ):
                 return fault
         return None
 
-    def _applies(self, place: int, fault: Fault, ordinal: int, text: str, attempt: tuple[bytes, int]) -> bool:
+    def _applies(
+        self, place: int, fault: Fault, *, ordinal: int, text: str, attempt: tuple[bytes, int]
+    ) -> bool:
         if fault.first is not None:
             return fault.first <= ordinal and (fault.last is None or ordinal <= fault.last)
         if fault.share is not None:

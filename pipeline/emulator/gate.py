@@ -34,7 +34,13 @@ class Gate:
     """Quotas and script of one emulator. Every refusal is raised as Refused."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, wall: Clock, log: Log, recall: Callable[[Call, Route], Call]
+        self,
+        settings: Settings,
+        log: Log,
+        recall: Callable[[Call, Route], Call],
+        *,
+        clock: Clock,
+        wall: Clock,
     ) -> None:
         self._settings, self._clock, self._wall, self._log = settings, clock, wall, log
         self._recall = recall

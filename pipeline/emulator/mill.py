@@ -31,7 +31,7 @@ class Mill:
     """The jobs under way of one emulator; `open` and `close` it as the server starts and ends."""
 
     def __init__(
-        self, files: Files, batches: Batches, counts: Counts, log: Log, clocks: tuple[Clock, Clock]
+        self, files: Files, batches: Batches, *, counts: Counts, log: Log, clocks: tuple[Clock, Clock]
     ) -> None:
         self._files, self._batches, self._counts, self._log = files, batches, counts, log
         self._clock, self._wall = clocks
@@ -57,10 +57,10 @@ class Mill:
             raise RuntimeError("jobs run only while the server does")
         first = self._lines
         self._lines += len(job.input.starts)
-        self._group.start_soon(self._run, job, reader, settings, fault, first)
+        self._group.start_soon(partial(self._run, job, reader, settings, fault=fault, first=first))
 
     async def _run(
-        self, job: Batch, reader: Reader, settings: Callable[[], Settings], fault: str, first: int
+        self, job: Batch, reader: Reader, settings: Callable[[], Settings], *, fault: str, first: int
     ) -> None:
         await self._wait(job, settings, lambda: job.created + settings().batch_wait)
         job.move("RUNNING", self._wall())
@@ -100,9 +100,8 @@ class Mill:
             if self._over(job, settings()):
                 return
             turn = order[begin : begin + size]
-            answered = await to_thread.run_sync(
-                _answered, job.input, reader, turn, first, self._path(job), limiter=self._turn
-            )
+            answer = partial(_answered, job.input, reader, turn, first=first, path=self._path(job))
+            answered = await to_thread.run_sync(answer, limiter=self._turn)
             for line in answered:
                 self._count(job, line)
 
@@ -163,7 +162,7 @@ def _order(count: int, *, shuffled: bool) -> Sequence[int]:
     return order
 
 
-def _answered(lines: Input, reader: Reader, turn: Sequence[int], first: int, path: Path) -> list[Line]:
+def _answered(lines: Input, reader: Reader, turn: Sequence[int], *, first: int, path: Path) -> list[Line]:
     """Answer some lines and write the results behind those that are there."""
     with lines.path.open("rb") as content, path.open("ab") as output:
         answered = []

@@ -36,12 +36,13 @@ class Services:
         settings: Settings,
         gate: Gate,
         caches: Caches,
+        *,
         told: tuple[Counts, Log],
         clocks: tuple[Clock, Clock],
     ) -> None:
         self._settings, self._gate, self._caches, self._counts = settings, gate, caches, told[0]
         self._files, self._batches = Files(clocks[1]), Batches(clocks[1])
-        self._mill = Mill(self._files, self._batches, *told, clocks)
+        self._mill = Mill(self._files, self._batches, counts=told[0], log=told[1], clocks=clocks)
         self._shelf = Shelf(self._files)
         self._jobs = jobs.Jobs(self._files, self._batches, self._mill, caches.recall)
         self._ordinals = dict.fromkeys(OPERATIONS, 0)
@@ -102,7 +103,7 @@ class Services:
         if fault is not None and kind == "slow":
             self._counts.hold(f"{operation.kind}/{kind}")
             await anyio.sleep(_PAUSE if fault.seconds is None else fault.seconds)
-        made = await self._made(asked, content, fault, scope, receive)
+        made = await self._made(asked, content, fault, scope=scope, receive=receive)
         if kind in DONE_KINDS or kind == "cut":
             self._counts.hold(f"{operation.kind}/{kind}")
         if kind in DONE_KINDS:
@@ -118,7 +119,7 @@ class Services:
             await asgi.part(scope, receive, kind)
 
     async def _made(
-        self, asked: Asked, content: bytes, fault: Fault | None, scope: Scope, receive: Receive
+        self, asked: Asked, content: bytes, fault: Fault | None, *, scope: Scope, receive: Receive
     ) -> Answer | File:
         """Do an operation and return its answer, or the file that is the answer."""
         kind = asked.operation.kind

@@ -241,7 +241,7 @@ class Asker:
             return attempt.question
         print_ = self._question.fingerprint
         cap = attempt.cap if attempt.enlarged else self._question.max_output_tokens
-        return request_id(print_, attempt.text, cap, attempt.turn, attempt.replies)
+        return request_id(print_, attempt.text, cap, attempt.turn, reply=attempt.replies)
 
     def _ended(self, attempt: Attempt, answer: BaseModel | Failure) -> Outcome:
         self._courier.tally.saved.cost_usd += attempt.saved_usd

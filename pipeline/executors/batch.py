@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.batch import ASKING, AT_WORK, BEFORE, Batch, Room, Stage, room, share
 from pipeline.disk import make_folder, whole_file
 from pipeline.executors.asker import Asker, Attempt
-from pipeline.executors.carrier import Carrier, Means, Terms
+from pipeline.executors.carrier import Carrier, Means, Policy
 from pipeline.executors.intake import key_of
 from pipeline.executors.loading import Ahead, Line, Loading
 from pipeline.executors.online import PART_ROWS, Pending, Sink
@@ -64,7 +64,7 @@ class Shipping:
     def __init__(
         self,
         means: Means,
-        terms: Terms,
+        terms: Policy,
         rows: Rows,
         *,
         asker: Asker,

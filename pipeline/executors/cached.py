@@ -50,7 +50,7 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Instruction:
     """What is cached: the instruction, for a model, under a name of the job's own, at the price of its tier.
 
     `tokens` is an estimate, `since` the Unix time until which replies of earlier runs have borne the storage,
@@ -85,21 +85,21 @@ class CachingClient:
         plain: Client,
         caches: Caches,
         opens: Callable[[str], AbstractAsyncContextManager[Client]],
-        terms: Terms,
+        instruction: Instruction,
     ) -> None:
         self.notes: list[str] = []
-        self._plain, self._caches, self._opens, self._terms = plain, caches, opens, terms
+        self._plain, self._caches, self._opens, self._instruction = plain, caches, opens, instruction
         self._held: _Held | None = None
         self._name: str | None = None  # of the cache that is to be deleted in the end
         self._open = AsyncExitStack()
-        self._since = terms.since
+        self._since = instruction.since
         self._owed = 0  # picodollars that the next reply has to bear
         self._busy = False
         self._next = 0.0  # when something may be tried again
         self._losses = 0
-        self._off = break_even(terms.price) is None
+        self._off = break_even(instruction.price) is None
         self._began, self._replies, self._already = 0.0, 0, 0
-        self._tokens, self._uses, self._stored = terms.tokens, 0, 0
+        self._tokens, self._uses, self._stored = instruction.tokens, 0, 0
 
     async def ask(self, request: Request) -> Reply | Failure:
         """Return the answer to one request, or why there is none; CACHE where only the cache was missing."""
@@ -124,9 +124,10 @@ class CachingClient:
             if self._name is not None and (failure := await self._caches.delete(self._name)) is not None:
                 self.notes.append(LEFT.format(ttl=TTL, why=failure.message))
             await self._open.aclose()
-        rate = break_even(self._terms.price)
+        price = self._instruction.price
+        rate = break_even(price)
         if self._uses:
-            saved = self._uses * self._tokens * (self._terms.price.input - self._terms.price.cached) / 1e6
+            saved = self._uses * self._tokens * (price.input - price.cached) / 1e6
             said = USED.format(
                 tokens=self._tokens, uses=self._uses, saved=saved, stored=self._stored / PICO, rate=rate
             )
@@ -155,23 +156,23 @@ class CachingClient:
         """Tell whether a cache saves more than it costs, if the run goes on as it has begun."""
         if self._replies < FIRST:
             return False
-        uses = self._terms.uses()
+        uses = self._instruction.uses()
         hours = uses * (now - self._began) / self._replies / 3600
         already = self._already / self._replies
-        return gain_usd(self._terms.price, self._tokens, uses, hours, already=already) > 0
+        return gain_usd(self._instruction.price, self._tokens, uses, hours, already=already) > 0
 
     async def _make(self) -> None:
         """Find the cache of an earlier run that was killed, or create one."""
         now = time.time()
-        found = await self._caches.find(self._terms.display_name)
+        found = await self._caches.find(self._instruction.display_name)
         since = now
         if isinstance(found, Cache):
             since = max(found.created, min(self._since, now))
             found = await self._caches.extend(found.name, TTL)
         if found is None or (isinstance(found, Failure) and found.kind is FailureKind.CACHE):
-            since, terms = now, self._terms
+            since, instruction = now, self._instruction
             found = await self._caches.create(
-                terms.model, terms.system, display_name=terms.display_name, ttl=TTL
+                instruction.model, instruction.system, display_name=instruction.display_name, ttl=TTL
             )
         if isinstance(found, Failure):
             self._next = now + PAUSE
@@ -210,7 +211,7 @@ class CachingClient:
     def _bear(self, held: _Held, until: float) -> None:
         """Take on the storage from where it was borne last until then."""
         self._since = max(self._since, min(until, held.expires))
-        whole = storage_pico(self._terms.price, self._tokens, max(0.0, self._since - held.from_))
+        whole = storage_pico(self._instruction.price, self._tokens, max(0.0, self._since - held.from_))
         due = max(0, whole - held.borne)
         held.borne += due
         self._owed += due

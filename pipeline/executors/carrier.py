@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from anyio import to_thread
 
@@ -27,14 +26,13 @@ from pipeline.batch import (
     seen,
     unfound,
 )
-from pipeline.disk import whole_file
-from pipeline.errors import StoreError
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake, Taken
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.loading import Line
 from pipeline.executors.parting import reason, unanswered
 from pipeline.executors.patience import Patience
+from pipeline.executors.results import Results, is_past
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
 from pipeline.models import Limits
@@ -46,12 +44,10 @@ from pipeline.usage import Tally
 NO_FILE = "the uploaded file is gone"  # after 48 hours
 NO_LINES = "its file of lines was deleted"
 GONE = "GONE"  # the state of a job that the API does not know
-FILE_LIFE = 172_800.0  # seconds that the API keeps files
-LARGER = 4  # times that results are expected to be as large as requests, at most
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Policy:
     """What a run may do.
 
     `lines` of a job at most, `max_cost` in USD; `submits` new jobs at all, `leaves` before they end; `scope`
@@ -93,12 +89,13 @@ class Means:
 class Carrier:
     """Takes the steps of batches. `full` says that the API took no other job when it was last asked."""
 
-    def __init__(self, means: Means, terms: Terms, released: Callable[[int], None]) -> None:
+    def __init__(self, means: Means, policy: Policy, released: Callable[[int], None]) -> None:
         self.full = False
         self._vain_since: float | None = None  # when creation began to fail, and has not succeeded since
         self._means = means
-        self._terms = terms
-        self._patience = Patience(means.tally, means.halt, terms.longest_outage)
+        self._policy = policy
+        self._patience = Patience(means.tally, means.halt, policy.longest_outage)
+        self._results = Results(means.api, means.paths, means.intake)
         self._released = released  # told the number of a batch whose rows wait for it no longer
         self._steps: Mapping[Do, Callable[[Batch], Awaitable[Batch | None]]] = {
             Do.UPLOAD: self._upload,
@@ -115,7 +112,7 @@ class Carrier:
         """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
-            step = next_step(current, time.time(), self._terms.pace, submits=self._terms.submits)
+            step = next_step(current, time.time(), self._policy.pace, submits=self._policy.submits)
             if step is None:
                 return
             current = await self._steps[step](current)
@@ -159,11 +156,11 @@ class Carrier:
         self._means.tally.trouble = None
         self._means.tally.requests += batch.lines
         self._means.tally.shipped.created(batch.number, batch.lines, batch.rows)
-        return self._put(seen(batch, found, time.time(), self._terms.pace))
+        return self._put(seen(batch, found, time.time(), self._policy.pace))
 
     def _not_created(self, batch: Batch, failure: Failure) -> Batch | None:
         """Say what follows; after a fault of the way nobody knows, so the intent stays."""
-        now, pace = time.time(), self._terms.pace
+        now, pace = time.time(), self._policy.pace
         if failure.kind in OUTAGE:
             self._vain_since = self._vain_since or time.monotonic()
             # it may still be on its way: the time that the list may lag begins now
@@ -183,7 +180,7 @@ class Carrier:
         if not isinstance(found, list):
             return self._stop(found)
         if not found:
-            return self._put(unfound(batch, time.time(), self._terms.pace))
+            return self._put(unfound(batch, time.time(), self._policy.pace))
         for double in found[1:]:
             await self._patience.asked(partial(self._means.api.cancel, double.job))
         return self._created(batch, found[0])
@@ -194,8 +191,8 @@ class Carrier:
             return self._lost(batch)
         if not isinstance(found, Seen):
             return self._stop(found)
-        after = self._put(seen(batch, found, time.time(), self._terms.pace))
-        if is_stuck(after, time.time(), self._terms.pace):
+        after = self._put(seen(batch, found, time.time(), self._policy.pace))
+        if is_stuck(after, time.time(), self._policy.pace):
             return await self._abandon(after)
         return await self._cancel(batch, after) if after.stage is Stage.CANCELLING else after
 
@@ -206,26 +203,25 @@ class Carrier:
             return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
         if before.stage is Stage.CANCELLING:
             return batch
-        return self._put(later(batch, time.time(), self._terms.pace))
+        return self._put(later(batch, time.time(), self._policy.pace))
 
     def _lost(self, batch: Batch) -> Batch | None:
         """Take back the lines of a job that the API does not know, unless another key may know it.
 
         Only what was missing twice is: it is paid for, and a list may lag behind or a gateway err.
         """
-        if batch.scope != self._terms.scope:
+        if batch.scope != self._policy.scope:
             said = "a batch job is open that was created with another key, and this key cannot see it"
             return self._stop(Failure(FailureKind.KEY, said))
-        now, pace = time.time(), self._terms.pace
+        now, pace = time.time(), self._policy.pace
         if batch.state != GONE:
             return self._put(later(replace(batch, state=GONE), now, pace, pace.settle))
         self._note(f"the API does not know the job `{batch.job}` any more: its rows are asked again")
         return self._put(replace(moved(batch, Stage.OVER, now), results=""))
 
     async def _fetch(self, batch: Batch) -> Batch | None:
-        target = self._means.paths.results(batch.number)
-        found = await self._patience.asked(lambda: self._download(batch, target))
-        if isinstance(found, Hidden) and not self._is_past(batch):
+        found = await self._patience.asked(lambda: self._results.fetch(batch))
+        if isinstance(found, Hidden) and not is_past(batch, time.time()):
             said = f"this key cannot see the results of the job `{batch.job}`: {found.failure.message}"
             return self._stop(replace(found.failure, message=said))
         if isinstance(found, Absent):
@@ -236,31 +232,14 @@ class Carrier:
         now = time.time()
         return self._put(replace(batch, stage=Stage.FETCHED, since=now, due=now))
 
-    def _is_past(self, batch: Batch) -> bool:
-        """Tell whether a job ended so long ago that the API no longer has its results."""
-        return time.time() - (batch.ended or batch.since) > FILE_LIFE
-
-    async def _download(self, batch: Batch, target: Path) -> Absent | Failure | None:
-        """Download the results; the file appears whole or not at all."""
-        try:
-            with whole_file(target) as draft:
-                failure = await self._means.api.fetch(batch.results, draft, LARGER * batch.size)
-                if failure is not None:
-                    raise _NotFetchedError(failure)
-        except _NotFetchedError as error:
-            return error.failure
-        except OSError as exc:
-            raise _unwritten(target, exc) from exc
-        return None
-
     async def _ingest(self, batch: Batch) -> Batch | None:
         """Put the answers into the journal, durably; only then forget the lines."""
         batch = self._means.keeping.charged(batch)
-        taken = await to_thread.run_sync(self._read, batch)
+        taken = await to_thread.run_sync(self._results.take, batch)
         if taken.told < batch.told:
             if batch.results and batch.tries < CUT:  # the file was cut on its way
                 again = replace(batch, stage=Stage.OVER)
-                return self._put(later(again, time.time(), self._terms.pace))
+                return self._put(later(again, time.time(), self._policy.pace))
             self._note(f"the results of the job `{batch.job}` hold fewer answers than the API says")
         if (verdict := taken.verdict) is not None:
             self._means.halt.pull(verdict)
@@ -273,17 +252,6 @@ class Carrier:
         separate = batch.spilled or batch.state == "EXPIRED"
         vain = 0 if lost and taken.told else 1  # it was the cache, not the request
         return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
-
-    def _read(self, batch: Batch) -> Taken:
-        if not batch.results:
-            return Taken()
-        path = self._means.paths.results(batch.number)
-        try:
-            return self._means.intake.take(batch, path)
-        except FileNotFoundError:
-            return Taken()
-        except OSError as exc:
-            raise _unwritten(path, exc) from exc
 
     async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
         """Take the lines away; what no answer came for was asked `vain` times more."""
@@ -298,8 +266,8 @@ class Carrier:
         if left:
             alone = vain >= SEPARATE
             late = alone and batch.state != "EXPIRED"
-            why = reason(batch, taken.kinds, self._terms.pace.spill if late else None)
-            self._note(unanswered(batch, left, why, self._terms.tier if alone else ""))
+            why = reason(batch, taken.kinds, self._policy.pace.spill if late else None)
+            self._note(unanswered(batch, left, why, self._policy.tier if alone else ""))
         return done
 
     def _is_kept(self, id_: bytes) -> bool:
@@ -316,7 +284,7 @@ class Carrier:
 
     async def _drop(self, batch: Batch) -> Batch | None:
         """Take back the lines of a batch that was never created; they may stand in another one later."""
-        late = is_late(batch, time.time(), self._terms.pace)
+        late = is_late(batch, time.time(), self._policy.pace)
         return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else 0)
 
     async def _abandon(self, batch: Batch) -> Batch:
@@ -354,14 +322,6 @@ def _lost_cache(batch: Batch, taken: Taken) -> bool:
     return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
 
 
-class _NotFetchedError(Exception):
-    """Leaves no file behind."""
-
-    def __init__(self, failure: Absent | Failure) -> None:
-        super().__init__()
-        self.failure = failure
-
-
 def _is_unsent(failure: Failure) -> bool:
     """Tell whether a creation may simply be repeated, because it never left."""
     return failure.unsent is not None
@@ -372,10 +332,3 @@ def _names_a_file(found: Absent | Failure) -> bool:
     if isinstance(found, Gone):
         return "file" in found.failure.message.lower()
     return isinstance(found, Hidden)
-
-
-def _unwritten(path: Path, exc: OSError) -> StoreError:
-    return StoreError(
-        f"`{path}` cannot be used: {exc}",
-        "free some space if the disk is full, then run the same command again: results can be fetched again",
-    )

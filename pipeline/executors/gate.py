@@ -15,7 +15,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Reply
-from pipeline.ledger import Full
+from pipeline.leases import Full
 from pipeline.limiter import Admission, Limiter
 from pipeline.quota import NANO, Amount
 from pipeline.retry import OUTAGE, TABLE, Act

@@ -95,7 +95,7 @@ class Intake:
                     self._replied(reply, batch.number, len(members))
                 kept += self._pieces(reply, members)
             else:
-                self._refused(_of_line(answer.answer, batch), members, taken, kept, suspects)
+                self._refused(_of_line(answer.answer, batch), members, taken, kept=kept, suspects=suspects)
             if len(kept) >= AT_ONCE:
                 self._journal.keep_all(kept)
                 kept = []
@@ -130,6 +130,7 @@ class Intake:
         failure: Failure,
         members: list[Member],
         taken: Taken,
+        *,
         kept: list[tuple[bytes, Row, Reply | Failure]],
         suspects: list[tuple[bytes, Row, Reply | Failure]],
     ) -> None:

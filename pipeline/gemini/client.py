@@ -106,7 +106,7 @@ async def open_sdk(
     credentials = await _credentials() if endpoint.vertex else None
     session = _session(endpoint, connector, beside)
     try:
-        sdk = _sdk(endpoint, credentials, session, timeout_s, body)
+        sdk = _sdk(endpoint, credentials, session, timeout_s=timeout_s, body=body)
         try:
             yield sdk
         finally:
@@ -172,6 +172,7 @@ def _sdk(
     endpoint: Endpoint,
     credentials: Credentials | None,
     session: aiohttp.ClientSession,
+    *,
     timeout_s: float,
     body: dict[str, object] | None,
 ) -> genai.Client:

@@ -144,12 +144,12 @@ class Cache:
             return
         try:
             try:
-                self._write(journal, learned, used, bad, int(now))
+                self._write(journal, learned, used=used, bad=bad, now=int(now))
             except sqlite3.DatabaseError as exc:
                 if not (is_damage(exc) and self._is_damaged()):
                     raise
                 self._renew()
-                self._write(journal, learned, [], [], int(now))
+                self._write(journal, learned, used=[], bad=[], now=int(now))
         except (sqlite3.Error, OSError) as exc:
             self._give_up(exc)
 
@@ -196,6 +196,7 @@ class Cache:
         self,
         journal: Path,
         learned: list[Learned],
+        *,
         used: list[bytes],
         bad: list[tuple[bytes, int]],
         now: int,

@@ -12,25 +12,18 @@ file is set aside, what can be read of it goes on in a new one, and `notes` says
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
-from itertools import compress
 from pathlib import Path
 from typing import TypeVar
-
-import numpy as np
-from pydantic import ValidationError
 
 from pipeline.disk import draft_of, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
-from pipeline.heads import Heads, heads, names
-from pipeline.keys import SIZE
 from pipeline.store.entries import (
     ADD,
     ADD_NEW,
     COLUMNS,
-    REPLY,
     Entry,
     Values,
     entry_of,
@@ -42,11 +35,7 @@ from pipeline.store.pages import Value, rows
 from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
-LATEST = 50_000  # replies among which those are whose rows are in no part yet
-AT_ONCE = 2_000  # of them that are looked at together
 AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
-RECENT = 5_000  # replies among which one has borne storage where a cache is still in use
-NAMED = " AND ".join(f"typeof({one}) = 'blob' AND length({one}) = {SIZE}" for one in ("key", "digest"))
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _BITS = 24  # of an id, which tell that it was never kept
@@ -276,59 +265,6 @@ def mended(path: Path) -> list[str]:
         return []
     with closing(Journal(path)) as journal:
         return journal.notes
-
-
-def latest(path: Path) -> tuple[Heads, Heads]:
-    """Return the heads of key and digest of the rows that paid for a journal's latest replies.
-
-    Among them are all that are in no part yet. Another process may write it meanwhile; empty where there is
-    no journal that can be read.
-    """
-    query = f"SELECT key, digest FROM reply WHERE {NAMED} ORDER BY rowid DESC LIMIT ?"  # noqa: S608
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            found = db.execute(query, (LATEST,)).fetchall()
-    except sqlite3.Error:
-        found = []
-    return heads([key for key, _ in found]), heads([digest for _, digest in found])
-
-
-def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
-    """Yield those of a journal's latest replies that rows of these names (`heads.names`) have paid for.
-
-    As in `latest`, none where there is no journal that can be read.
-    """
-    query = (
-        f"SELECT key, digest, body FROM reply WHERE NOT failed AND {NAMED} "  # noqa: S608
-        "ORDER BY rowid DESC LIMIT ?"
-    )
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db,
-    ):
-        found = db.execute(query, (LATEST,))
-        while some := found.fetchmany(AT_ONCE):
-            keys, digests, bodies = zip(*some, strict=True)
-            known = np.isin(names(heads(keys), heads(digests)), rows)
-            for body in compress(bodies, known):
-                with suppress(ValidationError):
-                    yield REPLY.validate_json(body)
-
-
-def stored_until(path: Path) -> float:
-    """Return the Unix time of the last reply that bore storage of a cache; 0 where none of the latest did."""
-    query = "SELECT body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
-    try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
-            bodies = [body for (body,) in db.execute(query, (RECENT,))]
-    except sqlite3.Error:
-        return 0.0
-    times = [0.0]
-    for body in bodies:
-        with suppress(ValidationError):
-            reply = REPLY.validate_json(body)
-            times.append(reply.at if reply.stored else 0.0)
-    return max(times)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

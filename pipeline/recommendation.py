@@ -42,7 +42,7 @@ def as_json(found: Forecast) -> dict[str, object]:
         },
         "max_cost": found.max_cost,
         "auto": found.auto or None,
-        "advice": list(advice(found)),
+        "advice": list(recommended(found)),
     }
 
 
@@ -103,10 +103,10 @@ def foot(found: Forecast) -> list[str]:
         lines.append("in a batch the instruction lies in a cache: its storage is counted for a day")
     if found.unbatched:
         lines.append(found.unbatched)
-    return [*lines, *advice(found)]
+    return [*lines, *recommended(found)]
 
 
-def advice(found: Forecast) -> Iterator[str]:
+def recommended(found: Forecast) -> Iterator[str]:
     """Yield what would be cheaper or faster, and what would make the estimate better."""
     if not found.scope.prompts:
         return

@@ -33,7 +33,7 @@ from pipeline.shape import shape_of
 from pipeline.store.advice import Advice, keep_advice
 from pipeline.store.folder import owned
 from pipeline.tiers import STANDARD
-from pipeline.trial import Way, trial, ways
+from pipeline.trial import Arm, arms, trial
 
 FREE: Final = "free"
 SIZES = (1, 5, 10, 20, 50)
@@ -92,7 +92,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     today, frame = datetime.now(UTC).date(), _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
         sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
-        planned = list(ways(plan, frame, sizes, told.seed))
+        planned = list(arms(plan, frame, sizes, told.seed))
         say(_announced(frame.height, sizes, planned, plan))
         price = _priced_as(plan, today, free=service.free)
         ended = _run(
@@ -107,7 +107,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
             return ended
         each = None if service.free else plan.checked.model.price(today, price)
         found = calibrated(
-            [trial(way, compared, each) for way in planned],
+            [trial(arm, compared, each) for arm in planned],
             compared,
             gold={name: frame[column].to_list() for name, column in plan.checked.loaded.job.gold.items()},
             chosen=told.chosen,
@@ -202,7 +202,7 @@ def _sample(source: Source, told: Told) -> pl.DataFrame:
     return source.sample(rows_at(firsts, np.sort(np.asarray(drawn, np.int64))).tolist())
 
 
-def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Way], plan: Plan) -> str:
+def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Arm], plan: Plan) -> str:
     packs = ", ".join(str(size) for size in sizes if size > 1)
     words = f"{many(rows, 'row')}, each alone twice"
     words += f" and with {packs} in a request, in two orders" if packs else ""
@@ -214,23 +214,23 @@ def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Way], plan: Pl
 
 
 def _run(
-    planned: Sequence[Way], plan: Plan, service: Service, ended: Ended, *, watch: Watch, say: Say
+    planned: Sequence[Arm], plan: Plan, service: Service, ended: Ended, *, watch: Watch, say: Say
 ) -> Ended:
     """Run the trials one after the other until one stops; each may spend what those before it have left."""
     most = plan.checked.loaded.job.limits.max_cost
-    for number, way in enumerate(planned, 1):
-        if not way.done:
-            say(f"{number} of {len(planned)}: {way.name}{_left(planned, plan, ended)}")
+    for number, arm in enumerate(planned, 1):
+        if not arm.done:
+            say(f"{number} of {len(planned)}: {arm.name}{_left(planned, plan, ended)}")
         left = None if most is None else max(1e-12, most - ended.cost_usd)
-        report = run_job(_limited(way.plan, left), service, watch=watch)
+        report = run_job(_limited(arm.plan, left), service, watch=watch)
         ended = replace(
             ended,
             stop=report.stop,
             requests=ended.requests + report.requests,
             cost_usd=ended.cost_usd + report.cost_usd,
             seconds=ended.seconds + report.seconds,
-            done=ended.done if report.stop else [*ended.done, way.name],
-            to_go=ceil(report.pending / way.size),
+            done=ended.done if report.stop else [*ended.done, arm.name],
+            to_go=ceil(report.pending / arm.size),
             notes=[*ended.notes, *_new(report, ended.notes)],
         )
         if report.stop is not None:
@@ -243,11 +243,11 @@ def _run(
     return ended
 
 
-def _to_go(planned: Sequence[Way]) -> int:
-    return sum(way.requests for way in planned if not way.done)
+def _to_go(planned: Sequence[Arm]) -> int:
+    return sum(arm.requests for arm in planned if not arm.done)
 
 
-def _left(planned: Sequence[Way], plan: Plan, ended: Ended) -> str:
+def _left(planned: Sequence[Arm], plan: Plan, ended: Ended) -> str:
     """Say how long all trials that are left will take, by those that this command has run."""
     if not ended.requests or plan.checked.loaded.job.mode == "batch":  # whose wait says nothing of the next
         return ""

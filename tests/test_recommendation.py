@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.advice import advice, foot
 from pipeline.backlog import Scope
 from pipeline.estimate import Service, Span, Way
 from pipeline.forecast import Calibrating, Forecast
 from pipeline.models import Limits, Price
+from pipeline.recommendation import foot, recommended
 from pipeline.usage import Today
 
 TIER = Service("online", "tier 1", Price(0.25, 1.5, 0.025), Limits(rpd=500), Today(480, 3_600.0))
@@ -56,14 +56,14 @@ def forecast(*ways: Way) -> Forecast:
 )
 def test_packs_are_advised_where_they_take_less(usd: float, seconds: float, said: str | None) -> None:
     """Of money or of time, and what they take more of is called more."""
-    words = "\n".join(advice(forecast(way(1.0, 2_000), way(usd, seconds, rows=20))))
+    words = "\n".join(recommended(forecast(way(1.0, 2_000), way(usd, seconds, rows=20))))
     assert ("--pack 20" in words) is (said is not None)
     assert said is None or said in words
 
 
 def test_seconds_are_not_worth_money() -> None:
     """A job that takes a few seconds needs no packs that cost more."""
-    assert not list(advice(forecast(way(0.09, 4), way(0.1, 1, rows=20))))
+    assert not list(recommended(forecast(way(0.09, 4), way(0.1, 1, rows=20))))
 
 
 def test_all_that_cost_the_least_are_named() -> None:
@@ -71,7 +71,7 @@ def test_all_that_cost_the_least_are_named() -> None:
     flex, batch = (replace(TIER, name=name) for name in ("flex", "batch"))
     found = forecast(way(1.0, 50), way(0.5, 900, service=flex), way(0.5, 86_400, service=batch))
     cheapest = "cheapest: 1 row, tier 1, flex (up to 15 min) or 1 row, tier 1, batch (up to 1 day), $0.5000"
-    assert cheapest in list(advice(found))
+    assert cheapest in list(recommended(found))
 
 
 def test_what_was_sent_today_is_named_where_it_holds_up() -> None:

@@ -16,7 +16,7 @@ from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.plan import check_job, make_plan
 from pipeline.store.advice import FILE, advice
-from pipeline.trials import Ended, Told, calibrate
+from pipeline.sweep import Ended, Told, calibrate
 from tests.conftest import TODAY, Emulator, Project, emulating, unwatched
 from tests.test_cli import started, wait_for
 
