@@ -8,17 +8,15 @@ and the wait after a 429 to what the server says, a second at least.
 """
 
 import asyncio
-import csv
 import sys
 
 from async_batch_llm import GeminiModel, GeminiStrategy, ProcessorConfig, RateLimitConfig, process_prompts
 from google import genai
 from google.genai import types
 
-from benchmarks.ground import MODEL, PROMPT, SYSTEM
+from benchmarks.ground import MODEL, SYSTEM
+from benchmarks.question import IN_FLIGHT, prompts_of
 from benchmarks.review import Review
-
-IN_FLIGHT = 64
 
 
 def config(way: str, rpm: int) -> ProcessorConfig:
@@ -53,8 +51,7 @@ async def run(way: str, prompts: list[str], address: str, rpm: int) -> int:
 
 def main(way: str, path: str, address: str, rpm: str) -> int:
     """Ask for each row of the table; 1 where some got no answer."""
-    with open(path, newline="") as file:
-        prompts = [PROMPT.format(text=row["text"]) for row in csv.DictReader(file)]
+    prompts = prompts_of(path)
     return int(asyncio.run(run(way, prompts, address, int(rpm))) > 0)
 
 

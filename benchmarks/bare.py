@@ -8,7 +8,6 @@ ROWMILL_SDK=public by the SDK's public call.
 """
 
 import asyncio
-import csv
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -16,14 +15,13 @@ from collections.abc import Awaitable, Callable
 from google import genai
 from google.genai import types
 
-from benchmarks.ground import MODEL, PROMPT, SYSTEM
+from benchmarks.ground import MODEL, SYSTEM
+from benchmarks.question import IN_FLIGHT, config, prompts_of
 from benchmarks.review import Review
 from pipeline.flow import Reply, Request
 from pipeline.gemini.client import Generation, open_client
 from pipeline.gemini.endpoint import endpoint
 from pipeline.schema import json_schema
-
-IN_FLIGHT = 64
 
 Ask = Callable[[str], Awaitable[Review]]
 
@@ -47,14 +45,10 @@ def by_class(client: genai.Client) -> Ask:
 
 def by_dict(client: genai.Client) -> Ask:
     """Give the SDK the JSON schema, made once, and validate the text."""
-    config = types.GenerateContentConfig(
-        system_instruction=SYSTEM,
-        response_mime_type="application/json",
-        response_json_schema=Review.model_json_schema(),
-    )
+    shared = config()
 
     async def ask(text: str) -> Review:
-        response = await client.aio.models.generate_content(model=MODEL, contents=text, config=config)
+        response = await client.aio.models.generate_content(model=MODEL, contents=text, config=shared)
         assert response.text is not None
         return Review.model_validate_json(response.text)
 
@@ -97,8 +91,7 @@ async def own(prompts: list[str], address: str) -> list[Review]:
 
 def main(way: str, path: str, address: str) -> int:
     """Ask for each row of the table."""
-    with open(path, newline="") as file:
-        prompts = [PROMPT.format(text=row["text"]) for row in csv.DictReader(file)]
+    prompts = prompts_of(path)
     answers = asyncio.run(own(prompts, address) if way == "own" else sdk(way, prompts, address))
     return int(len(answers) != len(prompts))
 

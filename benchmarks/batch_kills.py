@@ -19,7 +19,6 @@ Exit code 1 where a bill or a table differs. The disk's part needs strace.
 """
 
 import argparse
-import re
 import shutil
 import sys
 import time
@@ -38,6 +37,7 @@ from benchmarks.ground import (
     SYSTEM,
     Emulator,
     Project,
+    busiest,
     echo,
     emulating,
     environment,
@@ -213,7 +213,7 @@ def cancels(emulator: Emulator, rows: int, judge: Judge) -> Iterator[Death]:
                 yield Death("cancel", f"{pace}, {when}", came, faults)
 
 
-def disk(emulator: Emulator, rows: int, pack: int, judge: Judge, every: int) -> Iterator[Death]:
+def disk(emulator: Emulator, rows: int, pack: int, judge: Judge, *, every: int) -> Iterator[Death]:
     """Kill at durable steps."""
     for syscall, most in steps(emulator, rows, pack).items():
         for number in range(1, most + 1, every):
@@ -232,11 +232,7 @@ def steps(emulator: Emulator, rows: int, pack: int) -> Counter[str]:
         log = made.folder / "log"
         strace = ["strace", "-f", "-qq", "-o", str(log), "-e", f"trace={','.join(SYSCALLS)}"]
         measure([*strace, *made.command(emulator)], environment(made.folder))
-        found = Counter(re.findall(r"^(\d+)\s+(\w+)\(", log.read_text(), re.MULTILINE))
-    most: Counter[str] = Counter()
-    for (_, syscall), number in found.items():
-        most[syscall] = max(most[syscall], number)
-    return most
+        return busiest(log)
 
 
 def main() -> int:
@@ -257,7 +253,7 @@ def main() -> int:
             "cancel": cancels(emulator, given.rows, judge),
         }
         if shutil.which("strace"):
-            kinds["disk"] = disk(emulator, given.rows, 4, packed, given.every)
+            kinds["disk"] = disk(emulator, given.rows, 4, packed, every=given.every)
         for kind, found in kinds.items():
             for death in found if given.only in (None, kind) else ():
                 deaths.append(death)

@@ -8,12 +8,14 @@ import csv
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +189,15 @@ def measure(command: Sequence[str], env: Mapping[str, str], watch: Watch | None 
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - began
     return Took(process.returncode, seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def busiest(log: Path) -> Counter[str]:
+    """Return how often the busiest thread makes each call, by a log of `strace -f`."""
+    most: Counter[str] = Counter()
+    lines = re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE)
+    for (_, call), number in Counter(lines).items():
+        most[call] = max(most[call], number)
+    return most
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

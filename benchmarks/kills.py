@@ -156,7 +156,7 @@ def broken_run(trial: Trial, moments: list[str]) -> Broken:
             begin(trial.emulator, turn)
             before, earlier = replies(made), broken.in_flight
             most = len(moments) // 2 if turn == 0 else 0  # the other half is for the second turn
-            while len(moments) > most and (kill := killed(trial, made, moments[0], turn, before)):
+            while len(moments) > most and (kill := killed(trial, made, moments[0], turn, before=before)):
                 broken.kills.append(kill)
                 moments.pop(0)
             trial.dice.shuffle(moments)  # the one that did not come waits its turn
@@ -183,7 +183,7 @@ def compare(broken: Broken, found: pl.DataFrame, unbroken: pl.DataFrame) -> None
     broken.same &= found.drop("_latency_ms").equals(unbroken.drop("_latency_ms"))
 
 
-def killed(trial: Trial, made: Project, moment: str, turn: int, before: int) -> Kill | None:
+def killed(trial: Trial, made: Project, moment: str, turn: int, *, before: int) -> Kill | None:
     """Start the run and kill it at its moment; None where it had ended before.
 
     `before` is how many replies the journal held at the beginning of this turn.

@@ -11,7 +11,6 @@ from math import exp, log
 from benchmarks.ground import ENDS, MIDDLES, OPENINGS
 
 FEWEST, MOST = 20, 4_000
-MEAN = (MOST - FEWEST) / log(MOST / FEWEST)
 _INSTRUCTIONS = 20  # tokens of the prompt besides the text
 _CHARACTERS = {"en": 4.4, "ko": 1.5}  # of a token, about
 _KOREAN = [

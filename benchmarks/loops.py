@@ -7,7 +7,6 @@ Both ask 64 at a time and wait after a 429 or 5xx as the usual decorators do: a 
 """
 
 import asyncio
-import csv
 import random
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,10 +16,10 @@ from aiolimiter import AsyncLimiter
 from google import genai
 from google.genai import errors, types
 
-from benchmarks.ground import MODEL, PROMPT, SYSTEM
+from benchmarks.ground import MODEL
+from benchmarks.question import IN_FLIGHT, config, prompts_of
 from benchmarks.review import Review
 
-IN_FLIGHT = 64
 ATTEMPTS = 10
 LONGEST_S = 60.0
 PASSING = (429, 500, 502, 503, 504)
@@ -30,14 +29,10 @@ Ask = Callable[[str], Awaitable[Review]]
 
 def asker(client: genai.Client) -> Ask:
     """Return a function that asks for one row."""
-    config = types.GenerateContentConfig(
-        system_instruction=SYSTEM,
-        response_mime_type="application/json",
-        response_json_schema=Review.model_json_schema(),
-    )
+    shared = config()
 
     async def ask(text: str) -> Review:
-        response = await client.aio.models.generate_content(model=MODEL, contents=text, config=config)
+        response = await client.aio.models.generate_content(model=MODEL, contents=text, config=shared)
         return Review.model_validate_json(response.text or "")
 
     return ask
@@ -75,8 +70,7 @@ async def loop(way: str, prompts: list[str], address: str, rpm: int) -> list[Rev
 
 def main(way: str, path: str, address: str, rpm: str) -> int:
     """Ask for each row of the table; 1 where some got no answer."""
-    with open(path, newline="") as file:
-        prompts = [PROMPT.format(text=row["text"]) for row in csv.DictReader(file)]
+    prompts = prompts_of(path)
     return int(None in asyncio.run(loop(way, prompts, address, int(rpm))))
 
 

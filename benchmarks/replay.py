@@ -113,7 +113,7 @@ async def replay(paths: list[Path], verbose: bool) -> dict[str, Count]:
                 for record in records(path):
                     state.record = record
                     if record.kind == "call":
-                        await _one(client, record, count, path.stem == STRUCTURED, verbose)
+                        await _one(client, record, count, structured=path.stem == STRUCTURED, verbose=verbose)
                     else:
                         await _of_batch(batches, record, count)
     finally:
@@ -145,7 +145,7 @@ async def _of_batch(batches: Batches, record: Recorded, count: Count) -> None:
     count.kinds[f"line {failure.kind}" if failure else "line answered"] += 1
 
 
-async def _one(client: Client, record: Recorded, count: Count, structured: bool, verbose: bool) -> None:
+async def _one(client: Client, record: Recorded, count: Count, *, structured: bool, verbose: bool) -> None:
     count.lines += 1
     request = Request(id=bytes(16), text="recorded", max_output_tokens=None)
     try:

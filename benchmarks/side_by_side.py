@@ -65,7 +65,7 @@ class Result:
     traffic: Traffic
 
 
-def command(way: str, made: Project, emulator: Emulator, rpm: int, abl: Path | None) -> list[str]:
+def command(way: str, made: Project, emulator: Emulator, *, rpm: int, abl: Path | None) -> list[str]:
     """Return the command of a way."""
     if way == ROWMILL:
         return made.command(emulator, "--rpm", str(rpm))
@@ -82,7 +82,7 @@ def perform(way: str, rpm: int, rows: int, abl: Path | None) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.csv"
         with emulating(*paced("rpm", rpm, log)) as emulator, project(rows) as made:
-            took = measure(command(way, made, emulator, rpm, abl), environment(made.folder))
+            took = measure(command(way, made, emulator, rpm=rpm, abl=abl), environment(made.folder))
             answered = emulator.stats()["distinct"]
         return Result(way, took, answered, rows, Traffic(read(log), rpm))
 

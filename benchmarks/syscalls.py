@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import os
 import random
-import re
 import resource
 import shutil
 import subprocess
@@ -34,7 +33,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.ground import ROOT, Emulator, Project, echo, emulating, environment, project, table
+from benchmarks.ground import ROOT, Emulator, Project, busiest, echo, emulating, environment, project, table
 
 CALLS = ["fsync", "fdatasync", "rename", "pwrite64", "ftruncate"]
 FAULTS = ["error=EIO", "error=ENOSPC", "signal=KILL"]
@@ -96,11 +95,7 @@ def counts(emulator: Emulator, rows: int) -> Counter[str]:
         log = Path(place) / "log"
         calls = ",".join(CALLS)
         ran(traced(made, emulator, "-e", f"trace={calls}", "-o", str(log)), made)
-        lines = re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE)
-    most: Counter[str] = Counter()
-    for (_, call), number in Counter(lines).items():
-        most[call] = max(most[call], number)
-    return most
+        return busiest(log)
 
 
 def points(most: Counter[str], wanted: int | None, dice: random.Random) -> list[Point]:

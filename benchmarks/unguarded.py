@@ -15,23 +15,18 @@ from collections import Counter
 from google import genai
 from google.genai import types
 
-from benchmarks.bare import IN_FLIGHT
-from benchmarks.ground import MODEL, PROMPT, SYSTEM
+from benchmarks.ground import MODEL, PROMPT
+from benchmarks.question import IN_FLIGHT, config
 from benchmarks.review import Review
 
 WRONG = "another row's answer"
 
 
-async def asked(client: genai.Client, text: str) -> str:
+async def asked(client: genai.Client, shared: types.GenerateContentConfig, text: str) -> str:
     """Return what became of a row: "" where it has its own answer."""
-    config = types.GenerateContentConfig(
-        system_instruction=SYSTEM,
-        response_mime_type="application/json",
-        response_json_schema=Review.model_json_schema(),
-    )
     prompt = PROMPT.format(text=text)
     try:
-        response = await client.aio.models.generate_content(model=MODEL, contents=prompt, config=config)
+        response = await client.aio.models.generate_content(model=MODEL, contents=prompt, config=shared)
         reason = Review.model_validate_json(response.text or "").reason
     except Exception as error:  # noqa: BLE001 - whatever it is, the row is lost
         return type(error).__name__
@@ -42,11 +37,11 @@ async def loop(texts: list[str], address: str, timeout_s: float) -> Counter[str]
     """Ask for all rows; return how many ended in which way."""
     options = types.HttpOptions(base_url=address, timeout=round(timeout_s * 1_000))
     client = genai.Client(api_key="no-key", http_options=options)
-    turn = asyncio.Semaphore(IN_FLIGHT)
+    turn, shared = asyncio.Semaphore(IN_FLIGHT), config()
 
     async def one(text: str) -> str:
         async with turn:
-            return await asked(client, text)
+            return await asked(client, shared, text)
 
     try:
         return Counter(await asyncio.gather(*map(one, texts)))

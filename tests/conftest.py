@@ -27,6 +27,7 @@ from pipeline.progress import Watched
 from pipeline.report import RunReport
 from pipeline.retry import LONGEST_OUTAGE
 from pipeline.run import run_job
+from tests.reviews import texts
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")  # machines are slow at times; every test has a time limit of its own
@@ -174,6 +175,44 @@ def project(tmp_path: Path) -> Project:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(text)
     return Project(tmp_path)
+
+
+@pytest.fixture
+def batched(project: Project) -> Project:
+    """Return a project that asks by batches, whose rows have words of their own."""
+    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
+    project.rows(texts())
+    return project
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """Run an emulator of the paid tier for all tests of a file."""
+    with emulating("--tier", "paid") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(server: Emulator) -> Emulator:
+    """Return the emulator of the file as it was at first."""
+    server.change(
+        faults=[],
+        batch_wait=0,
+        batch_work=0,
+        batch_expiry=172_800,
+        batch_lag=0,
+        batch_jobs=100,
+        cancel_keeps=True,
+    )
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def another() -> Iterator[Emulator]:
+    """Return an emulator of one test alone, which leaves jobs open there."""
+    with emulating("--tier", "paid") as emulator:
+        yield emulator
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -19,49 +18,38 @@ from pipeline.gemini.caches import Caches
 from pipeline.models import Price
 from pipeline.report import RunReport
 from pipeline.store.batches import FILE, Kept, Paths, Table, open_batches_of
-from tests.conftest import Emulator, Project, emulating
+from tests.bills import STORAGE, billed, caches, stored
+from tests.conftest import Emulator, Project
+from tests.reviews import INSTRUCTION, labels, texts
 from tests.test_batch_run import limit
 from tests.test_cli import started, wait_for
-from tests.test_context_cache import BILL as ONLINE
-from tests.test_context_cache import INSTRUCTION, STORAGE, caches, stats, stored
 from tests.test_costs import rows_of, runs_of
-from tests.test_packed_run import word
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by the SDK
 
 ROWS = 280  # a cache pays from 242 on
-BILL = ONLINE | {"batch": (125_000, 25_000, 750_000)}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    """Run an emulator for this file."""
-    with emulating("--tier", "paid") as emulator:
-        yield emulator
 
 
 @pytest.fixture
-def emulator(server: Emulator) -> Emulator:
-    """Return the emulator as it was at first."""
-    server.change(faults=[], batch_wait=0, batch_work=0)
-    for cache in caches(server):
-        drop(server, cache["name"])
-    server.reset()
-    return server
+def emulator(emulator: Emulator) -> Emulator:
+    """Return the emulator as it was at first, without caches."""
+    for cache in caches(emulator):
+        drop(emulator, cache["name"])
+    emulator.reset()
+    return emulator
 
 
 @pytest.fixture
-def long(project: Project) -> Project:
+def long(batched: Project) -> Project:
     """Return a project that asks by batches, with an instruction of some two thousand tokens."""
-    project.change('"You label reviews."', f'"{INSTRUCTION}"')
-    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
-    project.rows(texts(ROWS))
-    return project
+    batched.change('"You label reviews."', f'"{INSTRUCTION}"')
+    batched.rows(texts(ROWS))
+    return batched
 
 
-def texts(rows: int) -> list[str]:
-    """Return texts that the emulator labels."""
-    return [f"{'good' if n % 3 else 'terrible'} {word(n)}" for n in range(rows)]
+def whole(project: Project, report: RunReport, rows: int = ROWS) -> None:
+    """Check that every row has its own answer."""
+    assert (report.exit_code, project.table()["label"].to_list()) == (Exit.OK, labels(rows))
 
 
 def drop(emulator: Emulator, cache: str) -> None:
@@ -71,32 +59,15 @@ def drop(emulator: Emulator, cache: str) -> None:
     urllib.request.urlopen(request).close()
 
 
-def billed(emulator: Emulator) -> int:
-    """Return what answers cost without storage, in picodollars; a first one may have come online."""
-    cost = 0
-    for tier, bill in stats(emulator)["billed"].items():
-        fresh, cached, output = BILL[tier]
-        cost += (bill["prompt_tokens"] - bill.get("cached_tokens", 0)) * fresh
-        cost += bill.get("cached_tokens", 0) * cached + bill["output_tokens"] * output
-    return cost
-
-
 def answered(emulator: Emulator) -> int:
     """Return how many requests were answered, in batches and online, none of them twice."""
-    assert stats(emulator)["repeated"] == 0
-    return sum(bill["answered"] for bill in stats(emulator)["billed"].values())
+    assert emulator.stats()["repeated"] == 0
+    return sum(bill["answered"] for bill in emulator.stats()["billed"].values())
 
 
 def calls(emulator: Emulator, kind: str) -> int:
     """Return how many calls of a kind have come."""
-    return int(stats(emulator)["operations"].get(kind, 0))
-
-
-def whole(project: Project, report: RunReport, rows: int = ROWS) -> None:
-    """Check that every row has its own answer, and that the sums are one."""
-    assert report.exit_code is Exit.OK
-    labels = ["positive" if n % 3 else "negative" for n in range(rows)]
-    assert project.table()["label"].to_list() == labels
+    return int(emulator.stats()["operations"].get(kind, 0))
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -128,14 +99,14 @@ def test_too_few_lines_carry_the_instruction(long: Project, emulator: Emulator) 
     """Below what pays for a day nothing is rented."""
     long.rows(texts(240))
     whole(long, long.run(emulator.address), 240)
-    assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+    assert not [name for name in emulator.stats()["operations"] if name.startswith("cache")]
 
 
 def test_off_is_off(long: Project, emulator: Emulator) -> None:
     """Who does not want a cache gets none."""
     long.change("max_output_tokens = 200", 'max_output_tokens = 200\ncontext_cache = "off"')
     whole(long, long.run(emulator.address))
-    assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+    assert not [name for name in emulator.stats()["operations"] if name.startswith("cache")]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +150,7 @@ def test_lines_whose_cache_is_gone_are_asked_again(long: Project, emulator: Emul
     whole(long, report, 2 * ROWS)
     assert set(long.table()["_pack"]) == {2}
     assert any(f"{ROWS - 1} cache" in note for note in report.notes), report.notes
-    assert (answered(emulator), stats(emulator)["billed"]["batch"]["answered"]) == (ROWS, ROWS - 1)
+    assert (answered(emulator), emulator.stats()["billed"]["batch"]["answered"]) == (ROWS, ROWS - 1)
     assert caches(emulator) == []
 
 
@@ -219,7 +190,7 @@ def test_a_kill_before_the_job_leaves_a_cache_for_minutes(long: Project, emulato
 def kill(project: Project, emulator: Emulator, held: str) -> None:
     """Kill a run as soon as the API holds a call back."""
     with started(project, emulator) as process:
-        wait_for(lambda: held in stats(emulator)["held"])
+        wait_for(lambda: held in emulator.stats()["held"])
         process.kill()
         process.communicate()
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,59 +22,9 @@ from pipeline.runs import find_runs
 from pipeline.status import job_status
 from pipeline.store.batches import Paths, Table, open_batches_of
 from pipeline.verify import verify_job
-from tests.conftest import TODAY, Emulator, Project, emulating
+from tests.conftest import TODAY, Emulator, Project
+from tests.reviews import ROWS, labels, texts, word
 from tests.test_cli import started, wait_for
-from tests.test_packed_run import word
-
-ROWS = 60
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Emulator]:
-    """Run an emulator for this file."""
-    with emulating("--tier", "paid") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(server: Emulator) -> Emulator:
-    """Return the emulator as it was at first."""
-    server.change(
-        faults=[],
-        batch_wait=0,
-        batch_work=0,
-        batch_expiry=172_800,
-        batch_lag=0,
-        batch_jobs=100,
-        cancel_keeps=True,
-    )
-    server.reset()
-    return server
-
-
-@pytest.fixture
-def another() -> Iterator[Emulator]:
-    """Return an emulator of one test alone, which leaves jobs open there."""
-    with emulating("--tier", "paid") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def batched(project: Project) -> Project:
-    """Return a project that asks by batches, whose rows have words of their own."""
-    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
-    project.rows(texts())
-    return project
-
-
-def texts(rows: int = ROWS) -> list[str]:
-    """Return texts that the emulator labels."""
-    return [f"{'good' if n % 3 else 'terrible'} {word(n)}" for n in range(rows)]
-
-
-def labels(rows: int = ROWS) -> list[str]:
-    """Return their labels."""
-    return ["positive" if n % 3 else "negative" for n in range(rows)]
 
 
 def limit(project: Project, **keys: object) -> None:

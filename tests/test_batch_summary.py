@@ -1,14 +1,14 @@
 """What the summary of a run by batches says: what was submitted, what came in, and from whom."""
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
 from pipeline.errors import Exit
 from pipeline.report import RunReport
-from tests.conftest import Emulator, Project, emulating
-from tests.test_batch_run import limit, listed, texts
+from tests.conftest import Emulator, Project
+from tests.reviews import texts
+from tests.test_batch_run import limit, listed
 from tests.test_cli import Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
@@ -17,18 +17,10 @@ ROWS = 120  # enough for a first line to be asked online
 
 
 @pytest.fixture
-def api() -> Iterator[Emulator]:
-    """Return an emulator of one test alone, which leaves jobs open there."""
-    with emulating("--tier", "paid") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def batched(project: Project) -> Project:
-    """Return a project that asks by batches."""
-    project.change('name = "labels"', 'name = "labels"\nmode = "batch"')
-    project.rows(texts(ROWS))
-    return project
+def batched(batched: Project) -> Project:
+    """Return a project that asks for more rows by batches."""
+    batched.rows(texts(ROWS))
+    return batched
 
 
 def said(report: RunReport) -> str:
@@ -47,51 +39,51 @@ def ended(emulator: Emulator) -> None:
     wait_for(lambda: '"done":false' not in listed(emulator) and '"done":true' in listed(emulator))
 
 
-def test_detached_calls_count_what_each_has_done(batched: Project, api: Emulator) -> None:
+def test_detached_calls_count_what_each_has_done(batched: Project, another: Emulator) -> None:
     """Rows out of the cache, out of earlier jobs and into new ones are counted once, each time anew."""
     batched.change('mode = "batch"', 'mode = "online"')
-    batched.run(api.address, limit=2)
+    batched.run(another.address, limit=2)
     forget(batched)
     batched.change('mode = "online"', 'mode = "batch"')
-    api.change(batch_wait=60)
-    first = batched.run(api.address, detach=True)
+    another.change(batch_wait=60)
+    first = batched.run(another.address, detach=True)
     assert (first.requests, first.asked, first.saved.cached) == (ROWS - 2, ROWS - 2, 2)
     assert f"this run: {ROWS - 2} requests in 1 batch job, not answered yet" in said(first)
-    ended(api)
-    api.change(batch_wait=60)
+    ended(another)
+    another.change(batch_wait=60)
     batched.rows(texts(ROWS + 5))
-    second = batched.run(api.address, detach=True)
+    second = batched.run(another.address, detach=True)
     assert (second.requests, second.asked, second.saved.cached) == (5, 5, 0)
     assert "this run: 5 requests in 1 batch job, not answered yet" in said(second)
-    third = batched.run(api.address, detach=True)
+    third = batched.run(another.address, detach=True)
     assert (third.requests, third.asked, third.exit_code) == (0, 0, Exit.STOPPED)
 
 
-def test_the_line_that_is_asked_before_a_batch_is_told_apart(batched: Project, api: Emulator) -> None:
+def test_the_line_that_is_asked_before_a_batch_is_told_apart(batched: Project, another: Emulator) -> None:
     """It is a request of its own, for a row of its own."""
-    api.change(batch_wait=60)
-    report = batched.run(api.address, detach=True)
+    another.change(batch_wait=60)
+    report = batched.run(another.address, detach=True)
     assert f"{ROWS - 1} requests in 1 batch job and 1 request online, " in said(report)
     assert (report.requests, report.asked) == (ROWS, ROWS)
 
 
-def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, api: Emulator) -> None:
+def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, another: Emulator) -> None:
     """A walk that ends early, since the API takes no other job, is made again over the same rows."""
     batched.rows([*texts(20), *texts(20)])
     limit(batched, requests=5)
-    api.change(batch_jobs=1, batch_work=0.3)
-    report = batched.run(api.address)
+    another.change(batch_jobs=1, batch_work=0.3)
+    report = batched.run(another.address)
     assert (report.exit_code, report.saved.shared, report.table.shared) == (Exit.OK, 20, 20)
 
 
-def test_what_earlier_batches_have_answered_is_told_apart(batched: Project, api: Emulator) -> None:
+def test_what_earlier_batches_have_answered_is_told_apart(batched: Project, another: Emulator) -> None:
     """Tokens and money of jobs of earlier runs do not stand beside the requests of this one."""
-    api.change(batch_wait=60)
-    batched.run(api.address, detach=True, limit=50)
-    ended(api)
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True, limit=50)
+    ended(another)
     batched.change('mode = "batch"', 'mode = "online"')
-    report = batched.run(api.address)
-    billed = api.stats()["billed"]
+    report = batched.run(another.address)
+    billed = another.stats()["billed"]
     online, batch = billed["standard"], billed["batch"]
     assert f"{ROWS - 50} requests, {online['prompt_tokens']:,} tokens in" in said(report)
     assert f"of earlier runs: 50 rows, {batch['prompt_tokens']:,} tokens in" in said(report)
@@ -101,13 +93,13 @@ def test_what_earlier_batches_have_answered_is_told_apart(batched: Project, api:
     assert told["tokens"]["prompt"] == online["prompt_tokens"] + batch["prompt_tokens"]
 
 
-def test_rows_that_max_cost_holds_back_are_named(batched: Project, api: Emulator) -> None:
+def test_rows_that_max_cost_holds_back_are_named(batched: Project, another: Emulator) -> None:
     """With the worst that the next request may cost, what open jobs may, and the limit itself."""
-    api.change(batch_wait=60)
+    another.change(batch_wait=60)
     batched.rows(texts(40))
     limit(batched, requests=3)
     batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.002')
-    report = batched.run(api.address, detach=True)
+    report = batched.run(another.address, detach=True)
     held = [note for note in report.notes if note.startswith("`max_cost` holds back")]
     (jobs,) = [note for note in report.notes if "open at the API" in note]
     lines = report.shipped.requests
@@ -118,42 +110,42 @@ def test_rows_that_max_cost_holds_back_are_named(batched: Project, api: Emulator
     assert "left to the API" in report.stop.message
 
 
-def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, api: Emulator) -> None:
+def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, another: Emulator) -> None:
     """The error names what was spent in the end, and what the next request may cost."""
     limit(batched, requests=10)
     batched.rows(texts(60))
     batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.0006')
-    report = batched.run(api.address)
+    report = batched.run(another.address)
     assert report.stop is not None
     assert f"the run has spent ${report.cost_usd:,.4f}, and the next request may cost" in report.stop.message
     assert not [note for note in report.notes if "holds back" in note]
 
 
-def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, api: Emulator) -> None:
+def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, another: Emulator) -> None:
     """They are paid for: whoever changes the prompt is told how to collect or cancel them."""
-    api.change(batch_wait=60)
+    another.change(batch_wait=60)
     batched.rows(texts(5))
-    batched.run(api.address, detach=True)
+    batched.run(another.address, detach=True)
     before = batched.plan().folder.path
     batched.change("You label reviews.", "You label short reviews.")
     for _ in range(2):
-        (note,) = [one for one in batched.run(api.address, detach=True).notes if before.name in one]
+        (note,) = [one for one in batched.run(another.address, detach=True).notes if before.name in one]
         assert "1 batch job with 5 requests open at the API, about $" in note
         assert "another `system`" in note
         assert "`client.batches.cancel`" in note
         assert "`batches/" in note
     batched.change("You label short reviews.", "You label reviews.")
-    ended(api)
-    batched.run(api.address)
+    ended(another)
+    batched.run(another.address)
     batched.change("You label reviews.", "You label short reviews.")
-    assert not [one for one in batched.run(api.address).notes if before.name in one]
+    assert not [one for one in batched.run(another.address).notes if before.name in one]
 
 
-def test_clean_says_that_open_jobs_would_be_lost(batched: Project, api: Emulator, shell: Shell) -> None:
+def test_clean_says_that_open_jobs_would_be_lost(batched: Project, another: Emulator, shell: Shell) -> None:
     """Before it asks, and the folders that it keeps for that say so, too."""
-    api.change(batch_wait=60)
+    another.change(batch_wait=60)
     batched.rows(texts(5))
-    batched.run(api.address, detach=True)
+    batched.run(another.address, detach=True)
     runs = batched.folder / ".rowmill"
     kept = shell("clean", "--runs-dir", runs)
     assert "(unfinished, 1 batch job open)" in kept.err
@@ -162,23 +154,23 @@ def test_clean_says_that_open_jobs_would_be_lost(batched: Project, api: Emulator
     assert not list(runs.glob("labels/*"))
 
 
-def test_a_job_that_is_too_old_says_so_and_where_its_rows_go(batched: Project, api: Emulator) -> None:
+def test_a_job_that_is_too_old_says_so_and_where_its_rows_go(batched: Project, another: Emulator) -> None:
     """With the age that ended it, the tier in which the rest is asked, and how often that turned it away."""
     batched.rows(texts(5))
     limit(batched, spill="1s")
-    api.change(batch_wait=60, faults=["503-shed@1-2"])
-    notes = batched.run(api.address).notes
+    another.change(batch_wait=60, faults=["503-shed@1-2"])
+    notes = batched.run(another.address).notes
     (left,) = [note for note in notes if note.startswith("batch 1 left 5 of 5 rows without an answer: ")]
     assert "since it was older than 1 s (`batch.spill`)" in left
     assert "is asked online, in the service tier `flex`" in left
     assert [note for note in notes if note.startswith("2 requests in the service tier `flex` met a 503")]
 
 
-def test_refused_calls_of_the_batch_api_are_no_requests_in_flex(batched: Project, api: Emulator) -> None:
+def test_refused_calls_of_the_batch_api_are_no_requests_in_flex(batched: Project, another: Emulator) -> None:
     """A 503 to a job's creation or a look at it says nothing of a service tier."""
     batched.rows(texts(5))
     limit(batched)
-    api.change(faults=["upload-start/503@1", "batch-get/503@1-2"], batch_work=0.1)
-    report = batched.run(api.address)
+    another.change(faults=["upload-start/503@1", "batch-get/503@1-2"], batch_work=0.1)
+    report = batched.run(another.address)
     assert report.exit_code == 0
     assert [note for note in report.notes if "503" in note] == []

@@ -11,12 +11,10 @@ import pytest
 from pipeline.batch import Batch, Stage
 from pipeline.errors import Exit
 from pipeline.store.batches import Paths, Table
-from tests import test_batch_run as usual
 from tests.conftest import QUICK, Emulator, Project
-from tests.test_batch_run import ROWS, bill
+from tests.reviews import ROWS, labels, texts
+from tests.test_batch_run import bill, limit, listed
 from tests.test_cli import started, wait_for
-
-server, emulator, another, batched = usual.server, usual.emulator, usual.another, usual.batched
 
 DAY = 86_400.0
 
@@ -36,7 +34,7 @@ def answered(project: Project, emulator: Emulator) -> str:
     emulator.change(batch_wait=60)
     project.run(emulator.address, detach=True)
     emulator.change(batch_wait=0)
-    wait_for(lambda: '"done":true' in usual.listed(emulator))
+    wait_for(lambda: '"done":true' in listed(emulator))
     batch = altered(project)
     return batch.job.replace("batches/", "files/batch-")
 
@@ -130,7 +128,7 @@ def test_a_job_that_no_row_needs_is_named_and_not_waited_for(batched: Project, a
     another.change(faults=["batch/stuck@1"])
     batched.run(another.address, detach=True)
     another.change(faults=[])
-    batched.rows([f"good {text}" for text in usual.texts(5)])
+    batched.rows([f"good {text}" for text in texts(5)])
     report = batched.run(another.address)
     assert (report.exit_code, report.requests) == (Exit.OK, 5)
     note = f"1 batch job with {ROWS} requests open at the API"
@@ -142,10 +140,10 @@ def test_a_job_that_no_row_needs_is_named_and_not_waited_for(batched: Project, a
 def test_a_job_that_no_row_needs_is_taken_in_when_it_is_over(batched: Project, another: Emulator) -> None:
     """So that rows which come back are not paid for again."""
     answered(batched, another)
-    batched.rows([f"good {text}" for text in usual.texts(5)])
+    batched.rows([f"good {text}" for text in texts(5)])
     report = batched.run(another.address)
     assert (report.exit_code, report.notes) == (Exit.OK, [])
-    batched.rows(usual.texts())
+    batched.rows(texts())
     assert batched.run(another.address).exit_code is Exit.OK
     assert bill(another) == (ROWS + 5, 0)
 
@@ -179,7 +177,7 @@ def test_a_schema_that_is_refused_is_found_before_the_first_job(
     batched: Project, emulator: Emulator, pack: int
 ) -> None:
     """One line is asked online first; where that is answered, the answer is used and nothing doubled."""
-    batched.rows(usual.texts(300))
+    batched.rows(texts(300))
     batched.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
     emulator.change(faults=["400-schema@1+", "line/400-schema@1+"])
     report = batched.run(emulator.address)
@@ -188,13 +186,13 @@ def test_a_schema_that_is_refused_is_found_before_the_first_job(
     emulator.change(faults=[])
     report = batched.run(emulator.address)
     assert (report.exit_code, bill(emulator)) == (Exit.OK, (300 // pack - 1, 1))
-    assert batched.table()["label"].to_list() == usual.labels(300)
+    assert batched.table()["label"].to_list() == labels(300)
     assert batched.table()["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
 
 
 def test_a_kill_after_the_first_line_asks_no_second_one(batched: Project, another: Emulator) -> None:
     """Its answer is in the journal, and says all that is to be known."""
-    batched.rows(usual.texts(200))
+    batched.rows(texts(200))
     another.change(faults=["upload-start/hang@1"])
     with started(batched, another) as process:
         try:
@@ -210,7 +208,7 @@ def test_a_kill_after_the_first_line_asks_no_second_one(batched: Project, anothe
 
 def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, emulator: Emulator) -> None:
     """The day's quota of single requests is none of a batch's; few rows are not asked so at all."""
-    batched.rows(usual.texts(200))
+    batched.rows(texts(200))
     emulator.change(faults=["429-day@1+"])
     assert batched.run(emulator.address).exit_code is Exit.OK
     assert bill(emulator) == (200, 0)
@@ -220,11 +218,11 @@ def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, em
 def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
     """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
     another.change(batch_wait=600)
-    usual.limit(batched, spill="1m")
+    limit(batched, spill="1m")
     batched.run(another.address, detach=True, endpoint=another.address)
     late = altered(batched, another.address)
     altered(batched, another.address, planned=late.planned - 120)
-    batched.rows(usual.texts(2 * ROWS))
+    batched.rows(texts(2 * ROWS))
     another.change(faults=["hang@1+"])
     with started(batched, another) as process:
         try:

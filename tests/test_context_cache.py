@@ -1,11 +1,9 @@
 """A long instruction lies in a cache where that pays; the emulator's own bill agrees with ours."""
 
-import json
 import math
 import threading
 import urllib.request
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -13,61 +11,26 @@ from pipeline.errors import Exit
 from pipeline.executors.cached import AHEAD, TTL
 from pipeline.report import RunReport
 from pipeline.usage import PICO
-from tests.conftest import Emulator, Project, emulating
+from tests.bills import STORAGE, billed, caches, stored
+from tests.conftest import Project, emulating
+from tests.reviews import INSTRUCTION, labels, texts, word
 from tests.test_cli import started, wait_for
 from tests.test_costs import rows_of, runs_of
-from tests.test_packed_run import word
 
 ROWS = 120
-INSTRUCTION = "You label reviews. " + "A review that praises is positive, one that scolds is negative. " * 150
-BILL = {"standard": (250_000, 25_000, 1_500_000), "flex": (125_000, 25_000, 750_000)}
-STORAGE = 10**6 / 3600  # picodollars for a token and a second
 
 
 @pytest.fixture
 def long(project: Project) -> Project:
     """Return a project with an instruction of some two thousand tokens."""
     project.change('"You label reviews."', f'"{INSTRUCTION}"')
-    project.rows([f"{'good' if n % 3 else 'terrible'} {word(n)}" for n in range(ROWS)])
+    project.rows(texts(ROWS))
     return project
-
-
-def billed(emulator: Emulator) -> int:
-    """Return what the emulator's answers cost without storage, in picodollars."""
-    cost = 0
-    for tier, bill in stats(emulator)["billed"].items():
-        fresh, cached, output = BILL[tier]
-        cost += (bill["prompt_tokens"] - bill.get("cached_tokens", 0)) * fresh
-        cost += bill.get("cached_tokens", 0) * cached + bill["output_tokens"] * output
-    return cost
-
-
-def stats(emulator: Emulator) -> Any:
-    """Return the counters, of which some are tables."""
-    with urllib.request.urlopen(f"{emulator.address}/emulator/stats") as answer:
-        return json.load(answer)
-
-
-def stored(emulator: Emulator) -> float:
-    """Return what storage cost by the emulator's count, in picodollars."""
-    return float(emulator.stats()["cache_token_seconds"]) * STORAGE
-
-
-def caches(emulator: Emulator) -> list[dict[str, str]]:
-    """Return the caches that there are now."""
-    request = urllib.request.Request(
-        f"{emulator.address}/v1beta/cachedContents", headers={"x-goog-api-key": "test"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        found: list[dict[str, str]] = json.load(answer).get("cachedContents", [])
-    return found
 
 
 def whole(project: Project, report: RunReport) -> None:
     """Check that every row has its own answer."""
-    assert report.exit_code is Exit.OK
-    labels = ["positive" if n % 3 else "negative" for n in range(ROWS)]
-    assert project.table()["label"].to_list() == labels
+    assert (report.exit_code, project.table()["label"].to_list()) == (Exit.OK, labels(ROWS))
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -79,7 +42,7 @@ def test_a_long_instruction_is_cached_and_the_bill_agrees(long: Project, rows: i
     with emulating("--tier", "paid", "--latency", "0.01") as emulator:
         report = long.run(emulator.address)
         whole(long, report)
-        assert set(stats(emulator)["billed"]) == {tier}
+        assert set(emulator.stats()["billed"]) == {tier}
         assert caches(emulator) == []
         assert rows_of(long) == runs_of(report)
         storage = rows_of(long) - billed(emulator)
@@ -94,7 +57,7 @@ def test_a_short_instruction_is_not_cached(project: Project) -> None:
     project.rows([f"good {word(n)}" for n in range(ROWS)])
     with emulating("--tier", "paid") as emulator:
         project.run(emulator.address)
-        assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+        assert not [name for name in emulator.stats()["operations"] if name.startswith("cache")]
 
 
 def test_off_is_off(long: Project) -> None:
@@ -102,7 +65,7 @@ def test_off_is_off(long: Project) -> None:
     long.change("max_output_tokens = 200", 'max_output_tokens = 200\ncontext_cache = "off"')
     with emulating("--tier", "paid") as emulator:
         whole(long, long.run(emulator.address))
-        assert not [name for name in stats(emulator)["operations"] if name.startswith("cache")]
+        assert not [name for name in emulator.stats()["operations"] if name.startswith("cache")]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +113,7 @@ def test_a_cache_that_vanishes_costs_no_row(long: Project) -> None:
         finally:
             gone.set()
             thief.join()
-        assert stats(emulator)["by_status"].get("403", 0) > 0
+        assert emulator.stats()["by_status"].get("403", 0) > 0
     whole(long, report)
     assert rows_of(long) == runs_of(report)
 
@@ -168,7 +131,7 @@ def test_a_killed_run_leaves_one_cache_that_is_used_again(long: Project) -> None
             last.communicate(timeout=60)
         assert last.returncode == 0
         assert caches(emulator) == []
-        assert stats(emulator)["operations"]["cache-create"] == 1
+        assert emulator.stats()["operations"]["cache-create"] == 1
         answered = emulator.stats()["answered"]
         slack = 4 / answered * billed(emulator) + 2 * AHEAD * 3_000 * STORAGE  # in flight at the kill
         assert math.isclose(rows_of(long), billed(emulator) + stored(emulator), abs_tol=slack)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.report import RunReport
 from pipeline.usage import PICO
 from tests.conftest import Emulator, Project, emulating
-from tests.test_packed_run import word
+from tests.reviews import word
 
 ROWS = 400
 INPUT, OUTPUT = 250_000, 1_500_000  # picodollars for a token of gemini-3.1-flash-lite

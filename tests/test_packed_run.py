@@ -1,6 +1,5 @@
 """Runs in which many rows share a request."""
 
-import hashlib
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from pipeline.errors import Exit
 from pipeline.status import job_status
 from tests.conftest import Emulator, Project, emulating
+from tests.reviews import labels, texts, word
 from tests.test_cli import started, wait_for
 
 ROWS = 200
@@ -24,13 +24,8 @@ def emulator() -> Iterator[Emulator]:
 def packed(project: Project) -> Project:
     """Return a project whose rows are asked twenty at a time, each with words of its own."""
     project.change("[output]", "[packing]\nrows = 20\n\n[output]")
-    project.rows([f"{'good' if n % 3 else 'terrible'} {word(n)}" for n in range(ROWS)])
+    project.rows(texts(ROWS))
     return project
-
-
-def word(row: int) -> str:
-    """Return a word that stands in one row only."""
-    return "w" + hashlib.blake2b(str(row).encode(), digest_size=4).hexdigest()
 
 
 def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emulator) -> None:
@@ -38,7 +33,7 @@ def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emula
     report = packed.run(emulator.address)
     table = packed.table()
     assert (report.exit_code, report.requests) == (Exit.OK, ROWS // 20)
-    assert table["label"].to_list() == ["positive" if n % 3 else "negative" for n in range(ROWS)]
+    assert table["label"].to_list() == labels(ROWS)
     assert set(table["_pack"]) == {20}
     assert table["_prompt_tokens"].sum() == report.usage.prompt
     assert table["_output_tokens"].sum() == report.usage.output
@@ -107,7 +102,7 @@ def test_damaged_packs_cost_no_row(packed: Project, damaged: Emulator) -> None:
     report = packed.run(damaged.address)
     table = packed.table()
     assert report.exit_code is Exit.OK
-    assert table["label"].to_list() == ["positive" if n % 3 else "negative" for n in range(ROWS)]
+    assert table["label"].to_list() == labels(ROWS)
     assert table["_prompt_tokens"].sum() == report.usage.prompt
     assert report.requests > ROWS // 20
 

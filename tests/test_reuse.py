@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.models import Price
 from pipeline.reuse import Pace, in_batch, online
 from tests.conftest import Emulator, Project, emulating
+from tests.reviews import INSTRUCTION
 from tests.test_cli import KEY, Shell, shell
-from tests.test_context_cache import INSTRUCTION
 
 __all__ = ["shell"]
 

@@ -1,36 +1,23 @@
 """Service tiers: asked for, served, and billed as served."""
 
-import json
-import urllib.request
-
 import pytest
 
 from pipeline.errors import Exit, JobError
 from pipeline.job import job_model
 from pipeline.sections import ModelSection
 from pipeline.tiers import check_tier, served_otherwise
-from tests.conftest import TODAY, Emulator, Project, emulating
+from tests.bills import billed
+from tests.conftest import TODAY, Project, emulating
+from tests.reviews import word
 from tests.test_costs import rows_of, runs_of
-from tests.test_packed_run import word
 
 LITE = "gemini-3.1-flash-lite"
 ROWS = 60
-BILL = {"standard": (250_000, 1_500_000), "flex": (125_000, 750_000), "priority": (450_000, 2_700_000)}
 
 
 def section(**keys: object) -> ModelSection:
     """Return `[model]` with these keys."""
     return ModelSection.model_validate({"id": LITE, **keys})
-
-
-def billed(emulator: Emulator) -> int:
-    """Return the emulator's bill in picodollars."""
-    with urllib.request.urlopen(f"{emulator.address}/emulator/stats") as answer:
-        found = json.load(answer)["billed"]
-    return sum(
-        bill["prompt_tokens"] * BILL[tier][0] + bill["output_tokens"] * BILL[tier][1]
-        for tier, bill in found.items()
-    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +76,7 @@ def test_replies_cost_what_was_served(project: Project, tier: str, faults: list[
         report = project.run(emulator.address)
         assert report.exit_code is Exit.OK
         assert rows_of(project) == runs_of(report) == billed(emulator)
-        shed = json.loads(json.dumps(emulator.stats()))["by_status"].get("503", 0)
+        shed = emulator.stats()["by_status"].get("503", 0)
     otherwise = [note for note in report.notes if "another tier" in note]
     assert (shed > 0) == (faults == ["503-shed%0.2"])
     assert len(otherwise) == (faults == ["downgrade%0.3"])

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 
 from pipeline.caching import FIRST, break_even, gain_usd, storage_pico
+from pipeline.executors.courier import Client
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.caches import Cache, Caches
 from pipeline.models import Price
@@ -39,14 +40,6 @@ UNUSED = (
 )
 UNABLE = "the instruction was sent with each request, since the API does not cache it: {why}"
 LEFT = "a cache of the instruction could not be deleted, it is billed for up to {ttl:.0f} s more: {why}"
-
-
-class Client(Protocol):
-    """The API."""
-
-    async def ask(self, request: Request) -> Reply | Failure:
-        """Return the answer to one request; never raises for what the network or the API does."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
