@@ -123,13 +123,23 @@ class Run:
             f"{self.output_s:.1f}",
             f"{self.large.rows / self.output_s:,.0f}",
             f"{self.resumed.seconds:.1f}",
+            f"{self.resumed.cpu_seconds:.1f}",
             *(f"{took.peak_mib:.0f}" for took in tooks),
             f"{self.streamed.seconds:.1f}",
         ]
 
 
 HEAD = [
-    *("rows", "status s", "first request, new s", "first request s", "output s", "output rows/s", "run s"),
+    *(
+        "rows",
+        "status s",
+        "first request, new s",
+        "first request s",
+        "output s",
+        "output rows/s",
+        "run s",
+        "run CPU s",
+    ),
     *("MiB status", "run", "Polars streaming", "Polars at a stroke", "Polars streaming s"),
 ]
 

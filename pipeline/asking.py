@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import anyio
 import numpy as np
+from anyio import from_thread
 from numpy.typing import NDArray
 
 from pipeline.batch import Pace
@@ -34,6 +35,7 @@ from pipeline.gemini.lines import TIER as BATCH
 from pipeline.keys import cache_name
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
+from pipeline.lookout import Lookout
 from pipeline.plan import Plan
 from pipeline.posing import costing, generation, packed, packing, question
 from pipeline.progress import Watched
@@ -100,7 +102,8 @@ class Work:
 def ask_all(work: Work, watch: Watch) -> Halt:
     """Ask for all pending rows; `halt.pulled` is set where it ended early.
 
-    `watch` is run beside it and cancelled at its end. Raises StoreError and RefusedError.
+    `watch` is run beside it and cancelled at its end. Raises StoreError, RefusedError, and ChangedError where
+    the input was changed meanwhile.
     """
     try:
         return anyio.run(_ask, work, watch)
@@ -132,6 +135,7 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     limiter = _limiter(work, cap)
     day = Day(limiter, service.ledger, halt, wait=service.wait)
     costs = costing(plan, free=service.free)
+    lookout = Lookout(plan.source)
     gate = Gate(limiter, day, halt, crew, costing=costs)
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as clients, anyio.create_task_group() as beside:
@@ -145,6 +149,7 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
                     costing=costs,
                     journal=journal,
                     cached=cached,
+                    lookout=lookout,
                     clients=clients,
                     connections=cap,
                 )
@@ -154,6 +159,8 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     found = replace(limiter.limits, rpd=day.named or plan.checked.limits.rpd)
     work.notes.extend(lower(plan.checked.limits, found))
     work.notes.extend(_served(work))
+    if lookout.changed:
+        raise plan.source.change()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,7 @@ class _Open:
     costing: Costing
     journal: Journal
     cached: Cache
+    lookout: Lookout
     clients: AsyncExitStack
     connections: int
 
@@ -325,6 +333,8 @@ def _sink(run: _Open) -> Sink:
             compact(work.parts, REACH)
             if work.turn is None:  # else another thread reads what rows have taken before
                 work.follow()
+        if run.lookout.look():  # what is in flight may end: it is paid for
+            from_thread.run_sync(halt.pull, None)
 
     return Sink(ended=work.tally.add, write=write, sync=journal.sync)
 

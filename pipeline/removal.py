@@ -39,7 +39,7 @@ class Choice:
     named: bool
 
     def may_go(self, before: datetime | None, *, unfinished: bool) -> bool:
-        """Tell whether it may be removed: not while it runs, unfinished ones only where somebody said so.
+        """Tell whether it may be removed: not while it runs, unfinished or damaged ones only if told.
 
         `before` keeps what has changed since. Raises StoreError for a named one that runs.
         """
@@ -56,7 +56,7 @@ class Choice:
                     "run its job again to take in what they answer; `--all` removes it all the same",
                 )
             return False
-        if self.run.finished is None and not (self.named or unfinished):
+        if self.run.state != "finished" and not (self.named or unfinished):
             return False
         return before is None or self.run.changed < before
 

@@ -1,4 +1,4 @@
-"""Numbers by the million in files that vanish with the process, so that memory does not grow with the rows.
+"""What there is by the million, in files that vanish with the process, so that memory does not grow with it.
 
 They lie in the system's folder for temporary files (`TMPDIR`), under no name; few of them stay in memory.
 What is read is copied, never mapped: mapped files would count as memory of the process. One thread at a time.
@@ -116,6 +116,24 @@ class Buckets:
                 self._runs[number].append((base + start * size, (stop - start) * size))
 
 
+class Pieces:
+    """Bytes in so many buckets, each of which is read piece by piece."""
+
+    def __init__(self, count: int) -> None:
+        self._file = _File()
+        self._runs: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # where each bucket's bytes lie
+
+    def add(self, number: int, content: memoryview) -> None:
+        """Put a piece into a bucket, behind those that are there."""
+        self._runs[number].append((self._file.size, len(content)))
+        self._file.add(content)
+
+    def read(self, number: int) -> Iterator[bytes]:
+        """Yield a copy of each piece of a bucket, in the order in which they were added."""
+        for run in self._runs[number]:
+            yield self._file.read(*run)
+
+
 def taken(records: Records, places: Numbers) -> Records:
     """Return the records at these places."""
     return np.take(_whole(records), places).view(records.dtype)
@@ -178,6 +196,7 @@ def failed(verb: str, exc: OSError) -> StoreError:
     """Return the error for a temporary file that cannot be `written` or `read`."""
     return StoreError(
         f"a temporary file in `{tempfile.gettempdir()}` cannot be {verb}: {exc.strerror or exc}",
-        "free some space there, about 150 bytes for each row and for `rowmill verify` as much as the output "
-        "has, or set TMPDIR to another folder; then run the same command again",
+        "free some space there, or set TMPDIR to another folder, then run the same command again: it takes "
+        "about 150 bytes for each row, as much as the answers take where the input has another order than "
+        "they, and for `rowmill verify` as much as the output has",
     )

@@ -103,8 +103,7 @@ class JobStatus:
             table.prompt_tokens + usage.prompt,
             table.output_tokens + usage.output + usage.thoughts,
         )
-        kept = f", for {usd(self.paid.cost_usd)}" if self.paid.cost_usd else ""
-        replied = f" ({self.replied:,} of them have their reply already{kept})" if self.replied else ""
+        replied = with_reply(self.replied, self.paid.cost_usd)
         packs = (
             f": about {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
         )
@@ -145,6 +144,12 @@ class JobStatus:
             return f"requests today: not known; {resets}"
         limit = "" if self.rpd is None else f" of {self.rpd:,}"
         return f"requests today: {self.sent_today:,}{limit}; {resets}"
+
+
+def with_reply(rows: int, cost_usd: float) -> str:
+    """Say how many of the pending rows have a reply in the journal, and for what; nothing where none has."""
+    cost = f", for {usd(cost_usd)}" if cost_usd else ""
+    return f" ({rows:,} of them have their reply already{cost})" if rows else ""
 
 
 def job_status(

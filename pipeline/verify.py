@@ -1,6 +1,7 @@
 """Every inconsistency of a job: its run folder, parts, journal and output, read again and compared."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import isclose
@@ -18,7 +19,7 @@ from pipeline.output import write_table
 from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.scratch import failed, temporary_file
-from pipeline.status import JobStatus, job_status
+from pipeline.status import JobStatus, job_status, with_reply
 from pipeline.store.answers import FILE as CACHE
 from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads, state_of
@@ -52,6 +53,7 @@ class Verdict:
     rows: int
     pending: int
     replied: int  # of the pending ones, in the journal
+    replied_cost_usd: float
     parts: int
     replies: int
     compared: bool
@@ -76,6 +78,7 @@ class Verdict:
             "rows": self.rows,
             "pending": self.pending,
             "replied": self.replied,
+            "replied_cost_usd": round(self.replied_cost_usd, 12),
             "parts": self.parts,
             "replies": self.replies,
             "output_compared": self.compared,
@@ -89,7 +92,7 @@ class Verdict:
         read += " were read"
         lines = [f"{read}, and the output was compared with them" if self.compared else read]
         if self.pending:
-            known = f" ({self.replied:,} of them have their reply already)" if self.replied else ""
+            known = with_reply(self.replied, self.replied_cost_usd)
             asked = "1 row is" if self.pending == 1 else f"{self.pending:,} rows are"
             lines.append(f"  {asked} still to be asked{known}, so there is no output to compare yet")
         number, notices = self.faults, len(self.findings) - self.faults
@@ -99,11 +102,12 @@ class Verdict:
         return lines
 
 
-def verify_job(plan: Plan) -> Verdict:
+def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
     """Read everything that a job has stored and return what is wrong. Changes nothing in the project.
 
-    The table as it should be is written to the system's folder for temporary files, and compared. Raises
-    UsageError where the job was never run with these settings, StoreError while it runs, and InputError.
+    The table as it should be is written to the system's folder for temporary files, and compared. On `vertex`
+    AI there is no free tier. Raises UsageError where the job was never run with these settings, StoreError
+    while it runs, and InputError.
     """
     _check_idle(plan)
     folder = plan.folder
@@ -119,7 +123,7 @@ def verify_job(plan: Plan) -> Verdict:
     survey = plan.source.survey()
     if misleads(survey, plan.source, folder):
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
-    status = None if damaged else job_status(plan, None, 0.0, survey)
+    status = None if damaged else job_status(plan, None, time.time(), survey, vertex=vertex)
     compared = status is not None and not status.pending
     findings += [replace(one, hint=SPARE, notice=True) for one in replies] if compared else replies
     done, state = completion(folder), state_of(plan.source)
@@ -141,6 +145,7 @@ def verify_job(plan: Plan) -> Verdict:
         rows=survey.rows,
         pending=0 if status is None else status.pending,
         replied=0 if status is None else status.replied,
+        replied_cost_usd=0.0 if status is None else status.paid.cost_usd,
         parts=len(parts),
         replies=count_replies(folder.journal) or 0,
         compared=compared,

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.executors import online
 from tests.conftest import Emulator, Project, emulating
 from tests.test_cli import KEY, Shell, shell
 
@@ -264,3 +265,22 @@ def test_a_change_of_the_input_stops_the_run(
         assert shell("run", project.job, "--base-url", emulator.address, "--quiet").code == 0
         assert emulator.stats()["repeated"] == 0
     assert project.table()["id"].to_list() == list(range(2_500))
+
+
+def test_a_change_of_the_input_is_seen_before_the_rest_is_asked(shell: Shell, project: Project) -> None:
+    """Where no row is left to be read, too; what was in flight is kept, and the same command goes on."""
+    project.rows([f"good {n}" for n in range(900)])  # all are read ahead or at hand
+    project.change('tier = "1"', 'tier = "1"\nconcurrency = 8')
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell.monkeypatch.setattr(online, "PART_ROWS", 50)
+    with emulating("--latency", "0.02") as emulator:
+        thread = later(emulator, (project.folder / "rows.csv").touch)
+        said = shell("run", project.job, "--base-url", emulator.address)
+        thread.join()
+        asked = emulator.stats()["requests"]
+        assert said.code == 3
+        assert "rows.csv` was changed while the run went on" in said.err
+        assert asked < 300
+        assert shell("run", project.job, "--base-url", emulator.address, "--quiet").code == 0
+        assert (emulator.stats()["requests"], emulator.stats()["repeated"]) == (900, 0)
+    assert project.table().height == 900

@@ -25,6 +25,7 @@ from pipeline.store.cache import Use
 from tests.conftest import JOB, SCHEMA, Emulator, Project, emulating, unwatched
 from tests.test_cli import started, wait_for
 
+PAGE = 4_096  # bytes that SQLite reads at once
 TEXTS = [f"{word} coat" for word in ("good", "bad", "fine", "awful", "cool", "dull")]
 
 
@@ -144,6 +145,33 @@ def test_a_damaged_cache_is_named_and_stops_nothing(project: Project, emulator: 
     assert (report.requests, report.exit_code) == (len(TEXTS), Exit.OK)
     assert any("set aside as `cache.sqlite.damaged`" in note for note in report.notes)
     assert stock(project.folder / ".rowmill" / FILE).entries == len(TEXTS)
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"rubbish "], ids=["zeros", "rubbish"])
+def test_one_damaged_page_of_the_cache_changes_no_answer(
+    project: Project, emulator: Emulator, filling: bytes
+) -> None:
+    """Whichever it is: what it held is asked again, and the summary names what was damaged."""
+    project.rows([f"{word} {n}" for word in TEXTS for n in range(6)])
+    run(project, emulator)
+    answers = project.table().select("id", "label", "reason")
+    another(project)
+    cache = project.folder / ".rowmill" / FILE
+    whole = cache.read_bytes()
+    pages = len(whole) // PAGE
+    assert pages > 5
+    for page in range(pages):
+        shutil.rmtree(project.folder / ".rowmill" / "others", ignore_errors=True)
+        for left in cache.parent.glob(f"{FILE}*"):
+            left.unlink()
+        start = page * PAGE
+        content = (filling * PAGE)[:PAGE]
+        cache.write_bytes(whole[:start] + content + whole[start + PAGE :])
+        report = run(project, emulator)
+        assert project.table().select("id", "label", "reason").equals(answers)
+        assert report.exit_code is Exit.OK
+        assert report.requests + report.saved.cached == 36
+        assert not report.requests or any("cache" in note for note in report.notes)
 
 
 def test_kill_and_resume_fill_the_cache(project: Project) -> None:

@@ -453,6 +453,27 @@ def test_a_signal_waits_for_what_is_paid_for_and_a_second_one_does_not(project: 
         assert "nothing twice" not in err
 
 
+@pytest.mark.parametrize("command", ["status", "estimate", "verify", "runs"])
+def test_looking_at_a_job_leaves_no_file_behind(
+    shell: Shell, project: Project, emulator: Emulator, command: str
+) -> None:
+    """Neither beside the journal nor beside the count that all runs share; nothing is written to, either."""
+    project.rows(["good", "bad"])
+    state = project.folder / "state"
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    shell.monkeypatch.setenv("ROWMILL_STATE_DIR", str(state))
+    at = ("--base-url", emulator.address)
+    assert shell("run", project.job, *at, "--limit", "1").code == 0
+    assert (state / "ledger.sqlite").exists()
+
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in project.folder.rglob("*") if path.is_file()}
+
+    before = files()
+    shell(command, project.job, *(at if command != "runs" else ()))
+    assert files() == before
+
+
 def test_answers_that_stand_in_the_journal_are_seen(shell: Shell, project: Project) -> None:
     """After SIGKILL `status` counts what the journal has, and the next run says so before it takes it."""
     project.rows([f"good number {n}" for n in range(60)])

@@ -1,6 +1,8 @@
 """The final table is written piece by piece, and is as if it had been written at once."""
 
+import random
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -11,9 +13,11 @@ from pipeline.arrow import Layout
 from pipeline.errors import ChangedError
 from pipeline.flow import Outcome, Spent, Usage
 from pipeline.input.source import Source, open_source
+from pipeline.keys import digests
 from pipeline.output import GROUP, Written, count, write_output
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
+from pipeline.store.window import BLOCK
 
 TEXTS = ["a", "b", "c"]
 
@@ -24,7 +28,15 @@ class Answer(BaseModel):
     label: str
 
 
+class Choice(BaseModel):
+    """One whose column is a dictionary."""
+
+    label: Literal["even", "odd"]
+    rank: int
+
+
 LAYOUT = Layout(Answer)
+SPENT = Spent(Usage(prompt=3, output=1, total=4), 0.5)
 
 
 def opened(folder: Path, rows: int) -> Source:
@@ -42,10 +54,9 @@ def answered(source: Source, folder: Path, texts: int) -> tuple[Parts, Standing]
     (folder / "parts").mkdir()
     parts = Parts(folder / "parts", LAYOUT.part)
     first = next(source.tables())
-    spent = Spent(Usage(prompt=3, output=1, total=4), 0.5)
     for number in reversed(range(texts)):
         key = first.keys[number]
-        parts.write(LAYOUT.table([Outcome(key, key, Answer(label=TEXTS[number].upper()), spent)]))
+        parts.write(LAYOUT.table([Outcome(key, key, Answer(label=TEXTS[number].upper()), SPENT)]))
     return parts, stand(survey, parts)
 
 
@@ -61,6 +72,26 @@ def test_row_groups_are_larger_than_chunks(tmp_path: Path) -> None:
     assert (frame["label"] == frame["text"].str.to_uppercase()).all()
     assert frame["_cost_usd"].to_list()[:4] == [0.5, 0.5, 0.5, 0.0]
     assert (written.ok, written.shared, written.cost_usd, written.prompt_tokens) == (rows, rows - 3, 1.5, 9)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_another_order_of_the_input_is_that_of_the_table(tmp_path: Path, ending: str) -> None:
+    """Rows that were mixed after they were asked, all or some of them, have the answers that they had."""
+    rows, layout = 4 * BLOCK, Layout(Choice)
+    keys = digests([list(range(rows))])
+    (tmp_path / "parts").mkdir()
+    parts = Parts(tmp_path / "parts", layout.part)
+    for start in range(0, rows, rows // 20):
+        some = range(start, start + rows // 20)
+        answers = [Choice(label="even" if n % 2 == 0 else "odd", rank=n) for n in some]
+        parts.write(layout.table([Outcome(keys[n], keys[n], answers[n - start], SPENT) for n in some]))
+    mixed = random.Random(1).sample(range(rows - BLOCK), rows - BLOCK) + list(range(rows - BLOCK, rows))
+    pl.DataFrame({"id": mixed}).write_parquet(tmp_path / "rows.parquet")
+    source, target = open_source(tmp_path / "rows.parquet", key=[], used=["id"]), tmp_path / f"out.{ending}"
+    write_output(source, parts, stand(source.survey(), parts), layout, target)
+    frame = pl.read_parquet(target) if ending == "parquet" else pl.read_csv(target)
+    assert frame["id"].to_list() == frame["rank"].to_list() == mixed
+    assert (frame["label"].cast(pl.String) == pl.Series(["even", "odd"]).gather(frame["id"] % 2)).all()
 
 
 def test_what_is_there_is_counted_before_all_is(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pipeline.removal import REMOVED, Choice, age, damaged, remove_damaged, remo
 from pipeline.runs import Run, find_runs
 from pipeline.store.completion import Completion, mark, unmark
 from pipeline.store.folder import Folder, owned, run_folder
+from pipeline.store.parts import Parts
+from tests.store.test_compaction import LAYOUT, table
 
 NOW = datetime.now(UTC)
 
@@ -18,7 +20,7 @@ def made(runs: Path, print_: str = "a", *, finished: bool = True) -> Folder:
     """Make a run folder with a part and a journal in it."""
     folder = run_folder(runs, "job", print_ * 32)
     with owned(folder, {"row": print_}):
-        (folder.parts / "part-0000001.parquet").write_bytes(b"")
+        Parts(folder.parts, LAYOUT.part).write(table([1], 0))
         folder.journal.write_bytes(b"")
         if finished:
             mark(folder, Completion(ok=1, failed=0, limited=False, output=runs / "out.csv"))
@@ -103,12 +105,19 @@ def test_what_a_kill_has_left_is_removed_next_time(tmp_path: Path) -> None:
 
 
 def test_which_runs_may_go(tmp_path: Path) -> None:
-    """Finished ones; unfinished ones where they are named or all are meant; none that has changed since."""
+    """Finished and whole ones; others where they are named or all are meant; none that has changed since."""
     done, begun = run_of(made(tmp_path, "a")), run_of(made(tmp_path, "b", finished=False))
     assert Choice(done, named=False).may_go(None, unfinished=False)
     assert not Choice(begun, named=False).may_go(None, unfinished=False)
     assert Choice(begun, named=True).may_go(None, unfinished=False)
     assert Choice(begun, named=False).may_go(None, unfinished=True)
+    part = next(done.folder.parts.iterdir())
+    part.write_bytes(part.read_bytes()[:-1])
+    assert not Choice(run_of(done.folder), named=False).may_go(None, unfinished=False)
+    assert Choice(run_of(done.folder), named=True).may_go(None, unfinished=False)
+    assert Choice(run_of(done.folder), named=False).may_go(None, unfinished=True)
+    part.unlink()
+    assert not Choice(run_of(done.folder), named=False).may_go(None, unfinished=False)
     assert not Choice(done, named=True).may_go(NOW - timedelta(hours=1), unfinished=False)
     assert Choice(done, named=False).may_go(NOW + timedelta(hours=1), unfinished=False)
 

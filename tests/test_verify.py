@@ -3,6 +3,7 @@
 import math
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -368,14 +369,19 @@ def test_what_was_set_aside_is_a_notice(project: Project, emulator: Emulator) ->
 
 
 def test_replies_of_an_unfinished_job_are_counted(project: Project, emulator: Emulator) -> None:
-    """Rows whose reply lies in the journal are not told as if they had to be paid for."""
+    """With their cost: rows whose reply lies in the journal are not told as if they had to be paid for."""
     folder = ran(project, emulator).folder
     for part in (folder / "parts").glob("*.parquet"):
         part.unlink()
     (folder / "finished.json").unlink()
     verdict = verify(project)
     assert (verdict.replied, verdict.pending) == (5, 6)  # two rows are equal
-    assert f"({verdict.replied} of them have their reply already)" in verdict.sentences()[1]
+    status = job_status(project.plan(), None, time.time())
+    assert verdict.replied_cost_usd == status.paid.cost_usd > 0
+    known = f"(5 of them have their reply already, for ${verdict.replied_cost_usd:.4f})"
+    assert known in verdict.sentences()[1]
+    assert known in status.sentences()[0]
+    assert verdict.as_json()["replied_cost_usd"] == pytest.approx(status.paid.cost_usd)
 
 
 @pytest.mark.parametrize("text", ["{", '{"row": "other"}'])

@@ -59,13 +59,13 @@ def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
 @click.option(
     "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `2w`."
 )
-@click.option("--all", "unfinished", is_flag=True, help="Unfinished runs as well.")
+@click.option("--all", "unfinished", is_flag=True, help="Unfinished and damaged runs as well.")
 @click.option("--damaged", "aside", is_flag=True, help="Only what was set aside as damaged, in any run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
     """Remove the folders of finished runs.
 
-    Of each JOB (a job file), each RUN (as `rowmill runs` names it, finished or not), or of the project in the
+    Of each JOB (a job file), each RUN (as `rowmill runs` names it, in any state), or of the project in the
     working folder. The tables that were written stay; the answers are paid for again when they are needed.
     """
     before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import click
@@ -84,9 +85,8 @@ def status(*, as_json: bool, **options: object) -> None:
     """Say how far JOB is: rows, tokens, cost, and when the daily quota resets. Asks nothing."""
     checked = checked_job(options)
     now = time.time()
-    vertex = is_vertex(os.environ) and not options["offline"]
     sent = sent_today(checked, options, now)
-    found = job_status(plan_of(checked, options), sent, now, vertex=vertex)
+    found = job_status(plan_of(checked, options), sent, now, vertex=_on_vertex(options))
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
 
 
@@ -113,7 +113,7 @@ def schema(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what was read and found as JSON.")
 def verify(*, as_json: bool, **options: object) -> Exit:
     """Read parts, journal and output of JOB again and print every inconsistency. Changes nothing."""
-    verdict = verify_job(plan_of(checked_job(options), options))
+    verdict = verify_job(plan_of(checked_job(options), options), vertex=_on_vertex(options))
     if as_json:
         click.echo(json.dumps(verdict.as_json(), indent=2, ensure_ascii=False))
     else:
@@ -123,6 +123,10 @@ def verify(*, as_json: bool, **options: object) -> Exit:
             notice = "notice: " if finding.notice else ""
             click.echo(f"{notice}{finding.place}: {finding.what}; {finding.hint}")
     return verdict.exit_code
+
+
+def _on_vertex(options: Mapping[str, object]) -> bool:
+    return is_vertex(os.environ) and not options["offline"]
 
 
 def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:

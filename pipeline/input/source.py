@@ -170,9 +170,14 @@ class Source:
             hashed = self._hashed(frame)
             yield Chunk(self._natural(frame), hashed.keys, hashed.digests)
 
+    @property
+    def changed(self) -> bool:
+        """Whether a file was written to, replaced or removed since it was opened."""
+        return bool(self._files.changed)
+
     def check_unchanged(self) -> None:
-        """Raise InputError when a file was written to, replaced or removed since it was opened."""
-        if self._files.changed:
+        """Raise ChangedError where the input was `changed`."""
+        if self.changed:
             raise self.change()
 
     def change(self) -> ChangedError:

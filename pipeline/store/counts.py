@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.disk import clear_drafts, draft_of
 from pipeline.errors import StoreError
-from pipeline.store.salvage import ForeignError, is_damage, put_aside, readable
+from pipeline.store.salvage import ForeignError, is_damage, open_to_read, put_aside, readable
 
 BUSY_SECONDS = 0.05  # until the next attempt where another run has the file
 OPENINGS = 50  # attempts at opening it: the first two runs of a machine may do so at once
@@ -122,7 +122,7 @@ def sent_on(path: Path, scope: str, day: date) -> int:
     if not path.exists():
         return 0
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        with closing(open_to_read(path)) as db:
             row = db.execute(COUNT, (scope, day.isoformat())).fetchone()
     except sqlite3.Error as exc:
         if exc.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no table yet: a run begins just now

@@ -16,6 +16,7 @@ from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
 from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
+from pipeline.store.salvage import open_to_read
 
 MOST = 20  # kinds of findings in one file that are told
 NAMED = 5  # rows or replies of one kind
@@ -92,20 +93,12 @@ class _Kind:
         return replace(self.first, what=f"{self.first.what} ({self.count:,} of this kind{which})")
 
 
-def open_journal(path: Path) -> sqlite3.Connection:
-    """Open a journal for reading, without leaving a file beside it. Raises sqlite3.Error."""
-    log = path.with_name(f"{path.name}-wal")
-    # without a log nothing but the file counts, and SQLite need make no shared memory for others
-    how = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=5.0)
-
-
 def count_replies(path: Path) -> int | None:
     """Return how many replies a journal holds, 0 where there is none, None where it cannot be read."""
     if not path.exists():
         return 0
     try:
-        with closing(open_journal(path)) as db:
+        with closing(open_to_read(path)) as db:
             return int(db.execute("SELECT count(*) FROM reply").fetchone()[0])
     except (sqlite3.Error, OSError):
         return None
@@ -129,7 +122,7 @@ def check_cache(path: Path) -> list[Finding]:
 
 def _check(path: Path, kept: _Kept) -> list[Finding]:
     try:
-        with closing(open_journal(path)) as db:
+        with closing(open_to_read(path)) as db:
             said = [str(line).splitlines()[-1] for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
             found = [Finding(path, f"SQLite says: {line}", kept.hint) for line in said if line != "ok"]
             return few(found) + few(_bad_entries(path, db, kept))

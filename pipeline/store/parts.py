@@ -39,7 +39,8 @@ Places: TypeAlias = NDArray[np.int64]
 ENTRY = np.dtype([("key", "<u8"), ("digest", "<u8"), ("place", "<i8"), ("round", "<i4"), ("ok", "?")])
 INDEXED = ["_key", "_digest", "_status", "_round"]
 MOST_NEW = 1 << 19  # rows of new parts that are added to an index; for more, all are read again
-OPEN_PARTS = 2  # tables kept in memory while the output is written
+OPEN_PARTS = 8  # tables kept in memory while the output is written
+OPEN_BYTES = 16 * 2**20  # of these, where they are more than two
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,15 +230,27 @@ class Parts:
         """Return the part rows at these places, in that order."""
         parts = np.searchsorted(index.starts, places, side="right") - 1
         pieces, order = [], []
-        for number in np.unique(parts):
+        # those that are open first, or reading the others would close them
+        for number in sorted(np.unique(parts).tolist(), key=lambda number: number not in self._tables):
             where = np.flatnonzero(parts == number)
-            pieces.append(self._table(int(number)).take(pa.array(places[where] - index.starts[number])))
+            pieces.append(self.table(number).take(pa.array(places[where] - index.starts[number])))
             order.append(where)
         if not pieces:
             return self._schema.empty_table()
         joined = pa.concat_tables(pieces).combine_chunks()
         pieces.clear()  # or they would stay beside it while its rows are put in order
         return joined.take(pa.array(np.argsort(np.concatenate(order), kind="stable")))
+
+    def table(self, number: int) -> pa.Table:
+        """Return all rows of the part with this number in an index; the last few stay in memory.
+
+        Raises StoreError as `take` does.
+        """
+        if number not in self._tables:
+            self._tables[number] = self._read(self._paths[number])
+            self._close_some()
+        self._tables.move_to_end(number)
+        return self._tables[number]
 
     def columns(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield some columns of each part, in order. Raises StoreError as `take` does."""
@@ -264,13 +277,12 @@ class Parts:
                 self._put_away(path)
             raise error from exc
 
-    def _table(self, number: int) -> pa.Table:
-        if number not in self._tables:
-            self._tables[number] = self._read(self._paths[number])
-            if len(self._tables) > OPEN_PARTS:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(number)
-        return self._tables[number]
+    def _close_some(self) -> None:
+        """Forget the tables that were not used for longest, down to two where they are large."""
+        while len(self._tables) > OPEN_PARTS or (
+            len(self._tables) > 2 and sum(table.nbytes for table in self._tables.values()) > OPEN_BYTES
+        ):
+            self._tables.popitem(last=False)
 
 
 def _leaves(schema: pa.Schema, without: Collection[str]) -> list[str]:

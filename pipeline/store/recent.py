@@ -17,6 +17,7 @@ from pipeline.flow import Reply
 from pipeline.heads import Heads, heads, names
 from pipeline.keys import SIZE
 from pipeline.store.entries import REPLY
+from pipeline.store.salvage import open_to_read
 
 LATEST = 50_000  # replies among which those are whose rows are in no part yet
 AT_ONCE = 2_000  # of them that are looked at together
@@ -32,9 +33,9 @@ def latest(path: Path) -> tuple[Heads, Heads]:
     """
     query = f"SELECT key, digest FROM reply WHERE {NAMED} ORDER BY rowid DESC LIMIT ?"  # noqa: S608
     try:
-        with _reading(path) as db:
+        with closing(open_to_read(path)) as db:
             found = db.execute(query, (LATEST,)).fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         found = []
     return heads([key for key, _ in found]), heads([digest for _, digest in found])
 
@@ -48,7 +49,7 @@ def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
         f"SELECT key, digest, body FROM reply WHERE NOT failed AND {NAMED} "  # noqa: S608
         "ORDER BY rowid DESC LIMIT ?"
     )
-    with suppress(sqlite3.Error), _reading(path) as db:
+    with suppress(sqlite3.Error, OSError), closing(open_to_read(path)) as db:
         found = db.execute(query, (LATEST,))
         while some := found.fetchmany(AT_ONCE):
             keys, digests, bodies = zip(*some, strict=True)
@@ -62,9 +63,9 @@ def stored_until(path: Path) -> float:
     """Return the Unix time of the last reply that bore storage of a cache; 0 where none of the latest did."""
     query = "SELECT body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
     try:
-        with _reading(path) as db:
+        with closing(open_to_read(path)) as db:
             bodies = [body for (body,) in db.execute(query, (RECENT,))]
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return 0.0
     times = [0.0]
     for body in bodies:
@@ -72,7 +73,3 @@ def stored_until(path: Path) -> float:
             reply = REPLY.validate_json(body)
             times.append(reply.at if reply.stored else 0.0)
     return max(times)
-
-
-def _reading(path: Path) -> closing[sqlite3.Connection]:
-    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0))

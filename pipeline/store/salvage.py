@@ -15,6 +15,7 @@ from pipeline.disk import DAMAGED, free_name, sync_folder
 
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 LOG, INDEX = "-wal", "-shm"
+PATIENCE = 5.0  # seconds that somebody else may write
 GAP = 10_000  # rows of which none can be read, after which no more are looked for
 _HEAD, _FRAME = 32, 24  # bytes; https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 _MAGIC = frozenset({0x377F0682, 0x377F0683})
@@ -30,6 +31,16 @@ def is_damage(exc: Exception) -> bool:
         return True
     code = getattr(exc, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in DAMAGE
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a database for reading, without leaving a file beside it. Raises sqlite3.Error and OSError."""
+    size = 0
+    with suppress(FileNotFoundError):
+        size = path.with_name(path.name + LOG).stat().st_size
+    # without a log nothing but the file counts, and SQLite need make no shared memory for others
+    how = "mode=ro" if size else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE)
 
 
 def log_pages(path: Path) -> int:

@@ -78,8 +78,12 @@ def test_the_reason_has_words_of_the_text() -> None:
 
 @given(text=st.text(), seed=st.integers(0, 3))
 def test_every_answer_conforms(text: str, seed: int) -> None:
-    """Whatever the text, a model of all kinds of fields accepts the answer to its schema."""
-    Everything.model_validate(answer(Everything.model_json_schema(), text, seed))
+    """Whatever the text, a model of all kinds of fields accepts the answer, and it has just these fields."""
+    found = answer(Everything.model_json_schema(), text, seed)
+    accepted = Everything.model_validate(found)
+    assert list(found) == list(Everything.model_fields)
+    assert 3 <= accepted.whole == found["whole"] <= 9
+    assert answer(Everything.model_json_schema(), text, seed) == found
 
 
 def test_the_order_is_the_schema_s() -> None:
