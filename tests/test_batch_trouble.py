@@ -215,6 +215,26 @@ def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, em
     assert emulator.stats()["operations"]["batch-create"] == 1
 
 
+def test_rows_wait_until_open_jobs_leave_money_for_them(batched: Project, another: Emulator) -> None:
+    """What an open job may cost is as good as spent for those who would be asked online beside it."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    batched.rows(texts(ROWS + 20))
+    batched.change('mode = "batch"', 'mode = "online"')
+    cost = altered(batched).cost_usd
+    batched.change('tier = "1"', f'tier = "1"\nmax_cost = {cost}')
+    report = batched.run(another.address, detach=True)
+    assert (report.exit_code, report.pending, bill(another)) == (Exit.STOPPED, ROWS + 20, (0, 0))
+    batched.change(f"max_cost = {cost}", f"concurrency = 1\nmax_cost = {cost + 0.00001}")
+    report = batched.run(another.address, detach=True)
+    assert report.stop is not None
+    assert f"beside open batch jobs, which may cost ${cost:,.4f}" in report.stop.message
+    assert 0 < bill(another)[1] < 20
+    another.change(batch_wait=0)
+    assert batched.run(another.address).exit_code is Exit.OK
+    assert bill(another) == (ROWS, 20)
+
+
 def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
     """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
     another.change(batch_wait=600)
