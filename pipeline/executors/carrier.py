@@ -192,7 +192,7 @@ class Carrier:
         if not isinstance(found, Seen):
             return self._stop(found)
         after = self._put(seen(batch, found, time.time(), self._policy.pace))
-        if is_stuck(after, time.time(), self._policy.pace):
+        if batch.tries and is_stuck(after, time.time(), self._policy.pace):
             return await self._abandon(after)
         return await self._cancel(batch, after) if after.stage is Stage.CANCELLING else after
 
@@ -201,9 +201,10 @@ class Carrier:
         refused = await self._patience.asked(lambda: self._means.api.cancel(batch.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
-        if before.stage is Stage.CANCELLING:
+        if before.stage is Stage.CANCELLING and before.tries:
             return batch
-        return self._put(later(batch, time.time(), self._policy.pace))
+        now = time.time()  # its patience begins: before that, nobody knows whether it was asked to end
+        return self._put(later(moved(batch, Stage.CANCELLING, now), now, self._policy.pace))
 
     def _lost(self, batch: Batch) -> Batch | None:
         """Take back the lines of a job that the API does not know, unless another key may know it.
@@ -250,7 +251,7 @@ class Carrier:
         if lost:
             self._means.keeping.lose(batch.cache)
         separate = batch.spilled or batch.state == "EXPIRED"
-        vain = 0 if lost and taken.told else 1  # it was the cache, not the request
+        vain = 0 if (lost and taken.told) or batch.withdrawn else 1  # it was not the request
         return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
 
     async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:

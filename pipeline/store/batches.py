@@ -26,7 +26,8 @@ KEEP = "keep a copy and report it; jobs that are open there would be paid for ag
 SEPARATE = 10**6  # behind so many times asked in vain, a request is asked in no batch any more
 
 _COLUMNS = tuple(field.name for field in fields(Batch))
-_LATER = {"cache": "''", "stored": "0"}  # columns that a table of an earlier version lacks, and their default
+# columns that a table of an earlier version lacks, and their default
+_LATER = {"cache": "''", "stored": "0", "withdrawn": "0"}
 _TABLES = (
     f"CREATE TABLE IF NOT EXISTS batch ({', '.join(_COLUMNS)}, PRIMARY KEY (number))",
     "CREATE TABLE IF NOT EXISTS member (batch INTEGER NOT NULL, line INTEGER NOT NULL, "
@@ -294,7 +295,7 @@ def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
     columns = [name for name in _COLUMNS if name in there or name not in _LATER]
     for values in db.execute(f"SELECT {', '.join(columns)} FROM batch ORDER BY number"):  # noqa: S608
         known = dict(zip(columns, values, strict=True))
-        flags = {name: bool(known[name]) for name in ("spilled", "emulated")}
+        flags = {name: bool(known.get(name)) for name in ("spilled", "emulated", "withdrawn")}
         yield Batch(**{**known, **flags, "stage": Stage(known["stage"])})
 
 
