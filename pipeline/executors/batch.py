@@ -38,6 +38,7 @@ FEW = 50  # rows that are not worth another batch when they are asked again, and
 SLIGHT = 0.01  # of all rows this share
 MOST_BYTES = 100_000_000  # of a file; the API takes 2 GB
 ABROAD = (*BEFORE, *AT_WORK)  # stages that a batch may be in for a day
+BESIDE = (*ABROAD, Stage.OVER)  # stages out of which a batch comes without the journal
 NOBODY, ENDED, ASIDE, ALONE = 0, -1, -2, -3  # what a row waits for, if not for a batch
 
 
@@ -109,13 +110,14 @@ class Shipping:
         return self._means.halt.pulled.is_set()
 
     async def _go_on(self, asked: anyio.Event) -> None:
-        """Let jobs go on while rows are `asked` by themselves; what ends is taken in after that.
+        """Let jobs go on while rows are `asked` by themselves; their answers are taken in after that.
 
-        The journal has one task at a time, and that of the rows writes there.
+        The journal has one task at a time, and that of the rows writes there. Results are fetched at once,
+        since rows may take days, and the API keeps files for two.
         """
         while not asked.is_set() and not self._stopped:
             for batch in self._means.table.open():
-                await self._carrier.advance(batch, ABROAD)
+                await self._carrier.advance(batch, BESIDE)
             self._show(self._means.table.open(), beside=True)
             dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
             with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):

@@ -109,11 +109,14 @@ class Carrier:
         }
 
     async def advance(self, batch: Batch, stages: Container[Stage] = tuple(Stage)) -> None:
-        """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
+        """Take every step of a batch that can be taken now, as long as it is in one of these stages.
+
+        Without FETCHED among them, nothing goes into the journal.
+        """
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
             step = next_step(current, time.time(), self._policy.pace, submits=self._policy.submits)
-            if step is None:
+            if step is None or (step is Do.INGEST and Stage.FETCHED not in stages):
                 return
             current = await self._steps[step](current)
 
