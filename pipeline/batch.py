@@ -56,7 +56,8 @@ class Batch:
     is when it came to its stage, `due` when the next step is, `tries` how often that was tried. `state` is as
     last seen, `told` how many lines the API says that it has answered, `seconds` how long the job took,
     `ended` when that was, `scope` who owns it. `cache` is the context cache that its lines name, `stored` the
-    picodollars of that cache's storage that its answers bear.
+    picodollars of that cache's storage that its answers bear. One that is `spilled` was given up for its age,
+    one that is `withdrawn` by the user, so that its rows may stand in other jobs.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Batch:
     scope: str = ""
     cache: str = ""
     stored: int = 0
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,11 @@ def seen(batch: Batch, what: Seen, now: float, pace: Pace) -> Batch:
     return later(batch, now, pace)
 
 
+def withdrawn(batch: Batch, now: float) -> Batch:
+    """Return a job that the user cancels, before the API is asked to."""
+    return replace(moved(batch, Stage.CANCELLING, now), withdrawn=True)
+
+
 def is_over(what: Seen) -> bool:
     """Tell whether a job has come to its end; a state that nobody knows is waited out."""
     return what.state in FINAL or what.done
@@ -257,4 +264,5 @@ def share(limits: Limits) -> int:
 def _holds(batch: Batch, now: float) -> bool:
     """Tell whether a job that was cancelled may still hold its tokens."""
     ended = batch.state in FINAL and batch.state != "CANCELLED"
-    return batch.spilled and bool(batch.job) and not ended and now - batch.since < TWO_DAYS
+    given_up = batch.spilled or batch.withdrawn
+    return given_up and bool(batch.job) and not ended and now - batch.since < TWO_DAYS

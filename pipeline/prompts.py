@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.executors.packed import REACH
 from pipeline.heads import BUCKETS, Heads, bucket_of
 from pipeline.input.source import Source, Survey
 from pipeline.scratch import SLICE, Buckets
@@ -63,25 +64,36 @@ def _by_digest(survey: Survey, wanted: Mask) -> Buckets:
 
 
 def group_sizes(pending: Mask, asked: Mask, group: int) -> Counter[int]:
-    """Count the groups of `group` pending rows that share a request, by how many prompts each has to ask.
+    """Count the requests that share `group` prompts at most, by how many prompts each has.
 
-    As a run makes them online: of all pending rows in their order, whatever has to be asked of them.
+    As a run makes them online: it goes through the pending rows in their order, past those of which nothing
+    is to be asked, as far as a pack reaches.
     """
     sizes: Counter[int] = Counter()
-    rest = np.zeros(0, np.bool_)
+    if group == 1:
+        return +Counter({1: int((asked & pending).sum())})
+    rest, passed = np.zeros(0, np.int64), 0
     for start in range(0, len(pending), SLICE):
-        here = slice(start, start + SLICE)
-        sent = np.concatenate([rest, asked[here][pending[here]]])
-        whole = len(sent) - len(sent) % group
-        sizes.update(sent[:whole].reshape(-1, group).sum(axis=1).tolist())
-        rest = sent[whole:]
-    sizes[int(rest.sum())] += 1
-    del sizes[0]
+        sent = asked[start : start + SLICE][pending[start : start + SLICE]]
+        places = np.concatenate([rest, passed + np.flatnonzero(sent)])
+        passed += len(sent)
+        rest = _counted(sizes, places, group, passed - REACH * group)
+    _counted(sizes, rest, group, passed)
     return sizes
 
 
+def _counted(sizes: Counter[int], places: NDArray[np.int64], group: int, until: int) -> NDArray[np.int64]:
+    """Count the packs that begin before `until`, by the places of their prompts; return what is left."""
+    ends = np.minimum(np.searchsorted(places, places + REACH * group), np.arange(len(places)) + group)
+    at = 0
+    while at < len(places) and places[at] < until:
+        sizes[int(ends[at] - at)] += 1
+        at = int(ends[at])
+    return places[at:]
+
+
 def groups_of(prompts: int, group: int) -> Counter[int]:
-    """Count groups as a run makes them in batches: of prompts, so that only the last one may be smaller."""
+    """Count groups as a run makes them in batches, where only the last one may be smaller."""
     whole, rest = divmod(prompts, group)
     sizes = Counter({group: whole})
     sizes[rest] += rest > 0

@@ -16,15 +16,15 @@ from pipeline.store.completion import Completion
 from pipeline.store.folder import IDENTITY, differences, in_words
 from pipeline.store.standing import Standing
 
-NAMED = 3  # jobs, or parts
+NAMED = 3  # parts
 KEPT = (
     "`--refresh` asks anew what the cache knows, but {rows} of this job keep the answer that they have: to "
     "ask for them again, remove the run folder first (`rowmill clean {run}`), then run with `--refresh`"
 )
 ELSEWHERE = (
     "{jobs} open at the API{price}, from a run of this job with another {names} (`{run}`): put that back and "
-    "run it to take in what they answer, or cancel them (`client.batches.cancel` of google-genai: {which}) "
-    "and remove the run folder (`rowmill clean --all {run}`)"
+    "run it to take in what they answer, or cancel them (`rowmill cancel {run}`) and remove the run folder "
+    "(`rowmill clean --all {run}`)"
 )
 UNREAD = (
     "counted without {parts} ({names}): the next run sets aside what is damaged, takes its rows from the "
@@ -84,14 +84,11 @@ def lower(told: Limits, found: Limits) -> list[str]:
 
 def _elsewhere(path: Path, batches: Sequence[Batch], identity: Mapping[str, object]) -> str:
     names = ", ".join(f"`{name}`" for name in in_words(differences(path, identity)))
-    jobs = [f"`{batch.job}`" for batch in batches if batch.job]
-    more = f" and {len(jobs) - NAMED:,} more" if len(jobs) > NAMED else ""
     return ELSEWHERE.format(
         jobs=jobs_of(batches),
         price=price_of(batches),
         names=names,
         run=_name(path.parent),
-        which=", ".join(jobs[:NAMED]) + more,
     )
 
 

@@ -274,6 +274,11 @@ class Tally:
         """What the replies of this run cost in USD."""
         return self._pico / PICO
 
+    @property
+    def committed_usd(self) -> float:
+        """What the replies of this run cost and what open batch jobs may yet, in USD."""
+        return self.cost_usd + (self.enqueued.usd if self.enqueued else 0.0)
+
     def rows_per_minute(self, now: float) -> float:
         """Return rows that were asked for and ended in the last minute."""
         return self._rate(self.asked - self._since.asked, now) * _MINUTE

@@ -4,6 +4,7 @@ import sqlite3
 import time
 import urllib.request
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -257,3 +258,18 @@ def test_storage_that_no_answer_bears_is_left_to_the_next_batch(tmp_path: Path) 
             assert keeping.unborne(charged).stored == 0 == table.all()[0].stored
         borne = keeping.charged(Batch(2, "two", results="files/r", cache="cachedContents/x")).stored
         assert borne == pytest.approx(10**9 * (1 + AHEAD / 3_600), rel=1e-3)
+
+
+def test_storage_that_has_come_to_cost_nothing_is_left_to_nobody(tmp_path: Path) -> None:
+    """Prices may change between a kill and the next run."""
+    now, price = time.time(), Price(0.125, 0.75, 0.025, storage=1.0)
+    with closing(Table(tmp_path / "table")) as table:
+        kept = Kept("cachedContents/x", "ours", 1_000, expires=now + 9_000, borne=now - 3_600)
+        table.keep(kept)
+        terms = Terms("model", "text", "ours", price, since=lambda: 0.0, wanted=True)
+        keeping = Keeping(cast("Caches", None), table, terms, [])
+        charged = keeping.charged(Batch(1, "one", results="files/r", cache=kept.name))
+        free = replace(terms, price=replace(price, storage=0.0))
+        assert charged.stored > 0
+        assert Keeping(cast("Caches", None), table, free, []).unborne(charged).stored == 0
+        assert table.all()[0].stored == 0

@@ -132,8 +132,7 @@ def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, 
         (note,) = [one for one in batched.run(another.address, detach=True).notes if before.name in one]
         assert "1 batch job with 5 requests open at the API, about $" in note
         assert "another `system`" in note
-        assert "`client.batches.cancel`" in note
-        assert "`batches/" in note
+        assert "`rowmill cancel labels/" in note
     batched.change("You label short reviews.", "You label reviews.")
     ended(another)
     batched.run(another.address)

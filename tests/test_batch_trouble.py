@@ -3,6 +3,7 @@
 import socket
 import time
 import urllib.request
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,16 @@ from pipeline.errors import Exit
 from pipeline.store.batches import Paths, Table
 from tests.conftest import QUICK, Emulator, Project
 from tests.reviews import ROWS, labels, texts
-from tests.test_batch_run import bill, limit, listed
+from tests.test_batch_run import bill, limit, listed, open_batches
 from tests.test_cli import started, wait_for
 
 DAY = 86_400.0
+
+
+def kept(project: Project, endpoint: str) -> list[Batch]:
+    """Return all batches of a project."""
+    with closing(Table(Paths(project.plan(endpoint).folder.path).table)) as table:
+        return table.all()
 
 
 def altered(project: Project, endpoint: str = "test", **changes: Any) -> Batch:
@@ -215,6 +222,26 @@ def test_what_the_first_line_meets_in_passing_stops_nothing(batched: Project, em
     assert emulator.stats()["operations"]["batch-create"] == 1
 
 
+def test_rows_wait_until_open_jobs_leave_money_for_them(batched: Project, another: Emulator) -> None:
+    """What an open job may cost is as good as spent for those who would be asked online beside it."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    batched.rows(texts(ROWS + 20))
+    batched.change('mode = "batch"', 'mode = "online"')
+    cost = altered(batched).cost_usd
+    batched.change('tier = "1"', f'tier = "1"\nmax_cost = {cost}')
+    report = batched.run(another.address, detach=True)
+    assert (report.exit_code, report.pending, bill(another)) == (Exit.STOPPED, ROWS + 20, (0, 0))
+    batched.change(f"max_cost = {cost}", f"concurrency = 1\nmax_cost = {cost + 0.00001}")
+    report = batched.run(another.address, detach=True)
+    assert report.stop is not None
+    assert f"beside open batch jobs, which may cost ${cost:,.4f}" in report.stop.message
+    assert 0 < bill(another)[1] < 20
+    another.change(batch_wait=0)
+    assert batched.run(another.address).exit_code is Exit.OK
+    assert bill(another) == (ROWS, 20)
+
+
 def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
     """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
     another.change(batch_wait=600)
@@ -233,5 +260,29 @@ def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulat
             process.kill()
             process.communicate()
     another.change(faults=[], batch_wait=0)
+    report = batched.run(another.address, endpoint=another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, ROWS))
+
+
+def test_results_are_fetched_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
+    """That may take days, and the API keeps files for two: a kill, and their end there, lose nothing."""
+    another.change(batch_wait=600)
+    limit(batched, spill="1m")
+    batched.run(another.address, detach=True, endpoint=another.address)
+    late = altered(batched, another.address)
+    altered(batched, another.address, planned=late.planned - 120)
+    batched.rows(texts(2 * ROWS))
+    another.change(faults=["hang@1+"])
+    with started(batched, another) as process:
+        try:
+            wait_for(lambda: another.stats()["requests"])
+            another.change(batch_wait=0)
+            wait_for(lambda: Stage.FETCHED in open_batches(batched, another.address))
+        finally:
+            process.kill()
+            process.communicate()
+    (batch,) = [one for one in kept(batched, another.address) if one.stage is Stage.FETCHED]
+    delete(another, batch.results)
+    another.change(faults=[])
     report = batched.run(another.address, endpoint=another.address)
     assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, ROWS))

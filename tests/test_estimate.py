@@ -126,10 +126,11 @@ def test_groups_go_on_where_a_block_of_rows_ends() -> None:
     assert group_sizes(every, every, 30) == {30: 100}
 
 
-def test_lines_of_batches_are_full_of_prompts() -> None:
-    """Online rows that share an answer leave packs smaller; lines of batches are filled up with others."""
-    pending, asked = np.ones(100, np.bool_), np.arange(100) % 2 == 0
-    assert group_sizes(pending, asked, 20) == {10: 5}
+def test_packs_are_filled_up_past_rows_that_are_not_asked() -> None:
+    """Online as far as a pack reaches, which is ten times its rows; in batches whatever stands between."""
+    pending = np.ones(100, np.bool_)
+    assert group_sizes(pending, np.arange(100) % 2 == 0, 20) == {20: 2, 10: 1}
+    assert group_sizes(np.ones(10_000, np.bool_), np.arange(10_000) % 100 == 0, 20) == {2: 50}
     assert groups_of(50, 20) == {20: 2, 10: 1}
     assert groups_of(0, 20) == {}
 

@@ -25,7 +25,7 @@ from pipeline.runs import Run, find_runs, select, size
 WIDE = 10_000  # letters of a table that no terminal shows: a line for each run, whatever its name
 LOST = (
     "{jobs} of these runs {are} open at the API and paid for: what they answer would be lost. Run the job "
-    "again first, with the settings that it had, to take it in."
+    "again first, with the settings that it had, to take it in, or cancel them (`rowmill cancel`)."
 )
 PAID_AGAIN = (
     "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
@@ -69,12 +69,12 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     working folder. The tables that were written stay; the answers are paid for again when they are needed.
     """
     before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
-    chosen = _chosen(names, runs_dir)
+    found = chosen(names, runs_dir)
     if rest["aside"]:
-        _clean_damaged([one.run for one in chosen if one.may_go(None, unfinished=True)], before, yes=yes)
+        _clean_damaged([one.run for one in found if one.may_go(None, unfinished=True)], before, yes=yes)
         return
-    going = [one.run for one in chosen if one.may_go(before, unfinished=unfinished)]
-    for one in chosen:
+    going = [one.run for one in found if one.may_go(before, unfinished=unfinished)]
+    for one in found:
         if one.run not in going:
             console.print(f"kept: {one.run.name} ({one.run.shown_state})", markup=False, soft_wrap=True)
     if not going:
@@ -89,7 +89,7 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     console.print(PAID_AGAIN, soft_wrap=True)
     if not (yes or agrees(f"remove {many(len(going), 'run')}, {total}?")):
         return
-    for one in chosen:
+    for one in found:
         if one.run in going:
             remove_run(one.run, unfinished=unfinished or one.named)
     console.print(f"removed {many(len(going), 'run')}, {total}", soft_wrap=True)
@@ -140,9 +140,9 @@ def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
     return runs_dir or loaded.project / RUNS, loaded.job.name
 
 
-def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
-    """Return the runs that `clean` was told of: by job files, by their own names, or all."""
-    chosen: dict[Path, Choice] = {}
+def chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
+    """Return the runs that a command was told of: by job files, by their own names, or all."""
+    told: dict[Path, Choice] = {}
     for name in names or (None,):
         job = Path(name) if name and name.endswith(".toml") else None
         where, only = place(job, runs_dir)
@@ -150,8 +150,8 @@ def _chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
         found = find_runs(where, only)
         named = name is not None and job is None
         for run in select(found, name) if name is not None and named else found:
-            chosen[run.folder.path] = Choice(run, named)
-    return list(chosen.values())
+            told[run.folder.path] = Choice(run, named)
+    return list(told.values())
 
 
 def agrees(question: str) -> bool:
@@ -162,4 +162,4 @@ def agrees(question: str) -> bool:
         if sys.stdin.isatty():  # Ctrl-C
             raise
         click.echo(err=True)  # the question has no end of line
-        raise UsageError("nobody is there to ask, so nothing was removed", "give `--yes`") from abort
+        raise UsageError("nobody is there to ask, so nothing was done", "give `--yes`") from abort

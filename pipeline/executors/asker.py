@@ -5,8 +5,9 @@ walked again over the journal, without a request, to the point where the last ru
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from pydantic import BaseModel
 
@@ -20,6 +21,9 @@ from pipeline.schema import validate
 from pipeline.store.cache import Cache, Learned
 from pipeline.store.journal import Journal
 from pipeline.template import Template
+
+Take: TypeAlias = Callable[[int], Awaitable[Sequence[tuple[Row, int]]]]
+"""Gives as many rows, or fewer, none at the end; each with the times that it was given up before."""
 
 REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."
 
@@ -89,14 +93,11 @@ class Asker:
         self._courier = courier
         self._journal = journal
 
-    async def outcomes(self, rows: Sequence[tuple[Row, int]]) -> list[Outcome]:
-        """Return how the rows ended, one after the other; fewer when the run was stopped before that.
-
-        Each row comes with the times that it was given up before.
-        """
+    async def outcomes(self, take: Take) -> list[Outcome]:
+        """Take a row and return how it ended; nothing when the run was stopped before that."""
         done = []
         try:
-            for row, turn in rows:
+            for row, turn in await take(1):
                 begun = self.begin(row, turn)
                 outcome = begun if isinstance(begun, Outcome) else await self.finish(begun)
                 if outcome is None:

@@ -38,6 +38,7 @@ FEW = 50  # rows that are not worth another batch when they are asked again, and
 SLIGHT = 0.01  # of all rows this share
 MOST_BYTES = 100_000_000  # of a file; the API takes 2 GB
 ABROAD = (*BEFORE, *AT_WORK)  # stages that a batch may be in for a day
+BESIDE = (*ABROAD, Stage.OVER)  # stages out of which a batch comes without the journal
 NOBODY, ENDED, ASIDE, ALONE = 0, -1, -2, -3  # what a row waits for, if not for a batch
 
 
@@ -109,14 +110,15 @@ class Shipping:
         return self._means.halt.pulled.is_set()
 
     async def _go_on(self, asked: anyio.Event) -> None:
-        """Let jobs go on while rows are `asked` by themselves; what ends is taken in after that.
+        """Let jobs go on while rows are `asked` by themselves; their answers are taken in after that.
 
-        The journal has one task at a time, and that of the rows writes there.
+        The journal has one task at a time, and that of the rows writes there. Results are fetched at once,
+        since rows may take days, and the API keeps files for two.
         """
         while not asked.is_set() and not self._stopped:
             for batch in self._means.table.open():
-                await self._carrier.advance(batch, ABROAD)
-            self._show([batch for batch in self._means.table.open() if batch.stage in ASKING], beside=True)
+                await self._carrier.advance(batch, BESIDE)
+            self._show(self._means.table.open(), beside=True)
             dues = [batch.due for batch in self._means.table.open() if batch.stage in ABROAD]
             with anyio.move_on_after(max(0.0, min(dues, default=math.inf) - time.time())):
                 await asked.wait()
@@ -130,18 +132,23 @@ class Shipping:
                 await self._walk()
             batches = self._means.table.open()
             self._show(batches)
-            if self._stopped or (self._waits == ALONE).any():
+            if self._stopped or ((self._waits == ALONE).any() and not self._is_short(batches)):
                 return
             needed = self._needed(batches)
             if not (await self._wait(needed) if needed else self._next_round()):
                 return
 
     def _needed(self, batches: list[Batch]) -> list[Batch]:
-        """Return the batches that a row waits for or that are over; all of them where rows wait for room."""
-        if (self._waits == NOBODY).any():
+        """Return the batches that a row waits for or that are over; all where rows wait for room or money."""
+        if ((self._waits == NOBODY) | (self._waits == ALONE)).any():
             return batches
         numbers = set(np.unique(self._waits).tolist())
         return [batch for batch in batches if batch.number in numbers or batch.stage not in ABROAD]
+
+    def _is_short(self, batches: list[Batch]) -> bool:
+        """Tell whether open jobs may cost all that is left to spend, so that nothing is asked beside them."""
+        most, asking = self._terms.max_cost, any(batch.stage in ASKING for batch in batches)
+        return most is not None and asking and self._means.tally.committed_usd >= most
 
     async def _wait(self, batches: list[Batch]) -> bool:
         """Wait for the next step of a batch; False where the run leaves instead."""
@@ -324,7 +331,8 @@ class Shipping:
                 path.unlink(missing_ok=True)
 
     def _show(self, batches: list[Batch], *, beside: bool = False) -> None:
-        shown = enqueued(batches, time.time(), beside=beside) if batches or not beside else None
+        asking = [batch for batch in batches if batch.stage in ASKING]
+        shown = enqueued(asking, time.time(), beside=beside) if asking or not beside else None
         self._means.tally.enqueued = shown
 
     def _say(self) -> None:

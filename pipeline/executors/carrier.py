@@ -109,11 +109,14 @@ class Carrier:
         }
 
     async def advance(self, batch: Batch, stages: Container[Stage] = tuple(Stage)) -> None:
-        """Take every step of a batch that can be taken now, as long as it is in one of these stages."""
+        """Take every step of a batch that can be taken now, as long as it is in one of these stages.
+
+        Without FETCHED among them, nothing goes into the journal.
+        """
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
             step = next_step(current, time.time(), self._policy.pace, submits=self._policy.submits)
-            if step is None:
+            if step is None or (step is Do.INGEST and Stage.FETCHED not in stages):
                 return
             current = await self._steps[step](current)
 
@@ -192,7 +195,7 @@ class Carrier:
         if not isinstance(found, Seen):
             return self._stop(found)
         after = self._put(seen(batch, found, time.time(), self._policy.pace))
-        if is_stuck(after, time.time(), self._policy.pace):
+        if batch.tries and is_stuck(after, time.time(), self._policy.pace):
             return await self._abandon(after)
         return await self._cancel(batch, after) if after.stage is Stage.CANCELLING else after
 
@@ -201,9 +204,10 @@ class Carrier:
         refused = await self._patience.asked(lambda: self._means.api.cancel(batch.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return self._stop(refused)  # what is refused for itself has ended meanwhile: the next look tells
-        if before.stage is Stage.CANCELLING:
+        if before.stage is Stage.CANCELLING and before.tries:
             return batch
-        return self._put(later(batch, time.time(), self._policy.pace))
+        now = time.time()  # its patience begins: before that, nobody knows whether it was asked to end
+        return self._put(later(moved(batch, Stage.CANCELLING, now), now, self._policy.pace))
 
     def _lost(self, batch: Batch) -> Batch | None:
         """Take back the lines of a job that the API does not know, unless another key may know it.
@@ -250,7 +254,7 @@ class Carrier:
         if lost:
             self._means.keeping.lose(batch.cache)
         separate = batch.spilled or batch.state == "EXPIRED"
-        vain = 0 if lost and taken.told else 1  # it was the cache, not the request
+        vain = 0 if (lost and taken.told) or batch.withdrawn else 1  # it was not the request
         return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
 
     async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:

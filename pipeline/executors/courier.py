@@ -106,9 +106,11 @@ class Courier:
                 self.tally.refused(answer)
             return answer
 
-        if self._max_cost is not None and self.tally.cost_usd >= self._max_cost:
+        if self._max_cost is not None and self.tally.committed_usd >= self._max_cost:
             said = f"`max_cost` stops it at ${self._max_cost:,.12g}"  # what it has spent is known at its end
-            self._halt.pull(Failure(FailureKind.MAX_COST, said))
+            open_ = self.tally.enqueued.usd if self.tally.enqueued else 0.0
+            beside = f" beside open batch jobs, which may cost ${open_:,.4f}" if open_ else ""
+            self._halt.pull(Failure(FailureKind.MAX_COST, said + beside))
         return await self.gate.call(send, request.text, rows=rows)
 
     async def _again(self, step: Step, failure: Failure) -> bool:

@@ -117,7 +117,8 @@ class Keeping:
         kept = self._kept(batch.cache)
         if kept is None or self._terms.price is None or not batch.stored:
             return batch
-        seconds = batch.stored / storage_pico(self._terms.price, kept.tokens, HOUR) * HOUR
+        rent = storage_pico(self._terms.price, kept.tokens, HOUR)  # 0 where the price has come to be that
+        seconds = batch.stored / rent * HOUR if rent else 0.0
         self._stored = max(0, self._stored - batch.stored)  # an earlier run may have counted it
         bare = replace(batch, stored=0)
         self._table.bear(bare, kept._replace(borne=kept.borne - seconds))

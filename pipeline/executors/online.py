@@ -2,11 +2,13 @@
 
     feeder ──rows──▶ worker × N ──outcomes──▶ writer
 
-Channels are bounded and go downstream only, so memory does not grow with the input. Each worker owns
-clones of its two channel ends; the end of the input closes the chain by itself. How many workers there are
+Channels are bounded and go downstream only, so memory does not grow with the input. Each worker owns a
+clone of the end where outcomes go in, and takes rows out of one supply; the end of the input closes the chain
+by itself. How many workers there are
 follows from how many are held up: see `Crew`.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pipeline.errors import StoreError
+from pipeline.executors.asker import Take
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
@@ -50,17 +53,32 @@ class Sink:
 
 
 Item = TypeVar("Item")
-Group: TypeAlias = list[Pending]  # asked by one worker, together or one after the other
+Group: TypeAlias = list[Pending]  # goes down the channel at a time
 Rows: TypeAlias = MemoryObjectReceiveStream[Group]
 Ended: TypeAlias = MemoryObjectSendStream[list[Outcome]]
 
 
 class Asks(Protocol):
-    """Whoever asks for the rows of a group."""
+    """Whoever asks for rows."""
 
-    async def outcomes(self, rows: Sequence[tuple[Row, int]]) -> list[Outcome]:
-        """Return how they ended, in any order; fewer when the run was stopped."""
+    async def outcomes(self, take: Take) -> list[Outcome]:
+        """Take rows and return how they ended, in any order; fewer when the run was stopped."""
         ...
+
+
+class Supply:
+    """The rows that come down the channel, as many at a time as whoever asks for them has a use for."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._rest: deque[Pending] = deque()  # of a group of which fewer were taken
+
+    async def take(self, most: int) -> Group:
+        """Return the next rows, `most` or fewer; none at the end."""
+        if not self._rest:
+            with suppress(anyio.EndOfStream):
+                self._rest.extend(await _next(self._rows))
+        return [self._rest.popleft() for _ in range(min(most, len(self._rest)))]
 
 
 async def execute(
@@ -68,7 +86,7 @@ async def execute(
 ) -> None:
     """Ask for every row of `batches`; return when all have ended or the run is stopped.
 
-    A worker takes `group` rows at a time. All outcomes are in parts when it returns. An exception in one
+    `group` rows go down the channel at a time. All outcomes are in parts when it returns. An exception in one
     task stops all of them; replies that had arrived are in the journal then.
     """
     rows_in, rows_out = anyio.create_memory_object_stream[Group](max(2, AHEAD // group))
@@ -81,10 +99,9 @@ async def execute(
                 with halt.in_flight():
                     async with anyio.create_task_group() as workers:
                         workers.start_soon(_feed, batches, rows_in, group, halt)
+                        supply = Supply(rows_out)
                         crew.begin(
-                            lambda: workers.start_soon(
-                                _work, rows_out.clone(), ended_in.clone(), asker, crew, halt
-                            )
+                            lambda: workers.start_soon(_work, supply, ended_in.clone(), asker, crew, halt)
                         )
         around.cancel_scope.cancel()
     await to_thread.run_sync(sink.sync)
@@ -106,22 +123,30 @@ async def _feed(
                 await rows.send(rest)
 
 
-async def _work(rows: Rows, ended: Ended, asker: Asks, crew: Crew, halt: Halt) -> None:
-    async with rows, ended:
-        with suppress(anyio.EndOfStream):
-            while True:
-                group = await _next(rows)
-                try:
-                    outcomes = await asker.outcomes([(pending.row, pending.turn) for pending in group])
-                except StoreError:
-                    halt.pull(None)  # at once: nothing leaves in the place of a reply that could not be kept
-                    raise
-                earlier = {pending.row.key: pending.earlier for pending in group if pending.earlier}
-                if earlier:
-                    outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
-                await ended.send(outcomes)  # lets others run, also where the journal knew the answers
-                if len(outcomes) < len(group):  # the run is stopped
-                    break
+async def _work(supply: Supply, ended: Ended, asker: Asks, crew: Crew, halt: Halt) -> None:
+    taken: Group = []
+
+    async def take(most: int) -> Sequence[tuple[Row, int]]:
+        some = await supply.take(most)
+        taken.extend(some)
+        return [(pending.row, pending.turn) for pending in some]
+
+    async with ended:
+        while True:
+            taken.clear()
+            try:
+                outcomes = await asker.outcomes(take)
+            except StoreError:
+                halt.pull(None)  # at once: nothing leaves in the place of a reply that could not be kept
+                raise
+            if not taken:  # there are no more
+                break
+            earlier = {pending.row.key: pending.earlier for pending in taken if pending.earlier}
+            if earlier:
+                outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
+            await ended.send(outcomes)  # lets others run, also where the journal knew the answers
+            if len(outcomes) < len(taken):  # the run is stopped
+                break
     crew.end()
 
 

@@ -8,11 +8,13 @@ did not, so that a row which fails alone can be told from a service that answers
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from pipeline.executors.asker import Asker, Attempt
+import anyio
+
+from pipeline.executors.asker import Asker, Attempt, Take
 from pipeline.executors.courier import Courier
-from pipeline.flow import MISSING, Outcome, Reply, Request, Row
+from pipeline.flow import MISSING, Outcome, Reply, Request
 from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unpacked
 from pipeline.tokens import Costing
 
@@ -22,6 +24,7 @@ WIDER = 1.5  # times the typical answer for which a pack is to have room at leas
 ROOM = 2  # times the typical answer that the rows of a pack may take
 FIRST_ROOM = 4  # as long as no answer has been seen
 SPARE = 200  # tokens more for each pack
+REACH = 10  # times as many rows as a pack holds that are looked at to fill it, at most
 WIDEST = 65_535  # tokens of an answer where the job sets no cap
 
 
@@ -35,6 +38,18 @@ class Packing:
     output_ceiling: int
 
 
+@dataclass(slots=True)
+class Hand:
+    """The rows that a worker has taken: how many, and how those have ended that have.
+
+    `twins` wait for the answer to an equal prompt, which this worker asks or another one.
+    """
+
+    rows: int = 0
+    done: list[Outcome] = field(default_factory=list)
+    twins: list[Attempt] = field(default_factory=list)
+
+
 class PackAsker:
     """Asks for many rows at a time; many workers share one."""
 
@@ -43,63 +58,88 @@ class PackAsker:
         self._asker = asker
         self._courier = courier  # of requests with the schema of packs
         self._costing = costing
+        self._filling = anyio.Lock()  # or each worker would be left with half a pack at the end
 
-    async def outcomes(self, rows: Sequence[tuple[Row, int]]) -> list[Outcome]:
-        """Return how the rows ended, in any order; those that are missing were not done when the run stopped.
+    async def outcomes(self, take: Take) -> list[Outcome]:
+        """Take rows until a pack is full and return how they ended; fewer when the run was stopped.
 
-        Each row comes with the times that it was given up before.
+        What others are asking is waited for when all of its own is asked, so that it holds nothing that they
+        may be waiting for.
         """
-        done: list[Outcome] = []
-        attempts: list[Attempt] = []
-        for begun in self._asker.begin_all(rows):
-            if isinstance(begun, Outcome):
-                done.append(begun)
-            else:
-                attempts.append(begun)
-        tally, replies = self._courier.tally, self._courier.tally.replies
+        hand, most = Hand(), self._packing.budget.rows
+        async with self._filling:
+            attempts = await self._filled(take, hand)
+        replies = self._courier.tally.replies
+        todo = deque(self._packs(attempts, most))
         try:
-            todo = deque(self._packs(attempts, self._packing.budget.rows))
-            while todo:
+            while todo or hand.twins:
+                if not todo:
+                    left = await self._landed(hand)
+                    most = max(1, most // 2)  # these were asked in vain, too
+                    todo += self._packs(left, most)
+                    continue
                 # before any answer the last half first: one without the bad row opens the gate
                 pack = todo.popleft() if self._courier.gate.answered else todo.pop()
-                if len(pack) == 1:
-                    held = len(rows) if tally.replies > replies else 1  # somebody was answered meanwhile
-                    left = await self._alone(pack[0], done, held)
-                else:
-                    left = await self._together(pack, done, len(rows))
-                if left is None:
+                held = hand.rows if len(pack) > 1 or self._courier.tally.replies > replies else 1
+                again = await self._asked(pack, hand, held)
+                if again is None:
                     break
-                todo += self._packs(left, max(1, len(pack) // 2))
+                todo += self._packs(again, max(1, len(pack) // 2))
         finally:
             self._courier.gate.leave()
-        return done
+        return hand.done
 
-    async def _together(self, pack: list[Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
-        """Ask about the prompts of a pack that nobody else is asking; the other rows wait for theirs."""
-        flights = self._asker.flights
+    async def _filled(self, take: Take, hand: Hand) -> list[Attempt]:
+        """Take rows until a pack of different prompts is to be asked, as far as there are any in reach."""
         first: dict[bytes, Attempt] = {}
-        others: list[tuple[bytes, Attempt]] = []
-        for attempt in pack:
-            id_ = self._asker.id_of(attempt)
-            if id_ in first or flights.has(id_):
-                others.append((id_, attempt))
-            else:
-                first[id_] = attempt
-        left: list[Attempt] | None = []
-        if first:
-            with flights.of(first):
-                left = await self._ask(list(first.values()), done, held)
-        if others:
-            self._courier.gate.leave()  # whoever asks for them may need to try the API first
-        for id_, attempt in others:
-            if left is None or not await flights.landed(id_):
-                return None
+        most = self._packing.budget.rows
+        while len(first) < most and hand.rows < most * (REACH if first else 1):
+            rows = await take(most - len(first))
+            if not rows:
+                break
+            hand.rows += len(rows)
+            for begun in self._asker.begin_all(rows):
+                if isinstance(begun, Outcome):
+                    hand.done.append(begun)
+                else:
+                    self._sort(begun, first, hand)
+        return list(first.values())
+
+    def _sort(self, attempt: Attempt, first: dict[bytes, Attempt], hand: Hand) -> None:
+        """Put a row with those that are the `first` to ask something, or with those that wait."""
+        id_ = self._asker.id_of(attempt)
+        if id_ in first or self._asker.flights.has(id_):
+            hand.twins.append(attempt)
+        else:
+            first[id_] = attempt
+
+    async def _landed(self, hand: Hand) -> list[Attempt]:
+        """Wait for what others are asking; return those that are to be asked after all."""
+        self._courier.gate.leave()  # whoever asks for them may need to try the API first
+        twins, hand.twins = hand.twins, []
+        first: dict[bytes, Attempt] = {}
+        for attempt in twins:
+            if not await self._asker.flights.landed(self._asker.id_of(attempt)):
+                return []
             outcome = self._asker.replay(attempt)
             if outcome is None:
-                left.append(attempt)
+                self._sort(attempt, first, hand)
             else:
-                done.append(outcome)
-        return left
+                hand.done.append(outcome)
+        return list(first.values())
+
+    async def _asked(self, pack: list[Attempt], hand: Hand, held: int) -> list[Attempt] | None:
+        """Ask about the prompts of a pack that nobody else is asking by now; return those to ask again."""
+        first: dict[bytes, Attempt] = {}
+        for attempt in pack:
+            self._sort(attempt, first, hand)
+        attempts = list(first.values())
+        if not attempts:
+            return []
+        if len(attempts) == 1:
+            return await self._alone(attempts[0], hand.done, held)
+        with self._asker.flights.of(first):
+            return await self._ask(attempts, hand.done, held)
 
     async def _alone(self, attempt: Attempt, done: list[Outcome], held: int) -> list[Attempt] | None:
         outcome = await self._asker.finish(attempt, held=held)

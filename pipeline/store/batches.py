@@ -23,10 +23,15 @@ from pipeline.store.inspection import Finding
 FILE = "batches.sqlite"
 LINES = "batches"  # the folder of files of lines and of results, in the run folder
 KEEP = "keep a copy and report it; jobs that are open there would be paid for again without it"
+LOST = (
+    "see to the disk, and to your rights there; where the file is lost, put a copy of it back, or move it "
+    "and the folder `batches` away: what open jobs were asked is then asked and paid for again"
+)
 SEPARATE = 10**6  # behind so many times asked in vain, a request is asked in no batch any more
 
 _COLUMNS = tuple(field.name for field in fields(Batch))
-_LATER = {"cache": "''", "stored": "0"}  # columns that a table of an earlier version lacks, and their default
+# columns that a table of an earlier version lacks, and their default
+_LATER = {"cache": "''", "stored": "0", "withdrawn": "0"}
 _TABLES = (
     f"CREATE TABLE IF NOT EXISTS batch ({', '.join(_COLUMNS)}, PRIMARY KEY (number))",
     "CREATE TABLE IF NOT EXISTS member (batch INTEGER NOT NULL, line INTEGER NOT NULL, "
@@ -210,7 +215,7 @@ class Table:
 def check_batches(folder: Path) -> Iterator[Finding]:
     """Find what is wrong with the table of batches of a run folder and with their files. Changes nothing."""
     paths = Paths(folder)
-    if not paths.table.exists():
+    if _is_missing(paths.table):
         return
     try:
         with _read_only(paths.table) as db:
@@ -265,19 +270,33 @@ def enqueued(folder: Path, batches: Iterable[Batch]) -> Heads:
 
 def _read(path: Path, look: Callable[[sqlite3.Connection], list[Done]]) -> list[Done]:
     """Return what is found in a table, nothing where there is none."""
-    if not path.exists():
+    if _is_missing(path):
         return []
+    if not path.stat().st_size and not _undoing(path).exists():
+        raise StoreError(f"the table of batches `{path}` is empty, but there are files of batches", LOST)
     try:
         with _read_only(path) as db:
             return look(db)
     except (sqlite3.Error, ValueError, TypeError) as exc:
-        raise StoreError(f"the table of batches `{path}` cannot be read: {exc}", "see to the disk") from exc
+        raise StoreError(f"the table of batches `{path}` cannot be read: {exc}", LOST) from exc
+
+
+def _is_missing(path: Path) -> bool:
+    """Tell whether there is no table, or a file without a byte where nothing else speaks of batches."""
+    if not path.exists():
+        return True
+    return not (path.stat().st_size or _undoing(path).exists() or any(path.with_name(LINES).glob("*")))
+
+
+def _undoing(path: Path) -> Path:
+    """Return where SQLite keeps what a transaction has changed, until it is done."""
+    return path.with_name(f"{path.name}-journal")
 
 
 @contextmanager
 def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """Open the table, or a copy of it where a killed process has left a transaction that is to be undone."""
-    begun = path.with_name(f"{path.name}-journal")
+    begun = _undoing(path)
     with TemporaryDirectory(prefix="rowmill-") as folder:
         if begun.exists():
             for one in (begun, path):
@@ -294,7 +313,7 @@ def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
     columns = [name for name in _COLUMNS if name in there or name not in _LATER]
     for values in db.execute(f"SELECT {', '.join(columns)} FROM batch ORDER BY number"):  # noqa: S608
         known = dict(zip(columns, values, strict=True))
-        flags = {name: bool(known[name]) for name in ("spilled", "emulated")}
+        flags = {name: bool(known.get(name)) for name in ("spilled", "emulated", "withdrawn")}
         yield Batch(**{**known, **flags, "stage": Stage(known["stage"])})
 
 

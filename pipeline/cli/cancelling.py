@@ -1,0 +1,72 @@
+"""The command that gives up batch jobs: cancel."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pipeline.batch import Batch
+from pipeline.cli.app import rowmill
+from pipeline.cli.folders import agrees, chosen
+from pipeline.cli.talk import complain, console
+from pipeline.errors import Exit
+from pipeline.executors.parting import jobs_of, price_of
+from pipeline.gemini.endpoint import endpoint
+from pipeline.progress import many
+from pipeline.runs import Run
+from pipeline.withdrawal import Withdrawal, may_be_cancelled, withdraw
+
+AFTER = (
+    "What these jobs have answered by then is paid for, and the next `rowmill run` takes it in. The rest it "
+    "asks again, in jobs or with `--online` one by one."
+)
+NEXT = "hint: run the job again, with the settings that it had, to take in what was answered"
+
+
+@rowmill.command(short_help="Cancel open batch jobs, after asking.")
+@click.argument("names", metavar="JOB|RUN...", nargs=-1, required=True)
+@click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
+@click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, *, yes: bool) -> Exit:
+    """Cancel the open batch jobs of each JOB (a job file), whatever its settings were, or of each RUN.
+
+    A RUN is named as `rowmill runs` does. Answers that are there already are kept for the next run.
+    """
+    runs = [one.run for one in chosen(names, runs_dir)]
+    going = [(run, found) for run in runs if (found := may_be_cancelled(run.folder))]
+    if not going:
+        console.print("nothing to cancel", soft_wrap=True)
+        return Exit.OK
+    who = endpoint(os.environ, base_url=base_url)
+    for run, batches in going:
+        _say(run, jobs_of(batches) + price_of(batches))
+    console.print(AFTER, soft_wrap=True)
+    count = many(sum(len(batches) for _, batches in going), "batch job")
+    if not (yes or agrees(f"cancel {count}?")):
+        return Exit.OK
+    code = Exit.OK
+    for run, _ in going:
+        done = withdraw(run.folder, who)
+        for words in _told(done):
+            _say(run, words)
+        if done.stop is not None:
+            complain(done.stop.message, done.stop.hint)
+            code = done.stop.exit_code
+    if code is Exit.OK:
+        console.print(NEXT, markup=False, soft_wrap=True)
+    return code
+
+
+def _told(done: Withdrawal) -> list[str]:
+    kinds: Sequence[tuple[str, list[Batch]]] = (
+        ("cancelled: ", done.cancelled),
+        ("had ended before: ", done.ended),
+        ("not created yet, and dropped: ", done.dropped),
+    )
+    return [words + jobs_of(batches) for words, batches in kinds if batches]
+
+
+def _say(run: Run, words: str) -> None:
+    console.print(f"{run.name}: {words}", markup=False, soft_wrap=True)

@@ -1,0 +1,146 @@
+"""Cancelling the batch jobs that a run folder has open; what they have answered by then is not lost.
+
+That a job is about to be cancelled stands in the table before the API is asked to, as in a run. So whenever
+this is killed, the next run finds the job, asks once more where that is needed, and takes in what it has
+answered.
+"""
+
+import math
+import time
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final, TypeAlias
+
+import anyio
+
+from pipeline.batch import BEFORE, Batch, Pace, Seen, Stage, is_over, later, moved, seen, unfound, withdrawn
+from pipeline.errors import Exit
+from pipeline.executors.halt import Halt
+from pipeline.executors.patience import Patience
+from pipeline.flow import Failure
+from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
+from pipeline.gemini.endpoint import Endpoint
+from pipeline.report import Stop
+from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.store.folder import Folder, claimed
+from pipeline.usage import Tally
+
+CALL_S: Final = 60.0
+OUTAGE_S: Final = 60.0  # seconds in which a call that nobody answers is made again
+PACE: Final = Pace(spill=math.inf)
+GOING: Final = (*BEFORE, Stage.CREATING, Stage.CREATED, Stage.CANCELLING)  # what may still be cancelled
+AGAIN = "run the same command again: it goes on where it stopped"
+STRANGE = (
+    "set GEMINI_API_KEY to the key that created it; where the job is gone, the next `rowmill run` takes back "
+    "its rows"
+)
+
+Unasked: TypeAlias = Failure | Gone | Hidden | None
+
+
+@dataclass(slots=True)
+class Withdrawal:
+    """What became of batches: `cancelled` now, `ended` before that, `dropped` since no job was created yet.
+
+    `stop` says what kept the rest from it.
+    """
+
+    cancelled: list[Batch] = field(default_factory=list)
+    ended: list[Batch] = field(default_factory=list)
+    dropped: list[Batch] = field(default_factory=list)
+    stop: Stop | None = None
+
+
+def may_be_cancelled(folder: Folder) -> list[Batch]:
+    """Return the batches of a run folder that have not ended, as far as is known. Raises StoreError."""
+    return [batch for batch in open_batches_of(folder.path) if batch.stage in GOING]
+
+
+def withdraw(folder: Folder, who: Endpoint, pace: Pace = PACE) -> Withdrawal:
+    """Cancel the open jobs of a run folder; doing it again does no harm.
+
+    Raises StoreError, also where a run is going on there.
+    """
+    paths = Paths(folder.path)
+    with claimed(folder), closing(Table(paths.table)) as table:
+        return anyio.run(_withdraw, table, paths, who, replace(pace, spill=math.inf))
+
+
+async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Withdrawal:
+    done = Withdrawal()
+    async with open_batches(who, "", timeout_s=CALL_S) as api:
+        recall = Recall(api, table, paths, pace)
+        for batch in table.open():
+            if batch.stage not in GOING:
+                continue
+            unasked = await recall.end(batch, done)
+            if unasked is not None:
+                done.stop = _stop(unasked, batch)
+            if isinstance(unasked, Failure):  # the others would meet it, too
+                break
+    return done
+
+
+class Recall:
+    """Takes one batch after the other back. Its method raises StoreError."""
+
+    def __init__(self, api: Batches, table: Table, paths: Paths, pace: Pace) -> None:
+        self._api, self._table, self._paths, self._pace = api, table, paths, pace
+        self._patience = Patience(Tally(0, time.monotonic()), Halt(), OUTAGE_S)
+
+    async def end(self, batch: Batch, done: Withdrawal) -> Unasked:
+        """Cancel a job, or drop what is none yet; return what kept it from that."""
+        found = await self._sought(batch) if batch.stage is Stage.CREATING else batch
+        if not isinstance(found, Batch):
+            return found
+        if found.stage in BEFORE:
+            await self._drop(found)
+            done.dropped.append(found)
+            return None
+        state: Seen | Unasked = await self._patience.asked(lambda: self._api.look(found.job))
+        if not isinstance(state, Seen):
+            return state
+        if is_over(state):
+            done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
+            return None
+        going = self._table.put(withdrawn(found, time.time()))
+        refused = await self._patience.asked(lambda: self._api.cancel(going.job))
+        if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
+            return refused  # what is refused for itself has ended meanwhile: the next run sees that
+        done.cancelled.append(self._table.put(later(going, time.time(), self._pace)))
+        return None
+
+    async def _sought(self, batch: Batch) -> Batch | Unasked:
+        """Find out whether a job was created, which a killed run has left open."""
+        while batch.stage is Stage.CREATING:
+            await anyio.sleep(max(0.0, batch.due - time.time()))
+            find = partial(self._api.find, batch.name)
+            found: list[Seen] | Unasked = await self._patience.asked(find)
+            if not isinstance(found, list):
+                return found
+            now = time.time()
+            batch = seen(batch, found[0], now, self._pace) if found else unfound(batch, now, self._pace)
+            self._table.put(batch)
+        return batch
+
+    async def _drop(self, batch: Batch) -> None:
+        """Let the rows of a batch go that was never created, and remove its files."""
+        over = moved(batch, Stage.INGESTED, time.time())
+        self._table.finish(over, lambda _id: False, 0)
+        if batch.file:
+            await self._api.remove(batch.file)  # or it is gone after 48 hours
+        self._paths.lines(batch.number).unlink(missing_ok=True)
+        self._table.put(moved(over, Stage.CLOSED, time.time()))
+
+
+def _stop(unasked: Failure | Gone | Hidden, batch: Batch) -> Stop:
+    """Say what kept a job from being cancelled."""
+    if not isinstance(unasked, Failure):
+        said = f"the API knows no job `{batch.job or batch.name}`, at least not with this key"
+        return Stop(said, STRANGE, Exit.REFUSED)
+    said = f"not cancelled: {unasked.message}"
+    if TABLE[unasked.kind].act is Act.REFUSE:
+        return Stop(said, hint_of(unasked), Exit.REFUSED)
+    return Stop(said, hint_of(unasked) if unasked.kind in OUTAGE else AGAIN, Exit.STOPPED)

@@ -1,0 +1,163 @@
+"""`rowmill cancel`: open batch jobs are given up, and nothing that they have answered is."""
+
+import io
+import time
+from dataclasses import replace
+
+import pytest
+
+from pipeline.batch import Stage, room
+from pipeline.errors import Exit
+from pipeline.models import Limits
+from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.verify import verify_job
+from tests.conftest import QUICK, Emulator, Project
+from tests.reviews import ROWS, labels
+from tests.test_batch_run import bill, limit, listed
+from tests.test_batch_trouble import altered
+from tests.test_cli import KEY, Shell, shell, started, wait_for
+
+__all__ = ["shell"]
+
+
+@pytest.fixture
+def cancelling(shell: Shell, batched: Project, another: Emulator) -> Shell:
+    """Return the command in a project with an open job, whose answers are long in coming."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    another.change(batch_wait=600)
+    batched.run(another.address, detach=True)
+    return shell
+
+
+def cancel(shell: Shell, project: Project, emulator: Emulator, *flags: str) -> tuple[int, str]:
+    """Call it; return its exit code and what it said."""
+    found = shell("cancel", project.job, "--base-url", emulator.address, *flags)
+    return found.code, found.err
+
+
+def test_rows_of_a_cancelled_job_are_asked_in_another(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """By whichever way the next run asks, and each of them once; doing it again does no harm."""
+    code, said = cancel(cancelling, batched, another, "--yes")
+    assert code == Exit.OK
+    assert "1 batch job with 60 requests, about $" in said
+    assert "cancelled: 1 batch job with 60 requests" in said
+    assert "run the job again" in said
+    assert cancel(cancelling, batched, another, "--yes")[0] == Exit.OK
+    another.change(batch_wait=0)
+    report = batched.run(another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+    assert another.stats()["operations"]["batch-create"] == 2
+    assert batched.table()["label"].to_list() == labels()
+
+
+def test_what_a_cancelled_job_has_answered_is_taken_in(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """The next run asks only what had no answer."""
+    another.change(batch_wait=0, batch_work=20)
+    wait_for(lambda: bill(another)[0] > 5)
+    assert cancel(cancelling, batched, another, "--yes")[0] == Exit.OK
+    wait_for(lambda: '"done":true' in listed(another))
+    answered = bill(another)[0]
+    batched.change('mode = "batch"', 'mode = "online"')
+    report = batched.run(another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (answered, ROWS - answered))
+    assert batched.table()["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
+
+
+def test_nothing_is_cancelled_without_a_yes(cancelling: Shell, batched: Project, another: Emulator) -> None:
+    """With nobody to ask it ends with 2."""
+    cancelling.monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, said = cancel(cancelling, batched, another)
+    assert (code, "--yes" in said) == (Exit.BAD_INPUT, True)
+    assert "batch-cancel" not in another.stats()["operations"]
+
+
+def test_a_job_that_has_ended_is_no_error(cancelling: Shell, batched: Project, another: Emulator) -> None:
+    """It is left to the next run, and there is nothing to cancel after that."""
+    another.change(batch_wait=0)
+    wait_for(lambda: '"done":true' in listed(another))
+    code, said = cancel(cancelling, batched, another, "--yes")
+    assert (code, "had ended before: 1 batch job" in said) == (Exit.OK, True)
+    assert "nothing to cancel" in cancel(cancelling, batched, another, "--yes")[1]
+    report = batched.run(another.address)
+    assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
+
+
+@pytest.mark.parametrize("fault", ["batch-cancel/hang", "batch-cancel/done-hang"])
+def test_a_kill_while_a_job_is_cancelled_loses_nothing(
+    cancelling: Shell, batched: Project, another: Emulator, fault: str
+) -> None:
+    """Whether the API has heard of it or not: the next run asks again, however much later it comes."""
+    another.change(faults=[f"{fault}@1"])
+    with started(batched, another, "--yes", command="cancel") as process:
+        wait_for(lambda: fault in another.stats()["held"])
+        process.kill()
+        process.communicate()
+    another.change(faults=[])
+    batch = altered(batched, since=time.time() - 2 * QUICK.patience)
+    assert (batch.stage, batch.withdrawn) == (Stage.CANCELLING, True)
+    assert not verify_job(batched.plan()).findings
+    report = batched.run(another.address, detach=True)
+    wait_for(lambda: "BATCH_STATE_CANCELLED" in listed(another))
+    another.change(batch_wait=0)
+    report = batched.run(another.address)
+    assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
+    assert not any("billed twice" in note for note in report.notes)
+
+
+def test_a_job_that_was_never_created_is_dropped(shell: Shell, batched: Project, another: Emulator) -> None:
+    """Its rows are free for the next run at once."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    limit(batched, requests=40)
+    another.change(faults=["batch-create/400-argument@1+"])
+    batched.run(another.address)
+    another.change(faults=[])
+    code, said = cancel(shell, batched, another, "--yes")
+    assert (code, "not created yet, and dropped: 1 batch job" in said) == (Exit.OK, True)
+    assert not open_batches_of(batched.plan().folder.path)
+    assert not verify_job(batched.plan()).findings
+    assert batched.run(another.address).exit_code is Exit.OK
+    assert bill(another) == (ROWS, 0)
+
+
+def test_a_creation_that_nobody_knows_of_is_looked_for(
+    shell: Shell, batched: Project, another: Emulator
+) -> None:
+    """A killed run may have created the job: it is found by its name and cancelled."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    another.change(batch_wait=600, faults=["batch-create/done-hang@1"])
+    with started(batched, another) as process:
+        wait_for(lambda: "batch-create/done-hang" in another.stats()["held"])
+        process.kill()
+        process.communicate()
+    another.change(faults=[])
+    code, said = cancel(shell, batched, another, "--yes")
+    assert (code, "cancelled: 1 batch job" in said) == (Exit.OK, True)
+    another.change(batch_wait=0)
+    assert batched.run(another.address, endpoint=another.address).exit_code is Exit.OK
+    assert bill(another) == (ROWS, 0)
+
+
+def test_a_job_that_the_api_does_not_know_is_named(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """The key may be another one; the table stays as it is."""
+    altered(batched, job="batches/of-somebody")
+    code, said = cancel(cancelling, batched, another, "--yes")
+    assert code == Exit.REFUSED
+    assert "knows no job `batches/of-somebody`" in said
+    assert "GEMINI_API_KEY" in said
+    assert [batch.stage for batch in open_batches_of(batched.plan().folder.path)] == [Stage.CREATED]
+
+
+def test_a_cancelled_job_may_hold_its_tokens(cancelling: Shell, batched: Project, another: Emulator) -> None:
+    """As one that was given up for its age: the API was seen to count it for two days."""
+    cancel(cancelling, batched, another, "--yes")
+    table = Table(Paths(batched.plan().folder.path).table)
+    (batch,) = table.all()
+    table.close()
+    over = replace(batch, stage=Stage.CLOSED, state="CANCELLED")
+    assert room([over], Limits(batch_tokens=10**6), None, over.since + 60).tokens == 10**6 - over.tokens
