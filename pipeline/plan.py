@@ -115,6 +115,7 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
         limit=limit,
         kind=job.input.format,
         decoding=Decoding(job.input.encoding, job.input.encoding_errors),
+        skip=job.input.bad_rows == "skip",
     )
     check_columns(checked.template, source.columns)
     check_gold(checked, source.columns)

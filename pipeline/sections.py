@@ -48,7 +48,8 @@ def _known_encoding(name: str) -> str:
 class InputSection(Section):
     """`[input]`: a file, a glob or a folder; `key` names the columns that identify a row.
 
-    `encoding` is a codec of Python for text files that are not UTF-8.
+    `encoding` is a codec of Python for text files that are not UTF-8, `bad_rows` says whether a row that
+    cannot be asked about ends the run or is left out.
     """
 
     path: Text
@@ -56,6 +57,7 @@ class InputSection(Section):
     format: Format | None = None
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
     encoding_errors: Literal["strict", "replace"] = "strict"
+    bad_rows: Literal["refuse", "skip"] = "refuse"
 
 
 class PromptSection(Section):

@@ -10,7 +10,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -287,8 +287,8 @@ def _json_kind(cell: object) -> str:
     return "null" if cell is None else words.get(type(cell), "an object")
 
 
-def text_types(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.DataType]:
-    """Find the type that every cell of a column of text has; reads the table once."""
+def text_types(tables: Iterable[pl.LazyFrame | pl.DataFrame], names: Sequence[str]) -> dict[str, pl.DataType]:
+    """Find the type that every cell of a column of text has; reads each of the tables once."""
     tests = []
     for number, name in enumerate(names):
         cell = pl.col(name)
@@ -300,8 +300,9 @@ def text_types(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.DataTyp
             cell.is_in(["TRUE", "FALSE"]).all().alias(f"{number} TRUE"),
             cell.is_not_null().any().alias(f"{number} any"),
         ]
-    found = scan.select(tests).collect(engine="streaming").row(0, named=True)
-    return {name: _text_type(number, found) for number, name in enumerate(names)}
+    seen = [table.lazy().select(tests).collect(engine="streaming") for table in tables]
+    found = pl.concat(seen).select(pl.col("^.* any$").any(), pl.exclude("^.* any$").all())
+    return {name: _text_type(number, found.row(0, named=True)) for number, name in enumerate(names)}
 
 
 def _text_type(number: int, found: dict[str, bool]) -> pl.DataType:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.columns import some_of
 from pipeline.disk import may_read
 from pipeline.errors import ChangedError, InputError
+from pipeline.input.bad import BadRows
 from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
 from pipeline.input.recode import Copies
 from pipeline.schema_file import nearest_file
@@ -55,12 +56,16 @@ AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is read, and how the files stood when they were opened; `copies` are read in place of some."""
+    """What is read, and how the files stood when they were opened; `copies` are read in place of some.
+
+    `bad` takes the rows that are left out; None where a bad row is an error.
+    """
 
     paths: tuple[Path, ...]
     kind: str
     stamps: list[tuple[int, ...]]
     copies: Copies = field(default_factory=Copies)
+    bad: BadRows | None = None
 
     @property
     def text(self) -> bool:

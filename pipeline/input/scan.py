@@ -31,15 +31,15 @@ class Scan:
     paths: tuple[Path, ...]
     rows: list[int]
 
-    def named(self, *rows: int) -> str:
-        """Name rows (from 0 on) as people count them, with their files where there are several."""
+    def named(self, *rows: int, whole: bool = False) -> str:
+        """Name rows (from 0 on) as people count them, with their files where there are several, or always."""
         ends, numbers = list(accumulate(self.rows)), dict[int, list[str]]()
         for row in rows:
             file = min(bisect_right(ends, row), len(ends) - 1)
             numbers.setdefault(file, []).append(f"{row - ends[file] + self.rows[file] + 1:,}")
         return " and ".join(
             f"row{'s' * (len(some) > 1)} {' and '.join(some)}"
-            + (f" of `{self.paths[file]}`" if len(self.paths) > 1 else "")
+            + (f" of `{self.paths[file]}`" if whole or len(self.paths) > 1 else "")
             for file, some in numbers.items()
         )
 

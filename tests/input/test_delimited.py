@@ -274,7 +274,7 @@ def test_nothing_is_said_of_good_ndjson(tmp_path: Path) -> None:
 def natural(column: list[str | None]) -> pl.Series:
     """Return a column of text in the type that is found for it."""
     frame = pl.DataFrame({"a": column}, schema={"a": pl.String})
-    types = text_types(frame.lazy(), ["a"])
+    types = text_types([frame], ["a"])
     return frame.select(typed("a", types["a"]))["a"]
 
 
