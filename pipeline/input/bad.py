@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from pipeline.disk import whole_file
-from pipeline.scratch import IN_MEMORY, failed
+from pipeline.scratch import IN_MEMORY, Column, failed
 
 FIRST = 5  # that a summary names
 FEW = 10  # bad rows that are left out, however few rows there are
@@ -74,6 +76,14 @@ class BadRows:
         self._file.seek(0)
         shutil.copyfileobj(self._file, file)
         self._file.seek(0, 2)
+
+
+def as_counted(kept: int, gone: Column) -> int:
+    """Return the number that a row has among all, given that among the rows that are not `gone`."""
+    before = 0
+    for start, some in gone.slices():
+        before += int(np.count_nonzero(some["row"] - np.arange(start, start + len(some)) <= kept))
+    return kept + before
 
 
 def together(bad: Sequence[BadRows]) -> LeftOut:

@@ -17,7 +17,8 @@ from pipeline.columns import some_of
 from pipeline.disk import may_read
 from pipeline.errors import ChangedError, InputError
 from pipeline.input.bad import BadRows
-from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
+from pipeline.input.delimited import QUOTING, SEPARATORS
+from pipeline.input.ndjson import ndjson_fault
 from pipeline.input.recode import Copies
 from pipeline.schema_file import nearest_file
 

@@ -16,14 +16,14 @@ from pipeline.columns import column_hint
 from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
 from pipeline.heads import heads
-from pipeline.input.bad import BadRows, LeftOut, together, write
+from pipeline.input.bad import BadRows, LeftOut, as_counted, together, write
 from pipeline.input.cells import exact, values
 from pipeline.input.delimited import text_types, typed
 from pipeline.input.files import HINTS, PLAINER, Files, find, root_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.input.survey import NAMES, NO_KEY, Survey
-from pipeline.input.unique import GONE, Keys, as_counted, beside, without
+from pipeline.input.unique import GONE, Keys, beside, without
 from pipeline.keys import digests
 from pipeline.scratch import SLICE, Column
 

@@ -124,14 +124,6 @@ def without(names: Column, gone: Column) -> Column:
     return rest
 
 
-def as_counted(kept: int, gone: Column) -> int:
-    """Return the number that a row has among all, given that among the rows that are not gone."""
-    before = 0
-    for start, some in gone.slices():
-        before += int(np.count_nonzero(some["row"] - np.arange(start, start + len(some)) <= kept))
-    return kept + before
-
-
 _PLACED = np.dtype([*GONE.descr, ("place", "<i8")])
 
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.input.delimited import Delimited, check, check_ndjson, ndjson_fault, text_types, typed
+from pipeline.input.delimited import Delimited, check, text_types, typed
+from pipeline.input.ndjson import check_ndjson, ndjson_fault
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
