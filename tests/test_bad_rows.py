@@ -1,5 +1,8 @@
 """With `bad_rows = "skip"` bad rows are left out and named, and all others are answered, once."""
 
+import gc
+import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import Exit, InputError
+from pipeline.input.recode import PREFIX
 from pipeline.input.source import open_source
 from pipeline.report import RunReport
 from pipeline.status import job_status
@@ -15,6 +19,9 @@ from pipeline.store import census as subject
 from pipeline.store.census import census
 from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
+from tests.test_cli import Shell, shell
+
+__all__ = ["shell"]  # a fixture
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +178,105 @@ def test_a_table_without_rows_that_are_left_out_is_verified(project: Project, em
     asked(project, emulator)
     verdict = verify_job(project.plan())
     assert (verdict.findings, verdict.rows, verdict.compared) == ([], 4, True)
+
+
+def many_rows(good: int, bad: int) -> tuple[str, str]:
+    """Return a table as CSV with so many bad rows of eight kinds among the good ones, and without them."""
+    kinds = [
+        "{n}",
+        "{n},text,1,2",
+        '{n},"text"more,1',
+        '{n},"text,1',
+        '{n},te"xt,1',
+        "{n},t\udcffxt,1",
+        "0,text,x",
+        ",text,x",
+    ]
+    rows = [f'{n},"text, ""{n}""\nmore",{n / 2}' if n % 7 else f"{n},text {n},{n / 2}" for n in range(good)]
+    mixed = list(rows)
+    for number in range(bad):
+        mixed.insert(1 + number * (good // bad + 1), kinds[number % len(kinds)].format(n=good + number))
+    return tuple("\n".join(["id,text,n", *some, ""]) for some in (mixed, rows))  # type: ignore[return-value]
+
+
+def test_a_run_over_many_bad_rows_ends_with_the_table_of_the_others(
+    project: Project, emulator: Emulator
+) -> None:
+    """Of 1,000 rows and 40 bad ones in eight kinds the table is the one without these."""
+    mixed, good = many_rows(1_000, 40)
+    path = skipping(project, "")
+    path.write_bytes(mixed.encode(errors="surrogateescape"))
+    report, requests = asked(project, emulator)
+    assert (report.rows, report.left_out.rows, report.exit_code) == (1_000, 40, Exit.ROWS_FAILED)
+    assert requests == 1_000
+    assert verify_job(project.plan()).findings == []
+    table = project.table()
+    told = project.plan().folder.bad_rows.read_bytes().split(b"\n")
+    assert sum(line.startswith(b"# ") for line in told) == 40
+    path.write_text(good)
+    report, requests = asked(project, emulator)
+    assert (report.left_out.rows, requests, report.exit_code) == (0, 0, Exit.OK)
+    assert project.table().equals(table)
+    assert table.schema["n"] == pl.Float64
+
+
+def test_mended_records_are_asked_and_they_alone(project: Project, emulator: Emulator) -> None:
+    """Rows keep their answers when what stood between them is mended, or left out no longer."""
+    path = skipping(project, 'id,text\n1,one\n2\n3,three\n4,fo"ur\n5,"five"\n6,six\n')
+    report, requests = asked(project, emulator)
+    assert (report.rows, report.left_out.rows, requests) == (4, 2, 4)
+    path.write_text('id,text\n1,one\n2,two\n3,three\n4,"fo""ur"\n5,"five"\n6,six\n')
+    project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
+    report, requests = asked(project, emulator)
+    assert (report.rows, requests, report.exit_code) == (6, 2, Exit.OK)
+
+
+def test_bad_records_do_not_count_for_a_limit(tmp_path: Path) -> None:
+    """As many rows are taken as were asked for."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\n1\n2\n3,three\n4,four\n5\n6,six\n7,seven\n")
+    source = open_source(path, key=["id"], used=["text"], limit=3, skip=True)
+    assert source.survey().rows == 3
+    assert [row.values["text"] for some in source.rows(np.ones(3, np.bool_)) for row in some] == [
+        "three",
+        "four",
+        "six",
+    ]
+
+
+def test_every_command_says_what_is_left_out(project: Project, shell: Shell) -> None:
+    """As text and as JSON; a run ends with 1."""
+    path = skipping(project, "id,text\n1,one\n2\n1,uno\n3,three\n")
+    first = [
+        f"`{path}`, line 3: 1 cell where the header has 2",
+        f"row 3 of `{path}`: the key `1` is that of row 1",
+    ]
+    for command in ("estimate", "run", "status"):
+        said = shell(command, project.job, "--offline", "--json")
+        assert said.code == (1 if command == "run" else 0)
+        told = json.loads(said.out)["left_out"]
+        assert (told["rows"], told["first"]) == (2, first)
+        shown = shell(command, project.job, "--offline")
+        assert "left out: 2 bad rows of the input" in " ".join((shown.out + shown.err).split())
+
+
+def test_copies_without_bad_rows_go_with_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One copy of a file stands as long as its source lives, and none of one that is refused."""
+    folder, path = tmp_path / "temporary", tmp_path / "rows.csv"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    path.write_bytes("id,text\n1,früh\n2\n3,spät\n".encode("utf-16"))
+    source = open_source(path, key=["id"], used=["text"], skip=True)
+    assert [copy.name for copy in folder.glob(f"{PREFIX}*/*-rows.csv")] == ["1-without-rows.csv"]
+    assert source.survey().rows == 2
+    del source
+    gc.collect()
+    assert not list(folder.iterdir())
+    with pytest.raises(InputError, match="key column"):
+        open_source(path, key=["name"], used=["text"], skip=True)
+    assert not list(folder.iterdir())
 
 
 def test_the_survey_of_an_input_with_bad_rows_is_kept(
