@@ -30,6 +30,7 @@ from pipeline.input.encoding import RESAVE, START, no_text
 from pipeline.input.faults import KIND, Faults, Where, in_order
 from pipeline.scratch import Column
 
+SMALL = 1 << 12  # bytes that are read record by record where one of these is doubtful
 MOST_BYTES = 1 << 24  # of a record in quotes; what goes on for longer was never closed
 
 
@@ -87,14 +88,18 @@ class _Sift:
 
     def read(self, block: int) -> None:
         """Read to the end of the file, so many bytes at a time where nothing is doubtful."""
-        width = len(self.head.header)
+        width, size = len(self.head.header), block
         self.file.seek(self.place)
-        while piece := self.file.read(block):
+        while piece := self.file.read(size):
             seen = self.head.plain.records(piece, width)
-            if seen is None:
+            if seen is None and size > SMALL:
+                size //= 8
+                self.file.seek(self.place)
+            elif seen is None:
                 self.file.seek(self.place)
                 self._read_exactly(self.place + len(piece))
             else:
+                size = min(2 * size, block)
                 self.left.records += seen.records
                 self.left.quoted = self.left.quoted or seen.quoted
                 self.lines += seen.lines

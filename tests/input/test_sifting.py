@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
+from pipeline.input import sifting as subject
 from pipeline.input.bad import BadRows
 from pipeline.input.delimited import check
 from pipeline.input.faults import Faults
@@ -127,6 +128,17 @@ def test_lines_are_those_of_the_original_of_a_copy(tmp_path: Path) -> None:
     source = open_source(path, key=["id"], used=["text"], skip=True)
     assert table(source)["text"].to_list() == ["früh", "spät"]
     assert source.left_out.first == (f"`{path}`, line 3: 1 cell where the header has 2",)
+
+
+def test_a_quote_that_is_never_closed_takes_no_more_than_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file without any other quote it would take all the rest, and all of that into memory."""
+    for most in (subject.MOST_BYTES, 40):
+        monkeypatch.setattr(subject, "MOST_BYTES", most)
+        source = opened(tmp_path / "rows.csv", ["1,one,a", '2,"two,b', *(f"{n},3,4" for n in range(3, 30))])
+        assert table(source)["id"].to_list() == [1, *range(3, 30)]
+        assert "line 3: a quoted cell that is not closed" in source.left_out.first[0]
 
 
 good_cells = st.lists(st.text(st.sampled_from('ab,"\n\ré '), max_size=5), min_size=2, max_size=2)
