@@ -297,3 +297,6 @@ def test_the_survey_of_an_input_with_bad_rows_is_kept(
     assert (requests, again.left_out, again.exit_code) == (0, report.left_out, Exit.ROWS_FAILED)
     assert plan.folder.bad_rows.read_text() == told
     assert verify_job(project.plan()).findings == []
+    project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
+    with pytest.raises(InputError, match="row 4"):
+        project.run(emulator.address)

@@ -55,7 +55,7 @@ def without_bad_lines(files: Files, path: Path, error: InputError) -> Column:
         faults.refuse_most(sift_ndjson(read, faults))
     if not len(faults):
         raise error
-    files.copies.leave_out(path, faults.found, b"\n")  # lines keep their numbers
+    files.copies.leave_out(path, faults.found)
     return faults.found
 
 

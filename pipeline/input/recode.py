@@ -68,10 +68,10 @@ class Copies:
             ) from exc
         self._of[path] = copy
 
-    def leave_out(self, path: Path, gone: Column, filler: bytes = b"") -> None:
+    def leave_out(self, path: Path, gone: Column) -> None:
         """Read a copy of a file from now on that lacks what is `gone`, from `start` to `stop`.
 
-        What stands in its place is `filler`. Raises StoreError where there is no room.
+        Raises StoreError where there is no room.
         """
         read = self.of(path)
         try:
@@ -80,7 +80,6 @@ class Copies:
                 for _, some in gone.slices():
                     for start, stop in zip(some["start"].tolist(), some["stop"].tolist(), strict=True):
                         _copy(file, rest, start - file.tell())
-                        rest.write(filler)
                         file.seek(stop)
                 shutil.copyfileobj(file, rest, BLOCK)
             if read != path:
