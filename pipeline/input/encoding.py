@@ -33,7 +33,7 @@ TWICE = 2  # in UTF-32 one half of the bytes holds twice as many NULs as the oth
 
 def not_utf8(path: Path) -> InputError:
     """Find the line that is not UTF-8, and guess what the file is."""
-    if fault := no_text(path):
+    if fault := no_text(path) or wide_text(path):
         return fault
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -50,13 +50,13 @@ def not_utf8(path: Path) -> InputError:
 
 
 def no_text(path: Path) -> InputError | None:
-    """Return the error for a file that is no text, or none of single bytes; None for what may be some."""
+    """Return the error for a file that is known to be no text; None for what may be some."""
     with path.open("rb") as file:
         start = file.read(8)
     for magic, (what, hint) in MAGIC.items():
         if start.startswith(magic):
             return InputError(f"`{path}` is {what}", hint)
-    return wide_text(path)
+    return None
 
 
 def _guessed(byte: str, path: Path) -> InputError:

@@ -205,7 +205,7 @@ class _Sift:
 
 
 def _check_text(path: Path) -> None:
-    """Raise InputError for what is no text at all."""
+    """Raise InputError for what is no text at all; of UTF-16 the header is not read either."""
     with path.open("rb") as file:
         start = file.read(START)
     try:

@@ -26,6 +26,7 @@ BAD = {
     "a quote that is never closed": ('7,"seven,g', "a quoted cell that is not closed"),
     "bytes that are no UTF-8": ("7,s\udcffven,g", "bytes that are not UTF-8"),
     "such bytes in several lines": ('7,"sev\n\udcffen",g', "bytes that are not UTF-8"),
+    "such bytes and a NUL": ("7,s\udcffv\0en,g", "bytes that are not UTF-8"),
     "a bare carriage return": ("7,seven\r,g", "a carriage return at the end of a cell without quotes"),
 }
 
@@ -88,6 +89,14 @@ def test_a_broken_header_is_refused(tmp_path: Path) -> None:
         path.write_text(f"{header}\n" + "1,a\n" * 20, errors="surrogateescape")
         with pytest.raises(InputError):
             open_source(path, key=["id"], used=["text"], skip=True)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\n" + b"\xff\n" * 9, "id,text\n1,a\n".encode("utf-16-le")])
+def test_what_is_no_text_is_told_as_such(tmp_path: Path, content: bytes) -> None:
+    """A compressed file has no bad rows, nor has one whose encoding is to be set."""
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"compressed with gzip|seems to be UTF-16"):
+        open_source(tmp_path / "rows.csv", key=[], used=[], skip=True)
 
 
 def test_rows_are_named_as_they_stand_in_the_file(tmp_path: Path) -> None:
