@@ -16,14 +16,14 @@ from pipeline.input.sifting import Sifted, add_doubtful, sift
 from pipeline.scratch import Column
 
 
-def checked(files: Files, separator: str) -> tuple[list[Delimited], dict[Path, Column]]:
+def checked(files: Files) -> tuple[list[Delimited], dict[Path, Column]]:
     """Check CSV or TSV files; return what was found, and the bad records of each file that has any."""
     if files.bad is None:
-        return [_check(files, path, separator) for path in files.paths], {}
-    found, sifting = dict[Path, Delimited](), _Sifting(files, files.bad, separator)
+        return [_check(files, path) for path in files.paths], {}
+    found, sifting = dict[Path, Delimited](), _Sifting(files, files.bad)
     for path in files.paths:
         try:
-            found[path] = _check(files, path, separator)
+            found[path] = _check(files, path)
         except ChangedError:
             raise
         except InputError as error:
@@ -37,9 +37,7 @@ def checked(files: Files, separator: str) -> tuple[list[Delimited], dict[Path, C
             sifting.sift(path, stray(path, strays[path]))
         sifting.add_doubtful()
     gone = sifting.leave_out()
-    return [
-        _check(files, path, separator) if path in sifting.left else found[path] for path in files.paths
-    ], gone
+    return [_check(files, path) if path in sifting.left else found[path] for path in files.paths], gone
 
 
 def without_bad_lines(files: Files, path: Path, error: InputError) -> Column:
@@ -59,20 +57,19 @@ def without_bad_lines(files: Files, path: Path, error: InputError) -> Column:
     return faults.found
 
 
-def _check(files: Files, path: Path, separator: str) -> Delimited:
+def _check(files: Files, path: Path) -> Delimited:
     read = files.copies.of(path)
     with translated(files, read):
-        return check(read, separator)
+        return check(read, files.separator)
 
 
 class _Sifting:
     """The files that are not read as they stand."""
 
-    def __init__(self, files: Files, bad: BadRows, separator: str) -> None:
+    def __init__(self, files: Files, bad: BadRows) -> None:
         self.left: dict[Path, Sifted] = {}
         self._files = files
         self._bad = bad
-        self._separator = separator
         self._faults: dict[Path, Faults] = {}
 
     @property
@@ -85,7 +82,7 @@ class _Sifting:
         read = self._files.copies.of(path)
         faults = self._faults[path] = Faults(error, self._bad, self._files.copies.named)
         with translated(self._files, read):
-            self.left[path] = sift(read, self._separator, faults)
+            self.left[path] = sift(read, self._files.separator, faults)
 
     def add_doubtful(self) -> None:
         """Leave out records, too, that are bad because cells stand in quotes elsewhere."""

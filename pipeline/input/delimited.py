@@ -182,6 +182,7 @@ class Check:
 
 def clean(separator: str) -> re.Pattern[str]:
     """Return what a record looks like in which each quote encloses a cell or is doubled in one."""
+    separator = re.escape(separator)
     cell = rf'(?:{QUOTED.pattern}|[^"\n{separator}]*+)'
     return re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")
 

@@ -59,7 +59,8 @@ AGAIN = (
 class Files:
     """What is read, and how the files stood when they were opened; `copies` are read in place of some.
 
-    `bad` takes the rows that are left out; None where a bad row is an error.
+    `separator` stands between the cells of CSV and TSV files. `bad` takes the rows that are left out; None
+    where a bad row is an error.
     """
 
     paths: tuple[Path, ...]
@@ -67,6 +68,7 @@ class Files:
     stamps: list[tuple[int, ...]]
     copies: Copies = field(default_factory=Copies)
     bad: BadRows | None = None
+    separator: str = ""
 
     @property
     def text(self) -> bool:
@@ -110,6 +112,14 @@ def find(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
     if not paths:
         raise _missing(path)
     return tuple(paths), _format(paths, kind)
+
+
+def separator_of(kind: str, given: str | None) -> str:
+    """Return what stands between cells in a format; raises InputError where one is given for another."""
+    if given is not None and kind not in SEPARATORS:
+        said = f"`separator` is for CSV and TSV files, and the format of the input is `{kind}`"
+        raise InputError(said, "leave `separator` out of [input], or set `format` there to csv")
+    return given or SEPARATORS.get(kind, "")
 
 
 def _in_folder(folder: Path, kind: str | None) -> list[Path]:

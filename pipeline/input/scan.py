@@ -57,7 +57,7 @@ def scan_files(files: Files, root: Path) -> Scan:
     Folders below `root` may name columns of Parquet files, as `year=2026` does.
     """
     if files.kind in SEPARATORS:
-        return _scan_text(files, SEPARATORS[files.kind])
+        return _scan_text(files)
     if files.kind == "ndjson":
         return _scan_ndjson(files)
     schemas, rows = [], list[int]()
@@ -95,9 +95,9 @@ def _scan_parquet(root: Path, paths: Sequence[Path], own: Collection[str]) -> pl
     return pl.scan_parquet(list(paths), hive_partitioning=True, glob=False).drop(above, strict=False)
 
 
-def _scan_text(files: Files, separator: str) -> Scan:
+def _scan_text(files: Files) -> Scan:
     """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
-    found, gone = checked(files, separator)
+    found, gone = checked(files)
     first = dict.fromkeys(found[0].header, pl.String())
     for path, one in zip(files.paths, found, strict=True):
         _check_same(files.paths[0], first, path, dict.fromkeys(one.header, pl.String()))
@@ -106,7 +106,7 @@ def _scan_text(files: Files, separator: str) -> Scan:
             raise InputError(said, "give all files the same header")
     scan = pl.scan_csv(
         list(files.read),
-        separator=separator,
+        separator=files.separator,
         quote_char=_quote(files.paths, found),
         infer_schema=False,
         new_columns=list(first),  # Polars would keep doubled quotes in names

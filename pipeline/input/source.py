@@ -19,7 +19,7 @@ from pipeline.heads import heads
 from pipeline.input.bad import BadRows, LeftOut, as_counted, together, write
 from pipeline.input.cells import exact, values
 from pipeline.input.delimited import text_types, typed
-from pipeline.input.files import HINTS, PLAINER, Files, find, root_of, stamp_of, translated
+from pipeline.input.files import HINTS, PLAINER, Files, find, root_of, separator_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
 from pipeline.input.survey import NAMES, NO_KEY, Survey
@@ -85,8 +85,8 @@ class Source:
     def reading(self) -> tuple[object, ...]:
         """What else than the files themselves decides which rows there are, and their keys and digests."""
         decoding = (self._decoding.encoding, self._decoding.errors)
-        skip = self._files.bad is not None
-        return (self._files.kind, self.key, self.used, self.columns, self._limit, *decoding, skip)
+        skip = (self._files.separator, self._files.bad is not None)
+        return (self._files.kind, self.key, self.used, self.columns, self._limit, *decoding, *skip)
 
     @property
     def types(self) -> pl.Schema:
@@ -291,19 +291,21 @@ def open_source(
     limit: int | None = None,
     kind: str | None = None,
     decoding: Decoding = PLAIN,
+    separator: str | None = None,
     skip: bool = False,
 ) -> Source:
     """Open a file, a folder or a glob and check what can be checked without reading it all more than once.
 
     `used` are the columns of the prompt, None for all; `limit` takes the first rows only; `kind` names the
-    format where the ending does not, `decoding` the encoding of text; `skip` leaves bad rows out. Raises
+    format where the ending does not, `decoding` the encoding of text, `separator` what stands between cells
+    where the format does not say it; `skip` leaves bad rows out. Raises
     InputError for a missing, empty or broken file and for a key column that is not there, StoreError where a
     copy in UTF-8 finds no room.
     """
     first = Files((path,), kind or "", [])
     with translated(first):
         paths, kind = find(path, kind)
-        files = Files(paths, kind, list(map(stamp_of, paths)))
+        files = Files(paths, kind, list(map(stamp_of, paths)), separator=separator_of(kind, separator))
     with translated(files):
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:
