@@ -1,15 +1,12 @@
 """What to say of a name that is not among the columns of a table, and of a header that is none."""
 
+import json
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 LISTED = 20  # names in a hint
 SIGNS = (";", "\t", "|", ",")  # that stand between cells
-CONVERT = (
-    "`python -c \"import polars as pl; pl.read_csv('old.csv', separator='{sign}', infer_schema=False)"
-    ".write_csv('new.csv')\"`"
-)
 NO_HEADER = "the first line must name the columns: write such a line above the rows if there is none"
 _NUMBER = re.compile(r"\s*-?[0-9][0-9.,]*\s*")
 
@@ -37,10 +34,7 @@ def separator_hint(columns: Sequence[str]) -> str | None:
     found = [sign for sign in SIGNS if len(columns) == 1 and sign in columns[0]]
     if not found:
         return None
-    what = f"the header `{columns[0].expandtabs(1)}` is one column, its names are separated by"
-    match found[0]:
-        case "\t":
-            return f'{what} tabs: give the file the ending `.tsv`, or set `format = "tsv"` in [input]'
-        case ",":
-            return f'{what} commas: give the file the ending `.csv`, or set `format = "csv"` in [input]'
-    return f"{what} `{found[0]}`: write the table with commas, with {CONVERT.format(sign=found[0])}"
+    sign = {"\t": "tabs", ",": "commas"}.get(found[0], f"`{found[0]}`")
+    what = f"the header `{columns[0].expandtabs(1)}` is one column, its names are separated by {sign}"
+    ending = ", or give the file the ending `.tsv`" if found[0] == "\t" else ""
+    return f"{what}: set `separator = {json.dumps(found[0])}` in [input]{ending}"

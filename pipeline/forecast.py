@@ -5,13 +5,14 @@ Asks no model and writes nothing.
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from pipeline.answer import WIDE
 from pipeline.auto import auto_words
 from pipeline.backlog import Backlog, Scope, backlog
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
+from pipeline.input.bad import LeftOut
 from pipeline.packing import Budget
 from pipeline.plan import Plan
 from pipeline.precedent import Precedent, Took, precedent
@@ -58,6 +59,7 @@ class Forecast:
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
     calibration: Calibrating
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bool = False) -> Forecast:
@@ -90,6 +92,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         auto="; ".join(auto_words(plan)),
         ways=tuple(_ways(plan, found, left, sizes=tokens.sizes, answers=answers)),
         calibration=_calibration(plan, found[0], sample, sizes=tokens.sizes, answers=answers),
+        left_out=plan.source.left_out,
     )
 
 

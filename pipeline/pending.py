@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.flow import Reply, Usage
 from pipeline.heads import names
-from pipeline.input.source import Survey
+from pipeline.input.survey import Survey
 from pipeline.store.folder import Folder
 from pipeline.store.recent import latest, latest_replies
 from pipeline.store.standing import Standing

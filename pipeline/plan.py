@@ -114,7 +114,9 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
         used=checked.template.columns,
         limit=limit,
         kind=job.input.format,
+        separator=job.input.separator,
         decoding=Decoding(job.input.encoding, job.input.encoding_errors),
+        skip=job.input.bad_rows == "skip",
     )
     check_columns(checked.template, source.columns)
     check_gold(checked, source.columns)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.executors.packed import REACH
 from pipeline.heads import BUCKETS, Heads, bucket_of
-from pipeline.input.source import Source, Survey
+from pipeline.input.source import Source
+from pipeline.input.survey import Survey
 from pipeline.scratch import SLICE, Buckets
 from pipeline.store.standing import Standing
 from pipeline.template import Template

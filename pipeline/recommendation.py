@@ -31,6 +31,7 @@ def as_json(found: Forecast) -> dict[str, object]:
         "model": found.model,
         "limited": found.limited,
         **asdict(found.scope) | {"enqueued_cost_usd": round(found.scope.enqueued_cost_usd, 6)},
+        "left_out": found.left_out.as_json(),
         "sampled": found.sampled,
         "counted": found.counted,
         "not_counted": found.uncounted or None,
@@ -55,6 +56,7 @@ def head(found: Forecast) -> list[str]:
     cached = f", about {scope.cached:,} are in the response cache" if scope.cached else ""
     lines = [
         f"{found.job}: {rows}, {scope.done:,} done{failed}, {scope.pending:,} to do{kept}",
+        *found.left_out.sentences(),
         f"  prompts to send: {scope.prompts:,} (equal ones share an answer{cached}), to {found.model}",
     ]
     if scope.batch_jobs:

@@ -27,6 +27,7 @@ OURS = (
     "calibration",
     "emulated",
     "batches",
+    "bad-rows",
 )  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

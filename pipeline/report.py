@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import Exit
 from pipeline.flow import FailureKind, Usage
+from pipeline.input.bad import LeftOut
 from pipeline.output import Written
 from pipeline.progress import many, span, usd
 from pipeline.usage import Saved, Shipped
@@ -58,6 +59,7 @@ class RunReport:
     replied: int = 0
     notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def emulated(self) -> bool:
@@ -69,7 +71,7 @@ class RunReport:
         """The exit code of the command."""
         if self.stop is not None:
             return self.stop.exit_code
-        return Exit.ROWS_FAILED if self.table.failed else Exit.OK
+        return Exit.ROWS_FAILED if self.table.failed or self.left_out.rows else Exit.OK
 
     def as_json(self) -> dict[str, object]:
         """Return the report as JSON values; the keys are documented in `docs/reference.md`."""
@@ -81,6 +83,7 @@ class RunReport:
             "ok": self.table.ok,
             "failed": self.table.failed,
             "pending": self.pending,
+            "left_out": self.left_out.as_json(),
             "replied": self.replied,
             "output": None if self.output is None else str(self.output),
             "run_folder": str(self.folder),
@@ -125,6 +128,7 @@ class RunReport:
         kept = f" ({self.replied:,} of them with a reply in the journal)" if self.replied else ""
         pending = f", {self.pending:,} pending{kept}" if self.pending else ""
         lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
+        lines += self.left_out.sentences()
         lines.append(self._this_run())
         if self.shipped.earlier_rows:
             lines.append(self._earlier())

@@ -10,6 +10,7 @@ from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, Stor
 from pipeline.executors.halt import Halt
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
+from pipeline.input.bad import LeftOut
 from pipeline.output import Written, count, write_output
 from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
@@ -24,7 +25,7 @@ from pipeline.store.cache import Use
 from pipeline.store.census import Census, census, keep, state_of
 from pipeline.store.compaction import compact
 from pipeline.store.completion import Completion, completion, mark, unmark
-from pipeline.store.folder import begin_round, changes, end_round, in_words, owned
+from pipeline.store.folder import CONTINUE, begin_round, changes, end_round, in_words, owned
 from pipeline.store.journal import mended
 from pipeline.store.memo import Follower, recall, remember
 from pipeline.store.origin import is_emulated
@@ -65,6 +66,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
     with owned(plan.folder, plan.identity) as repaired:
         notes += repaired
         keep(taken, plan.folder)
+        left_out = _left_out(plan)
         parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
@@ -110,6 +112,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder) or tally.emulated,
         notes=notes,
         stop=ended.stop,
+        left_out=left_out,
     )
 
 
@@ -243,6 +246,15 @@ def _unneeded(plan: Plan) -> list[str]:
     """Return a note where a finished run leaves batch jobs open: rows of an earlier input are in them."""
     batches = open_batches_of(plan.folder.path)
     return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
+
+
+def _left_out(plan: Plan) -> LeftOut:
+    """Write the bad rows into the run folder, in place of those of the last run."""
+    path = plan.folder.bad_rows
+    try:
+        return plan.source.write_left_out(path)
+    except OSError as exc:
+        raise StoreError(f"`{path}` cannot be written: {exc.strerror}", CONTINUE) from exc
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -73,6 +73,13 @@ class Column:
         size = self.kind.itemsize
         return np.frombuffer(self._file.read(start * size, max(0, stop - start) * size), self.kind)
 
+    def head(self, count: int) -> "Column":
+        """Return a copy of the first records."""
+        first = Column(self.kind)
+        for start, records in self.slices():
+            first.add(records[: max(0, count - start)])
+        return first
+
     def slices(self) -> Iterator[tuple[int, Records]]:
         """Yield all records in order, with the position of the first of each slice."""
         for start in range(0, len(self), SLICE):

@@ -45,17 +45,27 @@ def _known_encoding(name: str) -> str:
     return name
 
 
+def _separates(sign: str) -> str:
+    if len(sign) == 1 and sign.isascii() and not sign.isalnum() and sign not in ' "\r\n\0':
+        return sign
+    raise PydanticCustomError("separator", 'one sign between cells, such as `;` or a tab (`"\\t"`)')
+
+
 class InputSection(Section):
     """`[input]`: a file, a glob or a folder; `key` names the columns that identify a row.
 
-    `encoding` is a codec of Python for text files that are not UTF-8.
+    `separator` stands between the cells of CSV and TSV files where that is no comma or tab, `encoding` is a
+    codec of Python for text files that are not UTF-8, `bad_rows` says whether a row that
+    cannot be asked about ends the run or is left out.
     """
 
     path: Text
     key: tuple[Text, ...] = Field(default=(), strict=False)  # TOML knows lists only
     format: Format | None = None
+    separator: Annotated[str, AfterValidator(_separates)] | None = None
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
     encoding_errors: Literal["strict", "replace"] = "strict"
+    bad_rows: Literal["refuse", "skip"] = "refuse"
 
 
 class PromptSection(Section):

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from pipeline.billing import billing
 from pipeline.errors import DamagedError, StoreError
 from pipeline.executors.parting import jobs_of, price_of
 from pipeline.flow import Reply
-from pipeline.input.source import Survey
+from pipeline.input.bad import LeftOut
+from pipeline.input.survey import Survey
 from pipeline.output import Written, count
 from pipeline.pending import Paid, paid, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
@@ -60,6 +61,7 @@ class JobStatus:
     batches: list[Batch]
     damaged: list[str]
     now: float
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values; `docs/reference.md` names the keys."""
@@ -71,6 +73,7 @@ class JobStatus:
             "ok": self.table.ok,
             "failed": self.table.failed,
             "pending": self.pending,
+            "left_out": self.left_out.as_json(),
             "replied": self.replied,
             "requests_to_go": self._requests,
             "prompt_tokens": self.table.prompt_tokens,
@@ -111,6 +114,7 @@ class JobStatus:
         lines = [
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
             f"{self.pending:,} pending{replied}{packs}",
+            *self.left_out.sentences(),
             f"  tokens: {prompt:,} in, {output:,} out, {usd(table.cost_usd + self.paid.cost_usd)}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
@@ -192,6 +196,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, ver
         batches=open_batches_of(plan.folder.path),
         damaged=parts.set_aside,
         now=now,
+        left_out=plan.source.left_out,
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.arrow import BOOKKEEPING
 from pipeline.comparison import UNREAD, Columns, differences
 from pipeline.disk import is_draft, is_set_aside
 from pipeline.errors import Exit, StoreError, UsageError
-from pipeline.input.source import Survey
+from pipeline.input.survey import Survey
 from pipeline.keys import fingerprint
 from pipeline.output import write_table
 from pipeline.plan import Plan

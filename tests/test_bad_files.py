@@ -111,8 +111,12 @@ REFUSED = {
     "unclosed quote": (csv('id,text\n1,"a\n2,b\n'), "begins at line 2", "never closed"),
     "short line": (csv("id,text\n1,a\n2\n"), "line 3: 1 cell where the header has 2", "double quotes"),
     "long line": (csv("id,text\n1,a\n2,b,c\n"), "line 3: 3 cells where the header has 2", "double quotes"),
-    "semicolons": (csv("id;text\n1;a\n"), "column `id` is not in the input", "separator=';'"),
-    "semicolons, ragged": (csv("id;text\n1;a, b\n"), "2 cells where the header has 1", "separator=';'"),
+    "semicolons": (csv("id;text\n1;a\n"), "column `id` is not in the input", 'set `separator = ";"`'),
+    "semicolons, ragged": (
+        csv("id;text\n1;a, b\n"),
+        "2 cells where the header has 1",
+        'set `separator = ";"`',
+    ),
     "tabs": (csv("id\ttext\n1\ta\n"), "column `id` is not in the input", "`.tsv`"),
     "no header": (csv("1,good\n2,bad\n"), "column `id` is not in the input", "line above the rows"),
     "Parquet, cut": (

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.earlier import Earlier
 from pipeline.flow import Row
 from pipeline.heads import heads
-from pipeline.input.source import NAMES, Survey
+from pipeline.input.survey import NAMES, Survey
 from pipeline.scratch import Column
 from pipeline.store.standing import stand
 from tests.store.test_compaction import DIGEST, key, table

@@ -1,4 +1,4 @@
-"""Checks of text tables (CSV, TSV, NDJSON) that name the line at fault, and the types of CSV columns.
+"""Checks of CSV and TSV files that name the line at fault, and the types of their columns.
 
 Polars fills short records with nulls, takes a quote inside a bare cell for the start of a quoted one and says
 little about where a file is broken. So a text file is first read once: block by block where `input.plain`
@@ -8,9 +8,9 @@ passes here, Polars reads with the same cells.
 
 import codecs
 import csv
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -28,15 +28,15 @@ QUOTING = (
     "must be doubled"
 )
 BLOCK = 1 << 18  # bytes; small enough for a processor's cache
+CELL_END = "at the end of a cell without quotes"
 MOST_CHARACTERS = 2**31 - 1  # of a cell; the most that every platform takes
 
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 DIGITS = 16  # of a cell that a float still holds exactly enough
 
-_BARE_RETURN = re.compile(r"\r(?!\n|\Z)")
-_QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
-_HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
+BARE_RETURN = re.compile(r"\r(?!\n|\Z)")
+QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,12 @@ def check(path: Path, separator: str, block: int = BLOCK) -> Delimited:
     """
     csv.field_size_limit(MOST_CHARACTERS)
     with path.open("rb") as file:
-        check = _Check(path, file, separator)
-        try:
-            return check.found(block)
-        except UnicodeDecodeError as exc:
-            raise not_utf8(path) from exc
-        except csv.Error as exc:
-            raise _malformed(path, check.line, check.lines, exc) from exc
+        one = Check(path, file, separator)
+        with one.named():
+            return one.found(block)
 
 
-class _Check:
+class Check:
     """One pass over a file: block by block where nothing is doubtful, else record by record.
 
     `kept` are the lines of the record at hand, `place` is the byte behind it, `lines` how many end there.
@@ -93,8 +89,17 @@ class _Check:
         self.blank: list[int] = []
         self.quoted = False
         self.stray: int | None = None
-        cell = rf'(?:{_QUOTED.pattern}|[^"\n{separator}]*+)'
-        self.clean = re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")  # each quote encloses or is doubled
+        self.clean = clean(separator)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Turn what is wrong into an InputError with the line at which it is read."""
+        try:
+            yield
+        except UnicodeDecodeError as exc:
+            raise not_utf8(self.path) from exc
+        except csv.Error as exc:
+            raise malformed(self.path, self.line, self.lines, exc) from exc
 
     @property
     def line(self) -> int:
@@ -105,16 +110,23 @@ class _Check:
         """Read all records."""
         start = self.file.read(START)
         codecs.getincrementaldecoder("utf-8")().decode(start)  # what is no text at all is told so first
+        header = self.begin()
+        self._read(len(header), block)
+        return Delimited(header, self.records, tuple(self.blank), self.quoted, self.stray)
+
+    def begin(self) -> tuple[str, ...]:
+        """Read the header."""
+        self.file.seek(0)
+        start = self.file.read(len(codecs.BOM_UTF8))
         self.place = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
         self.file.seek(self.place)
         header = self.header = _checked_header(self.path, next(self.reader, None))
         if self.kept[-1].endswith(("\r\r\n", "\r\r")):
-            raise _bare_return(self.path, 1, "in the header that does not end it")
+            raise bare_return(self.path, 1, "in the header that does not end it")
         self._check_quotes()
         self.below = True
         self.kept.clear()
-        self._read(len(header), block)
-        return Delimited(header, self.records, tuple(self.blank), self.quoted, self.stray)
+        return header
 
     def _read(self, width: int, block: int) -> None:
         """Read what stands below the header."""
@@ -139,7 +151,7 @@ class _Check:
             if len(cells) == width:
                 self.records += 1
             elif cells:
-                raise _ragged(self.path, self.line, len(cells), self.header)
+                raise ragged(self.path, self.line, len(cells), self.header)
             elif width == 1:
                 self.records += 1
             else:
@@ -155,17 +167,24 @@ class _Check:
             self.lines += 1
             self.kept.append(line)
             # to Polars a carriage return within a line is a letter, to the csv module an error
-            yield _BARE_RETURN.sub(" ", line) if self.below and "\r" in line else line
+            yield BARE_RETURN.sub(" ", line) if self.below and "\r" in line else line
 
     def _check_quotes(self) -> None:
         """Look at the quotes of the record at hand."""
         raw = self.kept[0] if len(self.kept) == 1 else "".join(self.kept)
-        if self.returning in raw and self.returning in _QUOTED.sub("", raw):
-            raise _bare_return(self.path, self.line, "at the end of a cell without quotes")
+        if self.returning in raw and self.returning in QUOTED.sub("", raw):
+            raise bare_return(self.path, self.line, CELL_END)
         self.quoted = self.quoted or raw.startswith('"') or self.opening in raw
         paired = raw.count('"') % 2 == 0 and (len(self.kept) == 1 or self.clean.fullmatch(raw))
         if not paired and self.stray is None:
             self.stray = self.line
+
+
+def clean(separator: str) -> re.Pattern[str]:
+    """Return what a record looks like in which each quote encloses a cell or is doubled in one."""
+    separator = re.escape(separator)
+    cell = rf'(?:{QUOTED.pattern}|[^"\n{separator}]*+)'
+    return re.compile(rf"{cell}(?:{separator}{cell})*+\r?\n?")
 
 
 def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]:
@@ -181,14 +200,16 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
     return tuple(header)
 
 
-def _ragged(path: Path, line: int, cells: int, header: Sequence[str]) -> InputError:
+def ragged(path: Path, line: int, cells: int, header: Sequence[str]) -> InputError:
+    """Return the error for a record with too few or too many cells."""
     return InputError(
         f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {len(header)}",
         separator_hint(header) or QUOTING,
     )
 
 
-def _malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
+def malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
+    """Return the error for a record from line `start` on that the csv module gave up at another."""
     said = str(exc)
     if "unexpected end" in said:
         return InputError(
@@ -196,99 +217,28 @@ def _malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
             'a `"` that opens a cell is never closed: look for it there, or get the whole file again',
         )
     if "new-line character" in said:
-        return _bare_return(path, line, "in the header that does not end it")
+        return bare_return(path, line, "in the header that does not end it")
     if "expected after" in said:
         where = f"line {line}" if line == start else f"line {line} (the row begins at line {start})"
         return InputError(f"`{path}`, {where}: text after the closing quote of a cell", QUOTING)
     return InputError(f"`{path}`, line {line}: {said.lower()}", QUOTING)
 
 
-def _bare_return(path: Path, line: int, where: str) -> InputError:
+def stray(path: Path, line: int) -> InputError:
+    """Return the error for a quote that encloses nothing in a file in which others do."""
+    return InputError(f"`{path}`, line {line}: a quote in a cell without quotes around it", QUOTING)
+
+
+def bare_return(path: Path, line: int, where: str) -> InputError:
+    """Return the error for a carriage return that ends no line."""
     return InputError(
         f"`{path}`, line {line}: a carriage return {where}",
         "save the file with line feeds at the ends of lines, and cells with line breaks in double quotes",
     )
 
 
-def check_ndjson(path: Path) -> int:
-    """Read a whole NDJSON file once and count its rows; raises InputError where Polars would misread it."""
-    records = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1 and line.startswith(codecs.BOM_UTF8):
-                raise InputError(f"`{path}` begins with a byte order mark", "save it as UTF-8 without BOM")
-            try:
-                line.decode()
-            except UnicodeDecodeError as exc:
-                raise not_utf8(path) from exc
-            if number == 1 and b"\0" in line and (fault := wide_text(path)):
-                raise fault
-            records += not line.isspace()
-            if _HALF_LETTER.search(line):
-                _check_letters(path, number, line)
-    return records
-
-
-def _check_letters(path: Path, number: int, line: bytes) -> None:
-    """Refuse half a surrogate pair: Polars would put another character in its place."""
-    try:
-        json.dumps(json.loads(line), ensure_ascii=False).encode()
-    except UnicodeEncodeError as exc:
-        half = f"\\u{ord(exc.object[exc.start]):04x}"
-        raise InputError(
-            f"`{path}`, line {number}: `{half}` is half a letter",
-            "it was cut from a pair such as `\\ud83d\\ude00`: write the pair, or leave the half out",
-        ) from exc
-    except (ValueError, RecursionError):
-        return  # no JSON: Polars says so, and `ndjson_fault` where
-
-
-def ndjson_fault(path: Path) -> InputError | None:
-    """Find the line for which Polars did not read an NDJSON file, if it can be told."""
-    kinds: dict[str, tuple[str, int]] = {}
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            try:
-                cells = json.loads(line, parse_constant=_no_number)
-            except (ValueError, RecursionError) as exc:
-                said = str(exc).split(": line", maxsplit=1)[0][:200]
-                said = said[:1].lower() + said[1:]
-                return InputError(f"`{path}`, line {number}: no JSON: {said}", "each line must be one object")
-            if not isinstance(cells, dict):
-                return InputError(
-                    f"`{path}`, line {number}: {_json_kind(cells)} where an object should be",
-                    'each line must be one object, such as `{"id": 1}`',
-                )
-            fault = _mixed(kinds, cells, number)
-            if fault:
-                return InputError(f"`{path}`, line {number}: {fault}", "give the column values of one kind")
-    return None
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"`{word}` is no JSON number")
-
-
-def _mixed(kinds: dict[str, tuple[str, int]], cells: dict[str, object], number: int) -> str | None:
-    for name, cell in cells.items():
-        if cell is None:
-            continue
-        kind = _json_kind(cell)
-        first, line = kinds.setdefault(name, (kind, number))
-        if first != kind and "text" not in {first, kind}:  # Polars writes anything as text where some is text
-            return f"`{name}` is {kind}, but {first} in line {line}"
-    return None
-
-
-def _json_kind(cell: object) -> str:
-    words = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
-    return "null" if cell is None else words.get(type(cell), "an object")
-
-
-def text_types(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.DataType]:
-    """Find the type that every cell of a column of text has; reads the table once."""
+def text_types(tables: Iterable[pl.LazyFrame | pl.DataFrame], names: Sequence[str]) -> dict[str, pl.DataType]:
+    """Find the type that every cell of a column of text has; reads each of the tables once."""
     tests = []
     for number, name in enumerate(names):
         cell = pl.col(name)
@@ -300,8 +250,9 @@ def text_types(scan: pl.LazyFrame, names: Sequence[str]) -> dict[str, pl.DataTyp
             cell.is_in(["TRUE", "FALSE"]).all().alias(f"{number} TRUE"),
             cell.is_not_null().any().alias(f"{number} any"),
         ]
-    found = scan.select(tests).collect(engine="streaming").row(0, named=True)
-    return {name: _text_type(number, found) for number, name in enumerate(names)}
+    seen = [table.lazy().select(tests).collect(engine="streaming") for table in tables]
+    found = pl.concat(seen).select(pl.col("^.* any$").any(), pl.exclude("^.* any$").all())
+    return {name: _text_type(number, found.row(0, named=True)) for number, name in enumerate(names)}
 
 
 def _text_type(number: int, found: dict[str, bool]) -> pl.DataType:

@@ -33,14 +33,9 @@ TWICE = 2  # in UTF-32 one half of the bytes holds twice as many NULs as the oth
 
 def not_utf8(path: Path) -> InputError:
     """Find the line that is not UTF-8, and guess what the file is."""
+    if fault := no_text(path) or wide_text(path):
+        return fault
     with path.open("rb") as file:
-        start = file.read(8)
-        file.seek(0)
-        for magic, (what, hint) in MAGIC.items():
-            if start.startswith(magic):
-                return InputError(f"`{path}` is {what}", hint)
-        if fault := wide_text(path):
-            return fault
         for number, line in enumerate(file, 1):
             try:
                 line.decode()
@@ -52,6 +47,16 @@ def not_utf8(path: Path) -> InputError:
                     )
                 return _guessed(byte, path)
     return InputError(f"`{path}` was changed while it was read", "run the same command again")
+
+
+def no_text(path: Path) -> InputError | None:
+    """Return the error for a file that is known to be no text; None for what may be some."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, (what, hint) in MAGIC.items():
+        if start.startswith(magic):
+            return InputError(f"`{path}` is {what}", hint)
+    return None
 
 
 def _guessed(byte: str, path: Path) -> InputError:

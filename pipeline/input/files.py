@@ -16,7 +16,9 @@ import pyarrow as pa
 from pipeline.columns import some_of
 from pipeline.disk import may_read
 from pipeline.errors import ChangedError, InputError
-from pipeline.input.delimited import QUOTING, SEPARATORS, ndjson_fault
+from pipeline.input.bad import BadRows
+from pipeline.input.delimited import QUOTING, SEPARATORS
+from pipeline.input.ndjson import ndjson_fault
 from pipeline.input.recode import Copies
 from pipeline.schema_file import nearest_file
 
@@ -55,12 +57,18 @@ AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is read, and how the files stood when they were opened; `copies` are read in place of some."""
+    """What is read, and how the files stood when they were opened; `copies` are read in place of some.
+
+    `separator` stands between the cells of CSV and TSV files. `bad` takes the rows that are left out; None
+    where a bad row is an error.
+    """
 
     paths: tuple[Path, ...]
     kind: str
     stamps: list[tuple[int, ...]]
     copies: Copies = field(default_factory=Copies)
+    bad: BadRows | None = None
+    separator: str = ""
 
     @property
     def text(self) -> bool:
@@ -104,6 +112,14 @@ def find(path: Path, kind: str | None) -> tuple[tuple[Path, ...], str]:
     if not paths:
         raise _missing(path)
     return tuple(paths), _format(paths, kind)
+
+
+def separator_of(kind: str, given: str | None) -> str:
+    """Return what stands between cells in a format; raises InputError where one is given for another."""
+    if given is not None and kind not in SEPARATORS:
+        said = f"`separator` is for CSV and TSV files, and the format of the input is `{kind}`"
+        raise InputError(said, "leave `separator` out of [input], or set `format` there to csv")
+    return given or SEPARATORS.get(kind, "")
 
 
 def _in_folder(folder: Path, kind: str | None) -> list[Path]:

@@ -1,7 +1,7 @@
-"""UTF-8 copies of text files in other encodings, since Polars reads nothing else.
+"""Copies of text files for Polars: in UTF-8 where they are in another encoding, and without bad records.
 
-A copy has the same text on the same lines. All copies of an input stand in one folder among the system's
-temporary files and go with the process; what a killed one left, the next that makes copies removes.
+A copy in UTF-8 has the same text on the same lines. All copies of an input stand in one folder among the
+system's temporary files and go with the process; what a killed one left, the next that makes copies removes.
 """
 
 import codecs
@@ -13,10 +13,11 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pipeline.errors import InputError, StoreError
 from pipeline.input.encoding import MAGIC
+from pipeline.scratch import Column
 
 PREFIX = "rowmill-utf8-"  # of the folders of copies
 BLOCK = 1 << 20  # bytes that are decoded at a time
@@ -67,6 +68,30 @@ class Copies:
             ) from exc
         self._of[path] = copy
 
+    def leave_out(self, path: Path, gone: Column) -> None:
+        """Read a copy of a file from now on that lacks what is `gone`, from `start` to `stop`.
+
+        Raises StoreError where there is no room.
+        """
+        read = self.of(path)
+        try:
+            copy = self._folder(path) / f"{len(self._of)}-without-{path.name}"
+            with read.open("rb") as file, copy.open("wb") as rest:
+                for _, some in gone.slices():
+                    for start, stop in zip(some["start"].tolist(), some["stop"].tolist(), strict=True):
+                        _copy(file, rest, start - file.tell())
+                        file.seek(stop)
+                shutil.copyfileobj(file, rest, BLOCK)
+            if read != path:
+                read.unlink()
+        except OSError as exc:
+            raise StoreError(
+                f"`{path}` cannot be copied without its bad rows to `{tempfile.gettempdir()}`: "
+                f"{exc.strerror or exc}",
+                'name a folder with room for it in the environment as `TMPDIR`, or set `bad_rows = "refuse"`',
+            ) from exc
+        self._of[path] = copy
+
     def named(self, said: str) -> str:
         """Return a message with the files of the input in place of their copies."""
         for path, copy in self._of.items():
@@ -89,6 +114,12 @@ class Copies:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (folder / "lock.new").rename(folder / "lock")  # nobody looks for it before it is held
         return folder
+
+
+def _copy(file: BinaryIO, to: BinaryIO, size: int) -> None:
+    while size > 0 and (block := file.read(min(size, BLOCK))):
+        to.write(block)
+        size -= len(block)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import glob
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeAlias
@@ -14,8 +14,12 @@ import pyarrow.parquet as pq
 from polars.datatypes import DataTypeClass
 
 from pipeline.errors import InputError
-from pipeline.input.delimited import QUOTING, SEPARATORS, Delimited, check, check_ndjson
+from pipeline.input.bad import as_counted
+from pipeline.input.checking import checked, without_bad_lines
+from pipeline.input.delimited import SEPARATORS, Delimited, stray
 from pipeline.input.files import Files, translated
+from pipeline.input.ndjson import check_ndjson
+from pipeline.scratch import Column
 
 Columns: TypeAlias = Mapping[str, pl.DataType]
 Kind: TypeAlias = pl.DataType | DataTypeClass
@@ -25,21 +29,24 @@ ROWS = 1_000  # of a Parquet file that pyarrow reads at a time
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A lazy table, its files in order, and how many rows it must have of each."""
+    """A lazy table, its files in order, how many rows it must have of each, and which it has not (`row`)."""
 
     frame: pl.LazyFrame
     paths: tuple[Path, ...]
     rows: list[int]
+    gone: dict[Path, Column] = field(default_factory=dict)
 
-    def named(self, *rows: int) -> str:
-        """Name rows (from 0 on) as people count them, with their files where there are several."""
+    def named(self, *rows: int, whole: bool = False) -> str:
+        """Name rows (from 0 on) as people count them, with their files where there are several, or always."""
         ends, numbers = list(accumulate(self.rows)), dict[int, list[str]]()
         for row in rows:
             file = min(bisect_right(ends, row), len(ends) - 1)
-            numbers.setdefault(file, []).append(f"{row - ends[file] + self.rows[file] + 1:,}")
+            number, gone = row - ends[file] + self.rows[file], self.gone.get(self.paths[file])
+            number = number if gone is None else as_counted(number, gone)
+            numbers.setdefault(file, []).append(f"{number + 1:,}")
         return " and ".join(
             f"row{'s' * (len(some) > 1)} {' and '.join(some)}"
-            + (f" of `{self.paths[file]}`" if len(self.paths) > 1 else "")
+            + (f" of `{self.paths[file]}`" if whole or len(self.paths) > 1 else "")
             for file, some in numbers.items()
         )
 
@@ -50,7 +57,7 @@ def scan_files(files: Files, root: Path) -> Scan:
     Folders below `root` may name columns of Parquet files, as `year=2026` does.
     """
     if files.kind in SEPARATORS:
-        return _scan_text(files, SEPARATORS[files.kind])
+        return _scan_text(files)
     if files.kind == "ndjson":
         return _scan_ndjson(files)
     schemas, rows = [], list[int]()
@@ -88,12 +95,9 @@ def _scan_parquet(root: Path, paths: Sequence[Path], own: Collection[str]) -> pl
     return pl.scan_parquet(list(paths), hive_partitioning=True, glob=False).drop(above, strict=False)
 
 
-def _scan_text(files: Files, separator: str) -> Scan:
+def _scan_text(files: Files) -> Scan:
     """Scan CSV or TSV as text; the header and the blank lines are known from the check."""
-    found = []
-    for path in files.read:
-        with translated(files, path):
-            found.append(check(path, separator))
+    found, gone = checked(files)
     first = dict.fromkeys(found[0].header, pl.String())
     for path, one in zip(files.paths, found, strict=True):
         _check_same(files.paths[0], first, path, dict.fromkeys(one.header, pl.String()))
@@ -102,13 +106,13 @@ def _scan_text(files: Files, separator: str) -> Scan:
             raise InputError(said, "give all files the same header")
     scan = pl.scan_csv(
         list(files.read),
-        separator=separator,
+        separator=files.separator,
         quote_char=_quote(files.paths, found),
         infer_schema=False,
         new_columns=list(first),  # Polars would keep doubled quotes in names
         glob=False,
     )
-    return Scan(_without_blank(scan, found), files.paths, [one.records for one in found])
+    return Scan(_without_blank(scan, found), files.paths, [one.records for one in found], gone)
 
 
 def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
@@ -117,9 +121,7 @@ def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:
         return None
     for path, one in zip(paths, found, strict=True):
         if one.stray is not None:
-            raise InputError(
-                f"`{path}`, line {one.stray}: a quote in a cell without quotes around it", QUOTING
-            )
+            raise stray(path, one.stray)
     return '"'
 
 
@@ -135,20 +137,38 @@ def _without_blank(scan: pl.LazyFrame, found: Sequence[Delimited]) -> pl.LazyFra
 
 def _scan_ndjson(files: Files) -> Scan:
     """Scan NDJSON with the columns of all files; Polars alone takes those of the first."""
-    rows, frames = list[int](), []
-    for path in files.read:
-        with translated(files, path):
-            records = check_ndjson(path)
-            rows.append(records)
-            if records:
-                schema = pl.scan_ndjson(_literal(path), infer_schema_length=None).collect_schema()
-                frames.append(pl.DataFrame(schema=schema))
+    rows, frames, gone = list[int](), [], dict[Path, Column]()
+    for path in files.paths:
+        try:
+            records, frame = _read_ndjson(files, path)
+        except InputError as error:
+            gone[path] = without_bad_lines(files, path, error)
+            records, frame = _read_ndjson(files, path)
+        rows.append(records)
+        frames += [frame] if records else []
     if not frames:
         raise InputError(f"`{files.paths[0]}` has no rows", "nothing is there to ask about")
     union = pl.concat(frames, how="diagonal_relaxed").schema
-    schema = pl.Schema({name: writable(kind) for name, kind in union.items()})
-    frame = pl.scan_ndjson([_literal(path) for path in files.read], schema=schema)
-    return Scan(frame, files.paths, rows)
+    scan = pl.scan_ndjson([_literal(path) for path in files.read], schema=_writable(union))
+    return Scan(scan, files.paths, rows, gone)
+
+
+def _read_ndjson(files: Files, path: Path) -> tuple[int, pl.DataFrame]:
+    """Check a file, count its rows, and find its columns; where bad rows are left out, read all of it."""
+    read = files.copies.of(path)
+    with translated(files, read):
+        records = check_ndjson(read)
+        if not records:
+            return 0, pl.DataFrame()
+        schema = pl.scan_ndjson(_literal(read), infer_schema_length=None).collect_schema()
+        if files.bad is not None:  # later it would be too late
+            scan = pl.scan_ndjson(_literal(read), schema=_writable(schema))
+            scan.select(pl.all().null_count()).collect(engine="streaming")
+    return records, pl.DataFrame(schema=schema)
+
+
+def _writable(schema: pl.Schema) -> pl.Schema:
+    return pl.Schema({name: writable(kind) for name, kind in schema.items()})
 
 
 def _literal(path: Path) -> Path:

@@ -6,7 +6,6 @@ and only one that every cell of it has. The input is streamed: what is kept is 1
 
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,41 +15,20 @@ from numpy.typing import NDArray
 from pipeline.columns import column_hint
 from pipeline.errors import ChangedError, InputError
 from pipeline.flow import Row
-from pipeline.heads import BUCKETS, bucket_of, heads
+from pipeline.heads import heads
+from pipeline.input.bad import BadRows, LeftOut, as_counted, together, write
+from pipeline.input.cells import exact, values
 from pipeline.input.delimited import text_types, typed
-from pipeline.input.files import HINTS, PLAINER, Files, find, first_line, root_of, stamp_of, translated
+from pipeline.input.files import HINTS, PLAINER, Files, find, root_of, separator_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
+from pipeline.input.survey import NAMES, NO_KEY, Survey
+from pipeline.input.unique import GONE, Keys, beside, without
 from pipeline.keys import digests
-from pipeline.scratch import Buckets, Column
+from pipeline.scratch import SLICE, Column
 
 BATCH = 5_000  # rows of a table
 ROWS = 1_000  # rows that become Python objects at a time
-NAMES = np.dtype([("key", "<u8"), ("digest", "<u8")])
-NUMBERED = np.dtype([*NAMES.descr, ("row", "<i8")])
-PAIRS = 100  # of rows whose keys begin alike; more than one pair of different keys is next to impossible
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """One pass over the input: the first 8 bytes (little-endian) of each row's key and digest, in order."""
-
-    names: Column  # of NAMES
-
-    @property
-    def rows(self) -> int:
-        """How many rows the input has."""
-        return len(self.names)
-
-    def by_key(self) -> Buckets:
-        """Return all rows with their numbers (NUMBERED), in buckets by key."""
-        buckets = Buckets(NUMBERED, BUCKETS)
-        for start, names in self.names.slices():
-            rows = np.empty(len(names), NUMBERED)
-            rows["key"], rows["digest"] = names["key"], names["digest"]
-            rows["row"] = np.arange(start, start + len(names))
-            buckets.add(rows, bucket_of(names["key"]))
-        return buckets
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +67,12 @@ class Source:
         self._files = files
         self._limit = limit
         self._decoding = decoding
+        self._gone = Column(GONE)  # rows that have no key of their own, once that is known
+        self._unkeyed = BadRows()
+        self._types: dict[tuple[int, int], pl.Schema] = {}  # of so many rows, and so many of them gone
         self._whole = scan
-        rows = sum(scan.rows)
-        self._expected = rows if limit is None else min(rows, limit)
-        self._scan = scan.frame if limit is None else scan.frame.head(limit)
+        self._keys = Keys(self.key, scan, self._all)
+        self._take(limit)
         self._schema = self._scan.collect_schema()
         self.used = tuple(self._schema) if used is None else tuple(used)
 
@@ -105,33 +85,92 @@ class Source:
     def reading(self) -> tuple[object, ...]:
         """What else than the files themselves decides which rows there are, and their keys and digests."""
         decoding = (self._decoding.encoding, self._decoding.errors)
-        return (self._files.kind, self.key, self.used, self.columns, self._limit, *decoding)
+        skip = (self._files.separator, self._files.bad is not None)
+        return (self._files.kind, self.key, self.used, self.columns, self._limit, *decoding, *skip)
 
-    @cached_property
+    @property
     def types(self) -> pl.Schema:
-        """The columns as the output has them; of CSV this reads the file once."""
+        """The columns as the output has them; of CSV this reads the file once, and again without bad rows."""
         if not self._files.text:
             return self._schema
-        with translated(self._files):
-            return pl.Schema(text_types(self._scan, self.columns))
+        rows = (self._expected, len(self._gone))
+        if rows not in self._types:
+            with translated(self._files):
+                frames = [self._scan] if not rows[1] else self._frames(self.columns, SLICE)
+                self._types = {rows: pl.Schema(text_types(frames, self.columns))}
+        return self._types[rows]
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of the input was left out until now: for their keys, rows are from the survey on."""
+        return together(self._bad)
+
+    def write_left_out(self, path: Path) -> LeftOut:
+        """Write down what was left out, or remove the file where nothing was; raises OSError."""
+        return write(path, self._bad)
+
+    @property
+    def _bad(self) -> list[BadRows]:
+        return [] if self._files.bad is None else [self._files.bad, self._unkeyed]
 
     def survey(self) -> Survey:
         """Read the input once; raises InputError for broken files and keys that are not unique.
 
-        All columns are read, so that nothing is found broken only after it was paid for.
+        All columns are read, so that nothing is found broken only after it was paid for. Where bad rows are
+        left out, those without a key of their own are in no survey, and nowhere else after it.
         """
-        survey = Survey(Column(NAMES))
-        self._check_pages()
-        for frame in self._frames(self.columns, BATCH):
-            hashed = self._hashed(frame)
-            self._check_nulls(frame, survey.rows)
-            names = np.empty(frame.height, NAMES)
-            names["key"], names["digest"] = heads(hashed.keys), heads(hashed.digests)
-            survey.names.add(names)
-        self._check_count(survey.rows)
-        if self.key:
-            self._check_unique(survey)
+        self._take(self._limit)
+        names = Column(NAMES)
+        self._read(names)
+        if self._files.bad is None:
+            if self.key:
+                self._keys.check_unique(Survey(names))
+            return Survey(names)
+        survey = self.sifted(names)
+        while self._limit is not None and survey.rows < self._limit and len(names) < sum(self._whole.rows):
+            self._take(max(self._limit, 2 * len(names)))
+            self._read(names)
+            survey = self.sifted(names)
+        if self._limit is None or survey.rows < self._limit:
+            self._keys.refuse_most(len(names), self._unkeyed)
+        elif (end := as_counted(self._limit - 1, self._gone) + 1) < len(names):
+            survey = self.sifted(names.head(end))
         return survey
+
+    def sifted(self, names: Column) -> Survey:
+        """Leave out rows without a key of their own; `names` are those of all rows that were read before."""
+        survey = Survey(names)
+        self._take(len(names))
+        if not self.key or self._files.bad is None:
+            return survey
+        gone = self._keys.unkeyed(survey)
+        if not len(gone):
+            return survey
+        self._keys.tell(gone, self.columns, self._unkeyed)
+        self._gone = gone
+        return Survey(without(names, gone), names)
+
+    def _take(self, rows: int | None) -> None:
+        """Take so many of the first rows, or all, and none of them is gone."""
+        total = sum(self._whole.rows)
+        self._expected = total if rows is None else min(total, rows)
+        whole = self._expected == total
+        self._scan = self._whole.frame if whole else self._whole.frame.head(self._expected)
+        self._gone, self._unkeyed = Column(GONE), BadRows()
+
+    def _read(self, names: Column) -> None:
+        """Read the rows that have no name yet."""
+        self._check_pages()
+        for frame in self._all(self.columns, BATCH, len(names)):
+            hashed = self._hashed(frame)
+            some = np.empty(frame.height, NAMES)
+            some["key"], some["digest"] = heads(hashed.keys), heads(hashed.digests)
+            if self.key and self._files.bad is not None:
+                some["key"][self._keys.empty(frame).to_numpy()] = NO_KEY
+            elif self.key:
+                self._keys.check_filled(frame, len(names))
+            names.add(some)
+        self._check_count(len(names))
 
     def rows(self, pending: NDArray[np.bool_]) -> Generator[list[Row], None, None]:
         """Yield the rows where `pending` is true, in order, some at a time, with the used columns only.
@@ -193,7 +232,19 @@ class Source:
     def _frames(
         self, columns: Iterable[str], size: int, start: int = 0
     ) -> Generator[pl.DataFrame, None, None]:
-        """Stream the columns from row `start` on; no frame is longer than `size`."""
+        """Stream the columns of rows that stay, from row `start` on; no frame is longer than `size`."""
+        if not len(self._gone):
+            yield from self._all(columns, size, start)
+            return
+        first = as_counted(start, self._gone)
+        for _, frame, gone in beside(self._gone, self._all(columns, size, first), first, first - start):
+            stays = np.ones(frame.height, np.bool_)
+            stays[gone["place"]] = False
+            if stays.any():
+                yield frame.filter(pl.Series(stays))
+
+    def _all(self, columns: Iterable[str], size: int, start: int = 0) -> Generator[pl.DataFrame, None, None]:
+        """Stream the columns of all rows, as `_frames` does."""
         self.check_unchanged()  # Polars keeps what it knows of a file, and would read another one by it
         with translated(self._files):
             scan = self._scan.slice(start) if start else self._scan
@@ -205,11 +256,11 @@ class Source:
 
     def _hashed(self, frame: pl.DataFrame) -> _Hashed:
         """Hash a frame's rows; keys and digests are the same list where no key columns are named."""
-        used = {name: _cells(frame[name]) for name in self.used}
+        used = {name: values(frame[name]) for name in self.used}
         texts = digests(list(used.values()))
         if not self.key:
             return _Hashed(texts, texts, used)
-        return _Hashed(digests([_exact(frame[name], used.get(name)) for name in self.key]), texts, used)
+        return _Hashed(digests([exact(frame[name], used.get(name)) for name in self.key]), texts, used)
 
     def _check_pages(self) -> None:
         """Let pyarrow read what Polars takes on trust: a damaged page can make it end the process."""
@@ -221,17 +272,8 @@ class Source:
                 for batch in batches(path, self._files.kind):
                     batch.validate(full=True)
                     rows += len(batch)
-                    if self._limit is not None and rows >= self._limit:
+                    if self._limit is not None and rows >= self._expected:
                         return
-
-    def _check_nulls(self, frame: pl.DataFrame, start: int) -> None:
-        for name in self.key:
-            if frame[name].null_count():
-                row = start + int(frame[name].is_null().arg_max() or 0)
-                raise InputError(
-                    f"key column `{name}` is empty in {self._whole.named(row)}",
-                    "fill it, name another key in [input], or leave `key` out: the text is then the key",
-                )
 
     def _check_count(self, rows: int) -> None:
         if rows != self._expected:
@@ -239,29 +281,6 @@ class Source:
                 f"`{self.files[0]}` is read in two ways: as {self._expected:,} rows and as {rows:,}",
                 HINTS[self._files.kind],
             )
-
-    def _check_unique(self, survey: Survey) -> None:
-        """Raise InputError for the first key that two rows share; names are compared whole, by their rows."""
-        pairs = _alike(survey)
-        named = self._named({row for pair in pairs for row in pair})
-        for later, earlier in pairs:
-            if named[earlier] == named[later]:
-                shown = ", ".join(f"`{_short(cell)}`" for cell in named[earlier])
-                raise InputError(
-                    f"{self._whole.named(earlier, later)} have the same key {shown}",
-                    "name more key columns in [input], or leave `key` out: the text is then the key",
-                )
-
-    def _named(self, rows: set[int]) -> dict[int, tuple[object, ...]]:
-        """Read the key cells of some rows."""
-        found: dict[int, tuple[object, ...]] = {}
-        start = 0
-        for frame in self._frames(self.key, BATCH) if rows else ():
-            here = [row for row in rows if start <= row < start + frame.height]
-            cells = [_exact(frame[name][[row - start for row in here]], None) for name in self.key]
-            found |= dict(zip(here, zip(*cells, strict=True), strict=True))
-            start += frame.height
-        return found
 
 
 def open_source(
@@ -272,23 +291,27 @@ def open_source(
     limit: int | None = None,
     kind: str | None = None,
     decoding: Decoding = PLAIN,
+    separator: str | None = None,
+    skip: bool = False,
 ) -> Source:
     """Open a file, a folder or a glob and check what can be checked without reading it all more than once.
 
     `used` are the columns of the prompt, None for all; `limit` takes the first rows only; `kind` names the
-    format where the ending does not, `decoding` the encoding of text. Raises InputError for a missing, empty
-    or broken file and for a key column that is not there, StoreError where a copy in UTF-8 finds no room.
+    format where the ending does not, `decoding` the encoding of text, `separator` what stands between cells
+    where the format does not say it; `skip` leaves bad rows out. Raises
+    InputError for a missing, empty or broken file and for a key column that is not there, StoreError where a
+    copy in UTF-8 finds no room.
     """
     first = Files((path,), kind or "", [])
     with translated(first):
         paths, kind = find(path, kind)
-        files = Files(paths, kind, list(map(stamp_of, paths)))
+        files = Files(paths, kind, list(map(stamp_of, paths)), separator=separator_of(kind, separator))
     with translated(files):
         for file, (size, *_) in zip(paths, files.stamps, strict=True):
             if not size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
-        files = replace(files, copies=copies_of(paths, kind, decoding))
+        files = replace(files, copies=copies_of(paths, kind, decoding), bad=BadRows() if skip else None)
     try:
         with translated(files):
             scan = scan_files(files, root_of(path))
@@ -315,40 +338,3 @@ def _check_types(source: Source) -> None:
                 f"column `{name}` has the type {kind}, which a table for others cannot hold",
                 PLAINER,
             )
-
-
-def _cells(column: pl.Series) -> list[object]:
-    """Return a column as Python values."""
-    try:
-        return column.to_list()
-    except (ValueError, OverflowError, pl.exceptions.PanicException) as exc:
-        said = f"column `{column.name}` holds a value that cannot be used: {first_line(exc)}"
-        raise InputError(said, "dates and times must lie in the years 1 to 9999") from exc
-
-
-def _exact(column: pl.Series, cells: list[object] | None) -> list[object]:
-    """Return key cells as Python values; nanoseconds, which these lack, are put beside them."""
-    cells = _cells(column) if cells is None else cells
-    kind = column.dtype
-    if kind == pl.Time or (isinstance(kind, pl.Datetime | pl.Duration) and kind.time_unit == "ns"):
-        rest = (column.to_physical() % 1000).to_list()
-        return [(cell, more) if more else cell for cell, more in zip(cells, rest, strict=True)]
-    return cells
-
-
-def _alike(survey: Survey) -> list[tuple[int, int]]:
-    """Return the first pairs (later, earlier) of rows whose keys begin alike."""
-    found: list[tuple[int, int]] = []
-    keys = survey.by_key()
-    for number in range(keys.count):
-        rows = keys.read(number)
-        order = np.argsort(rows["key"], kind="stable")
-        at, sorted_ = rows["row"][order], rows["key"][order]
-        alike = np.flatnonzero(sorted_[1:] == sorted_[:-1])
-        nearest = alike[np.argsort(at[alike + 1], kind="stable")[:PAIRS]]
-        found += zip(at[nearest + 1].tolist(), at[nearest].tolist(), strict=True)
-    return sorted(found)[:PAIRS]
-
-
-def _short(cell: object) -> str:
-    return " ".join(str(cell).split())[:80]

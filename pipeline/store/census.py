@@ -15,7 +15,8 @@ import numpy as np
 
 from pipeline.disk import whole_file
 from pipeline.errors import StoreError
-from pipeline.input.source import NAMES, Source, Survey
+from pipeline.input.source import Source
+from pipeline.input.survey import NAMES, Survey
 from pipeline.keys import digest
 from pipeline.scratch import SLICE, Column
 from pipeline.store.folder import CONTINUE, Folder
@@ -40,7 +41,8 @@ def census(source: Source, folder: Folder) -> Census:
     """Return the survey that is kept for the input as it is now, or make it as `Source.survey` does."""
     name = _name(source, time.time())
     known = None if name is None else _read(_path(folder), name)
-    return Census(source.survey() if known is None else known, name, known is not None)
+    survey = source.survey() if known is None else source.sifted(known)
+    return Census(survey, name, known is not None)
 
 
 def state_of(source: Source) -> str | None:
@@ -58,7 +60,7 @@ def state_of(source: Source) -> str | None:
 
 def keep(taken: Census, folder: Folder) -> None:
     """Write a survey down where that is worth it. For the owner of the folder only; raises StoreError."""
-    if taken.kept or taken.name is None or taken.survey.rows < WORTH:
+    if taken.kept or taken.name is None or len(taken.survey.read) < WORTH:
         return
     path = _path(folder)
     try:
@@ -78,8 +80,8 @@ def misleads(survey: Survey, source: Source, folder: Folder) -> bool:
     kept = None if name is None else _read(_path(folder), name)
     if kept is None:
         return False
-    pairs = zip(kept.names.slices(), survey.names.slices(), strict=False)
-    return kept.rows != survey.rows or any((one != other).any() for (_, one), (_, other) in pairs)
+    pairs = zip(kept.slices(), survey.read.slices(), strict=False)
+    return len(kept) != len(survey.read) or any((one != other).any() for (_, one), (_, other) in pairs)
 
 
 def _path(folder: Folder) -> Path:
@@ -88,7 +90,7 @@ def _path(folder: Folder) -> Path:
 
 def _pieces(survey: Survey, name: bytes) -> Iterator[bytes]:
     yield _VERSION + name
-    for _, rows in survey.names.slices():
+    for _, rows in survey.read.slices():
         yield rows.tobytes()
 
 
@@ -107,8 +109,8 @@ def _name(source: Source, now: float) -> bytes | None:
     return digest((files, *source.reading))
 
 
-def _read(path: Path, name: bytes) -> Survey | None:
-    """Read a survey; None where there is none of this name, or not a whole one."""
+def _read(path: Path, name: bytes) -> Column | None:
+    """Read the names of all rows; None where there is none of this name, or not a whole one."""
     head, names = _VERSION + name, Column(NAMES)
     try:
         with path.open("rb") as file:
@@ -122,6 +124,6 @@ def _read(path: Path, name: bytes) -> Survey | None:
                 if not piece:
                     return None
                 names.add(np.frombuffer(piece, NAMES))
-            return Survey(names) if file.read(_CRC) == crc.to_bytes(_CRC, "little") else None
+            return names if file.read(_CRC) == crc.to_bytes(_CRC, "little") else None
     except OSError:
         return None

@@ -10,6 +10,7 @@
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)
+        bad-rows.txt    the rows of the input that the last run left out, and why
         round           the round of --retry-failed that is under way
 
 Nothing in it is ever changed by a run with another identity, so an old answer cannot be passed off as
@@ -59,6 +60,11 @@ class Folder:
     def journal(self) -> Path:
         """The SQLite file of replies."""
         return self.path / "replies.sqlite"
+
+    @property
+    def bad_rows(self) -> Path:
+        """The rows of the input that were left out."""
+        return self.path / "bad-rows.txt"
 
     @property
     def parts(self) -> Path:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.ahead import ahead
 from pipeline.heads import Heads, names
-from pipeline.input.source import Survey
+from pipeline.input.survey import Survey
 from pipeline.scratch import SLICE, Buckets, Column, Records, taken
 from pipeline.store.parts import Index, Parts
 

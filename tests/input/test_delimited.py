@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.input.delimited import Delimited, check, check_ndjson, ndjson_fault, text_types, typed
+from pipeline.input.delimited import Delimited, check, text_types, typed
+from pipeline.input.ndjson import check_ndjson, ndjson_fault
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -274,7 +275,7 @@ def test_nothing_is_said_of_good_ndjson(tmp_path: Path) -> None:
 def natural(column: list[str | None]) -> pl.Series:
     """Return a column of text in the type that is found for it."""
     frame = pl.DataFrame({"a": column}, schema={"a": pl.String})
-    types = text_types(frame.lazy(), ["a"])
+    types = text_types([frame], ["a"])
     return frame.select(typed("a", types["a"]))["a"]
 
 

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.input.source import Source, Survey, open_source
+from pipeline.input.source import Source, open_source
+from pipeline.input.survey import Survey
 from pipeline.store import census as subject
 from pipeline.store.census import FILE, census, keep, misleads
 from pipeline.store.folder import Folder

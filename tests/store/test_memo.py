@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.input.source import NAMES, Survey
+from pipeline.input.survey import NAMES, Survey
 from pipeline.scratch import Column
 from pipeline.store import census, memo
 from pipeline.store.census import Census

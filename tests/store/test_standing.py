@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pipeline.arrow import Layout
 from pipeline.flow import Failure, FailureKind, Outcome, Spent
-from pipeline.input.source import NAMES, Survey
+from pipeline.input.survey import NAMES, Survey
 from pipeline.pending import pending_rows
 from pipeline.scratch import SLICE, Column
 from pipeline.store.parts import Parts

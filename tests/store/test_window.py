@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline import scratch
 from pipeline.errors import DamagedError, StoreError
 from pipeline.heads import heads
-from pipeline.input.source import NAMES, Survey
+from pipeline.input.survey import NAMES, Survey
 from pipeline.scratch import Column
 from pipeline.store.parts import OPEN_PARTS, Parts
 from pipeline.store.rearranged import SAMPLE, WEIGHT

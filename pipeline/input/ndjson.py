@@ -1,0 +1,144 @@
+"""Checks of NDJSON files that name the line at fault, and their bad lines where these are left out."""
+
+import codecs
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.input.encoding import RESAVE, not_utf8, wide_text
+from pipeline.input.faults import Faults, Where
+
+_HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
+
+
+def check_ndjson(path: Path) -> int:
+    """Read a whole NDJSON file once and count its rows; raises InputError where Polars would misread it."""
+    records = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if number == 1 and line.startswith(codecs.BOM_UTF8):
+                raise InputError(f"`{path}` begins with a byte order mark", "save it as UTF-8 without BOM")
+            try:
+                line.decode()
+            except UnicodeDecodeError as exc:
+                raise not_utf8(path) from exc
+            if number == 1 and b"\0" in line and (fault := wide_text(path)):
+                raise fault
+            records += not line.isspace()
+            if _HALF_LETTER.search(line):
+                _check_letters(path, number, line)
+    return records
+
+
+def _check_letters(path: Path, number: int, line: bytes) -> None:
+    """Refuse half a surrogate pair: Polars would put another character in its place."""
+    try:
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        half = f"\\u{ord(exc.object[exc.start]):04x}"
+        raise InputError(
+            f"`{path}`, line {number}: `{half}` is half a letter",
+            "it was cut from a pair such as `\\ud83d\\ude00`: write the pair, or leave the half out",
+        ) from exc
+    except (ValueError, RecursionError):
+        return  # no JSON: Polars says so, and `ndjson_fault` where
+
+
+def ndjson_fault(path: Path) -> InputError | None:
+    """Find the line for which Polars did not read an NDJSON file, if it can be told."""
+    kinds: dict[str, tuple[str, int]] = {}
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
+            try:
+                cells = _cells(path, number, line)
+                for name, kind in _kinds(cells):
+                    kinds.setdefault(name, (kind, number))
+                _check_kinds(path, number, cells, kinds)
+            except InputError as fault:
+                return fault
+    return None
+
+
+def sift_ndjson(path: Path, faults: Faults) -> int:
+    """Find the bad lines of a file, and count the others; what most lines of a column hold is its kind."""
+    kinds, records, start = _usual(path), 0, 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            where = Where(start, start + len(line), number, records + len(faults))
+            start += len(line)
+            if line.isspace():
+                continue
+            try:
+                cells = _cells(path, number, line)
+                if _HALF_LETTER.search(line):
+                    _check_letters(path, number, line)
+                _check_kinds(path, number, cells, kinds)
+                records += 1
+            except InputError as fault:
+                faults.add(fault, where, line)
+    return records
+
+
+def _usual(path: Path) -> dict[str, tuple[str, int]]:
+    """Return the kind that most values of each column have, and the first line with it."""
+    counts, first = dict[str, Counter[str]](), dict[tuple[str, str], int]()
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                cells = _cells(path, number, line)
+            except InputError:
+                continue
+            for name, kind in _kinds(cells):
+                counts.setdefault(name, Counter())[kind] += 1
+                first.setdefault((name, kind), number)
+    usual = {
+        name: "text" if "text" in kinds else kinds.most_common(1)[0][0] for name, kinds in counts.items()
+    }
+    return {name: (kind, first[name, kind]) for name, kind in usual.items()}
+
+
+def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
+    """Return the object that stands in a line; raises InputError."""
+    try:
+        cells = json.loads(line.decode(), parse_constant=_no_number)
+    except UnicodeDecodeError as exc:
+        raise InputError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
+    except (ValueError, RecursionError) as exc:
+        said = str(exc).split(": line", maxsplit=1)[0][:200]
+        said = said[:1].lower() + said[1:]
+        raise InputError(f"`{path}`, line {number}: no JSON: {said}", "each line must be one object") from exc
+    if not isinstance(cells, dict):
+        raise InputError(
+            f"`{path}`, line {number}: {_json_kind(cells)} where an object should be",
+            'each line must be one object, such as `{"id": 1}`',
+        )
+    return cells
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"`{word}` is no JSON number")
+
+
+def _kinds(cells: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    return ((name, _json_kind(cell)) for name, cell in cells.items() if cell is not None)
+
+
+def _check_kinds(
+    path: Path, number: int, cells: Mapping[str, object], kinds: Mapping[str, tuple[str, int]]
+) -> None:
+    """Raise InputError for a value of another kind than its column; `kinds` has that, and a line with it."""
+    for name, kind in _kinds(cells):
+        known, line = kinds[name]
+        if known != kind and "text" not in {known, kind}:  # Polars writes anything as text where some is text
+            said = f"`{name}` is {kind}, but {known} in line {line}"
+            raise InputError(f"`{path}`, line {number}: {said}", "give the column values of one kind")
+
+
+def _json_kind(cell: object) -> str:
+    words = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
+    return "null" if cell is None else words.get(type(cell), "an object")
