@@ -253,7 +253,7 @@ def room(batches: Iterable[Batch], limits: Limits, usd: float | None, now: float
 
 def state_of(batch: Batch) -> str:
     """Return the state as people are told it: what the API said last, or how far the batch is."""
-    return batch.state.lower() or str(batch.stage)
+    return str(batch.stage) if batch.stage is Stage.CANCELLING else batch.state.lower() or str(batch.stage)
 
 
 def share(limits: Limits) -> int:

@@ -9,6 +9,7 @@ import pytest
 from pipeline.batch import Stage, room
 from pipeline.errors import Exit
 from pipeline.models import Limits
+from pipeline.status import job_status
 from pipeline.store.batches import Paths, Table, open_batches_of
 from pipeline.verify import verify_job
 from tests.conftest import QUICK, Emulator, Project
@@ -44,6 +45,8 @@ def test_rows_of_a_cancelled_job_are_asked_in_another(
     assert "1 batch job with 60 requests, about $" in said
     assert "cancelled: 1 batch job with 60 requests" in said
     assert "run the job again" in said
+    status = "\n".join(job_status(batched.plan(), None, time.time()).sentences())
+    assert "open at the API (1 cancelling)" in status
     assert cancel(cancelling, batched, another, "--yes")[0] == Exit.OK
     another.change(batch_wait=0)
     report = batched.run(another.address)
