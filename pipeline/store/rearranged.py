@@ -20,7 +20,9 @@ WEIGHT = 16 * 2**20  # bytes of answers that are in memory at a time, about
 MOST = 1 << 17  # of them, in case that some are much larger than others
 SAMPLE = 4  # parts that tell how large answers are
 _WANTED = np.dtype([("place", "<i8"), ("bucket", "<i4")])
-_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
+# what is packed at once is so small that threads would take several times as long
+_PACKED = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_UNPACKED = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 class Rearranged:
@@ -121,7 +123,9 @@ class Rearranged:
                 self._pieces.add(number, _packed(joined.slice(begin, end - begin)))
 
     def _read(self, bucket: int) -> pa.Table:
-        tables = [pa.ipc.open_stream(piece).read_all() for piece in self._pieces.read(bucket)]
+        tables = [
+            pa.ipc.open_stream(piece, options=_UNPACKED).read_all() for piece in self._pieces.read(bucket)
+        ]
         return pa.concat_tables(tables).combine_chunks()
 
 
