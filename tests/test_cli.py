@@ -515,7 +515,7 @@ def test_another_address_is_called_that(shell: Shell, project: Project) -> None:
 def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> None:
     """A limit on the size of files stands for it; no more is asked again than was in flight."""
     project.rows([f"good {n}" for n in range(2_000)])
-    with emulating("--latency", "0.01") as emulator:
+    with emulating("--latency", "0.05") as emulator:
         limited = ["bash", "-c", 'ulimit -f 400; exec "$@"', "-"]
         with started(project, emulator, "--concurrency", "8", before=limited) as first:
             _, err = first.communicate(timeout=60)
