@@ -36,6 +36,10 @@ class InputError(RowmillError):
     """The input table cannot be used (exit 2)."""
 
 
+class BadRowError(InputError):
+    """One row of the input table cannot be used; without it the others could (exit 2)."""
+
+
 class ChangedError(InputError):
     """The input was changed while the run went on (exit 3): the same command continues."""
 

@@ -300,3 +300,37 @@ def test_the_survey_of_an_input_with_bad_rows_is_kept(
     project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
     with pytest.raises(InputError, match="row 4"):
         project.run(emulator.address)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "one"),
+    [
+        ("few.csv", "id,text\n1,a\n2\n", True),
+        ("open.csv", 'id,text\n1,a\n2,"b\n', True),
+        ("after.csv", 'id,text\n1,"a"a\n', True),
+        ("stray.csv", 'id,text\n1,"a"\n2,b "c\n', True),
+        ("twice.csv", "id,text\n1,a\n1,b\n", True),
+        ("empty.csv", "id,text\n,a\n1,b\n", True),
+        ("cut.ndjson", '{"id": 1, "text": "a"}\n{"id":\n', True),
+        ("kinds.ndjson", '{"id": 1}\n{"id": [1]}\n{"id": 2}\n', True),
+        ("header.csv", 'id,"text\n1,a\n', False),
+        ("other.csv", "id;text;n\n1;a,b;2\n", False),
+    ],
+)
+def test_a_bad_row_is_refused_with_the_way_to_leave_it_out(
+    tmp_path: Path, name: str, content: str, one: bool
+) -> None:
+    """The hint names it once, and only where the other rows could be asked."""
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as caught:
+        open_source(tmp_path / name, key=["id"], used=None).survey()
+    assert caught.value.hint.count('set `bad_rows = "skip"`') == one
+
+
+def test_a_file_of_mostly_bad_rows_is_refused_with_their_number(tmp_path: Path) -> None:
+    """Whoever leaves bad rows out already is told why that is not enough."""
+    path = tmp_path / "rows.csv"
+    path.write_text("id,text\n" + "1\n" * 50 + "2,a\n" * 20)
+    with pytest.raises(InputError, match="50 of the first 70 rows are bad, too many") as caught:
+        open_source(path, key=["id"], used=None, skip=True)
+    assert "bad_rows" not in caught.value.hint

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.disk import whole_file
 from pipeline.scratch import IN_MEMORY, Column, failed
 
+LEAVE_OUT = 'or set `bad_rows = "skip"` in [input]: such rows are left out and named, all others asked'
 FIRST = 5  # that a summary names
 FEW = 10  # bad rows that are left out, however few rows there are
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.columns import separator_hint
-from pipeline.errors import InputError
+from pipeline.errors import BadRowError, InputError
 from pipeline.input.encoding import RESAVE, START, not_utf8, wide_text
 from pipeline.input.plain import Plain
 
@@ -99,7 +99,10 @@ class Check:
         except UnicodeDecodeError as exc:
             raise not_utf8(self.path) from exc
         except csv.Error as exc:
-            raise malformed(self.path, self.line, self.lines, exc) from exc
+            error: InputError = malformed(self.path, self.line, self.lines, exc)
+            if not self.below:
+                error = InputError(error.message, error.hint)
+            raise error from exc
 
     @property
     def line(self) -> int:
@@ -202,17 +205,17 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
 
 def ragged(path: Path, line: int, cells: int, header: Sequence[str]) -> InputError:
     """Return the error for a record with too few or too many cells."""
-    return InputError(
-        f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {len(header)}",
-        separator_hint(header) or QUOTING,
-    )
+    said = f"`{path}`, line {line}: {cells} cell{'s' * (cells > 1)} where the header has {len(header)}"
+    if hint := separator_hint(header):  # then it is no matter of single rows
+        return InputError(said, hint)
+    return BadRowError(said, QUOTING)
 
 
-def malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
+def malformed(path: Path, start: int, line: int, exc: csv.Error) -> BadRowError:
     """Return the error for a record from line `start` on that the csv module gave up at another."""
     said = str(exc)
     if "unexpected end" in said:
-        return InputError(
+        return BadRowError(
             f"`{path}` ends inside a quoted cell of the row that begins at line {start}",
             'a `"` that opens a cell is never closed: look for it there, or get the whole file again',
         )
@@ -220,18 +223,18 @@ def malformed(path: Path, start: int, line: int, exc: csv.Error) -> InputError:
         return bare_return(path, line, "in the header that does not end it")
     if "expected after" in said:
         where = f"line {line}" if line == start else f"line {line} (the row begins at line {start})"
-        return InputError(f"`{path}`, {where}: text after the closing quote of a cell", QUOTING)
-    return InputError(f"`{path}`, line {line}: {said.lower()}", QUOTING)
+        return BadRowError(f"`{path}`, {where}: text after the closing quote of a cell", QUOTING)
+    return BadRowError(f"`{path}`, line {line}: {said.lower()}", QUOTING)
 
 
-def stray(path: Path, line: int) -> InputError:
+def stray(path: Path, line: int) -> BadRowError:
     """Return the error for a quote that encloses nothing in a file in which others do."""
-    return InputError(f"`{path}`, line {line}: a quote in a cell without quotes around it", QUOTING)
+    return BadRowError(f"`{path}`, line {line}: a quote in a cell without quotes around it", QUOTING)
 
 
-def bare_return(path: Path, line: int, where: str) -> InputError:
+def bare_return(path: Path, line: int, where: str) -> BadRowError:
     """Return the error for a carriage return that ends no line."""
-    return InputError(
+    return BadRowError(
         f"`{path}`, line {line}: a carriage return {where}",
         "save the file with line feeds at the ends of lines, and cells with line breaks in double quotes",
     )

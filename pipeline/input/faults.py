@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import BadRowError, InputError
 from pipeline.input.bad import BadRows, mostly
 from pipeline.scratch import Column
 
@@ -55,8 +55,13 @@ class Faults:
 
     def refuse_most(self, records: int) -> None:
         """Raise the error where most records of the file are bad; so many are not."""
-        if mostly(len(self), len(self) + records):
+        bad, rows = len(self), len(self) + records
+        if not mostly(bad, rows):
+            return
+        if not isinstance(self._error, BadRowError):
             raise self._error
+        said = f"{self._error.message}; {bad:,} of the first {rows:,} rows are bad, too many to leave out"
+        raise InputError(said, self._error.hint)
 
 
 def in_order(*found: Column) -> Column:

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.columns import some_of
 from pipeline.disk import may_read
-from pipeline.errors import ChangedError, InputError
-from pipeline.input.bad import BadRows
+from pipeline.errors import BadRowError, ChangedError, InputError
+from pipeline.input.bad import LEAVE_OUT, BadRows
 from pipeline.input.delimited import QUOTING, SEPARATORS
 from pipeline.input.ndjson import ndjson_fault
 from pipeline.input.recode import Copies
@@ -205,8 +205,10 @@ def translated(files: Files, path: Path | None = None) -> Iterator[None]:
 
 
 def _original(files: Files, error: InputError) -> InputError:
-    """Return the error with the files of the input in place of their copies."""
+    """Name the files of the input in place of their copies, and what else may be done about a bad row."""
     error.message, error.hint = files.copies.named(error.message), files.copies.named(error.hint)
+    if isinstance(error, BadRowError) and files.bad is None and LEAVE_OUT not in error.hint:
+        error.hint = f"{error.hint}; {LEAVE_OUT}"
     return error
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import BadRowError, InputError
 from pipeline.input.encoding import RESAVE, not_utf8, wide_text
 from pipeline.input.faults import Faults, Where
 
@@ -39,7 +39,7 @@ def _check_letters(path: Path, number: int, line: bytes) -> None:
         json.dumps(json.loads(line), ensure_ascii=False).encode()
     except UnicodeEncodeError as exc:
         half = f"\\u{ord(exc.object[exc.start]):04x}"
-        raise InputError(
+        raise BadRowError(
             f"`{path}`, line {number}: `{half}` is half a letter",
             "it was cut from a pair such as `\\ud83d\\ude00`: write the pair, or leave the half out",
         ) from exc
@@ -107,13 +107,15 @@ def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     try:
         cells = json.loads(line.decode(), parse_constant=_no_number)
     except UnicodeDecodeError as exc:
-        raise InputError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
+        raise BadRowError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
     except (ValueError, RecursionError) as exc:
         said = str(exc).split(": line", maxsplit=1)[0][:200]
         said = said[:1].lower() + said[1:]
-        raise InputError(f"`{path}`, line {number}: no JSON: {said}", "each line must be one object") from exc
+        raise BadRowError(
+            f"`{path}`, line {number}: no JSON: {said}", "each line must be one object"
+        ) from exc
     if not isinstance(cells, dict):
-        raise InputError(
+        raise BadRowError(
             f"`{path}`, line {number}: {_json_kind(cells)} where an object should be",
             'each line must be one object, such as `{"id": 1}`',
         )
@@ -136,7 +138,7 @@ def _check_kinds(
         known, line = kinds[name]
         if known != kind and "text" not in {known, kind}:  # Polars writes anything as text where some is text
             said = f"`{name}` is {kind}, but {known} in line {line}"
-            raise InputError(f"`{path}`, line {number}: {said}", "give the column values of one kind")
+            raise BadRowError(f"`{path}`, line {number}: {said}", "give the column values of one kind")
 
 
 def _json_kind(cell: object) -> str:

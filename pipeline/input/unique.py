@@ -13,7 +13,7 @@ import polars as pl
 
 from pipeline.errors import InputError
 from pipeline.heads import BUCKETS, bucket_of
-from pipeline.input.bad import BadRows, mostly
+from pipeline.input.bad import LEAVE_OUT, BadRows, mostly
 from pipeline.input.cells import exact, short
 from pipeline.input.scan import Scan
 from pipeline.input.survey import NAMES, Survey, doubtful, first_alike
@@ -24,12 +24,12 @@ BATCH = 5_000  # rows that are read at a time
 GONE = np.dtype([("row", "<i8"), ("first", "<i8")])  # a row that is left out, and the one that has its key
 EMPTY = -1  # in place of that where a key column is empty
 EMPTY_KEY = "key column `{}` is empty"
-FILL = "fill it, name another key in [input], or leave `key` out: the text is then the key"
+FILL = "fill it, name another key in [input], or leave `key` out: the text is then the key; " + LEAVE_OUT
 OTHER = (
     "that are too many to leave out: name other key columns in [input], or leave `key` out: the text is then "
     "the key"
 )
-MORE = "name more key columns in [input], or leave `key` out: the text is then the key"
+MORE = "name more key columns in [input], or leave `key` out: the text is then the key; " + LEAVE_OUT
 
 Frames: TypeAlias = Callable[[Iterable[str], int], Iterator[pl.DataFrame]]
 
