@@ -11,6 +11,7 @@ from pipeline.errors import Exit
 from pipeline.models import Limits
 from pipeline.status import job_status
 from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.store.folder import claimed
 from pipeline.verify import verify_job
 from tests.conftest import QUICK, Emulator, Project
 from tests.reviews import ROWS, labels
@@ -138,6 +139,20 @@ def test_a_creation_that_nobody_knows_of_is_looked_for(
     another.change(batch_wait=0)
     assert batched.run(another.address, endpoint=another.address).exit_code is Exit.OK
     assert bill(another) == (ROWS, 0)
+
+
+def test_a_run_that_is_going_on_keeps_no_other_job_open(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """It is named, and the jobs of the job's other run folders are cancelled."""
+    first = batched.plan().folder
+    batched.change("You label reviews.", "You label opinions.")
+    batched.run(another.address, detach=True)
+    for folder in (first, batched.plan().folder):
+        with claimed(folder):
+            code, said = cancel(cancelling, batched, another, "--yes")
+        assert (code, f"{folder.path.name}: this job is already running" in said) == (Exit.STORE, True)
+    assert listed(another).count("BATCH_STATE_CANCELLED") == 2
 
 
 def killed_in_creation(project: Project, emulator: Emulator, times: int) -> None:
