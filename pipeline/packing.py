@@ -8,6 +8,7 @@ twice in different words leaves its row without an answer, and the others keep t
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -214,12 +215,17 @@ def _elements(text: str) -> tuple[list[Any], bool]:
     return found, False
 
 
-def _written(element: dict[str, Any]) -> str:
-    """Return the JSON text of an answer, short where it can be; half a surrogate pair stays an escape."""
+def _written(element: dict[str, Any]) -> str | None:
+    """Return the JSON text of an answer, short where it can be; half a surrogate pair stays an escape.
+
+    None where it is nested so deeply that it could be read and cannot be written.
+    """
     try:
         return to_json(element, inf_nan_mode="constants").decode()
     except PydanticSerializationError:
-        return json.dumps(element)
+        with suppress(RecursionError):
+            return json.dumps(element)
+    return None
 
 
 def _sums(*columns: Sequence[int]) -> list[int]:

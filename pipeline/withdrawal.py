@@ -120,6 +120,8 @@ class Recall:
             found: list[Seen] | Unasked = await self._patience.asked(find)
             if not isinstance(found, list):
                 return found
+            for double in found[1:]:
+                await self._patience.asked(partial(self._api.cancel, double.job))
             now = time.time()
             batch = seen(batch, found[0], now, self._pace) if found else unfound(batch, now, self._pace)
             self._table.put(batch)

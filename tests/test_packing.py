@@ -105,6 +105,14 @@ def test_a_number_without_end_is_where_the_text_is_cut() -> None:
     assert (found.answers, found.whole) == (('{"label":"1"}', None), False)
 
 
+def test_an_answer_too_deep_to_be_written_is_none() -> None:
+    """Somewhere near the limit of recursion an answer can still be read, but no longer be written."""
+    ids = packed(["a", "b"]).ids
+    for depth in range(900, 1_000):
+        said = f'[{{"id": "{ids[0]}", "v": 1}}, {{"id": "{ids[1]}", "v": {"[" * depth}{"]" * depth}}}]'
+        assert unpacked(said, ids, "id").answers[0] == '{"v":1}'
+
+
 def test_half_a_surrogate_pair_can_be_kept() -> None:
     """What no UTF-8 can hold stays an escape, so that only its own row is judged by it."""
     found = unpacked(r'[{"id": "abc", "label": "\ud800"}]', ["abc"], "id")

@@ -59,6 +59,17 @@ def test_one_prompt_alone_is_asked_as_one_row_is(packed: Project, emulator: Emul
     assert together.usage == alone.usage
 
 
+def test_what_another_worker_has_asked_meanwhile_is_not_asked_again(
+    packed: Project, emulator: Emulator
+) -> None:
+    """A worker whose rows take several packs asks one after the other, and others have the same prompts."""
+    packed.change("rows = 20", "rows = 20\nprompt_tokens = 150")
+    packed.rows(shuffled(600, 200))
+    report = packed.run(emulator.address)
+    assert report.exit_code is Exit.OK
+    assert (packed.table()["_source"] != "cache").sum() == 200
+
+
 @pytest.mark.parametrize("fault", ["pack-missing%0.7", "503%0.3", "badjson%0.5"])
 def test_workers_that_wait_for_each_other_come_to_an_end(packed: Project, fault: str) -> None:
     """Each has prompts to ask again that others have, too, and asks for its own before it waits."""

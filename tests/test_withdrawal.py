@@ -11,6 +11,7 @@ from pipeline.errors import Exit
 from pipeline.models import Limits
 from pipeline.status import job_status
 from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.store.folder import claimed
 from pipeline.verify import verify_job
 from tests.conftest import QUICK, Emulator, Project
 from tests.reviews import ROWS, labels
@@ -131,17 +132,50 @@ def test_a_creation_that_nobody_knows_of_is_looked_for(
 ) -> None:
     """A killed run may have created the job: it is found by its name and cancelled."""
     shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    another.change(batch_wait=600, faults=["batch-create/done-hang@1"])
-    with started(batched, another) as process:
-        wait_for(lambda: "batch-create/done-hang" in another.stats()["held"])
-        process.kill()
-        process.communicate()
+    killed_in_creation(batched, another, 1)
     another.change(faults=[])
     code, said = cancel(shell, batched, another, "--yes")
     assert (code, "cancelled: 1 batch job" in said) == (Exit.OK, True)
     another.change(batch_wait=0)
     assert batched.run(another.address, endpoint=another.address).exit_code is Exit.OK
     assert bill(another) == (ROWS, 0)
+
+
+def test_a_run_that_is_going_on_keeps_no_other_job_open(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """It is named, and the jobs of the job's other run folders are cancelled."""
+    first = batched.plan().folder
+    batched.change("You label reviews.", "You label opinions.")
+    batched.run(another.address, detach=True)
+    for folder in (first, batched.plan().folder):
+        with claimed(folder):
+            code, said = cancel(cancelling, batched, another, "--yes")
+        assert (code, f"{folder.path.name}: this job is already running" in said) == (Exit.STORE, True)
+    assert listed(another).count("BATCH_STATE_CANCELLED") == 2
+
+
+def killed_in_creation(project: Project, emulator: Emulator, times: int) -> None:
+    """Kill a run when the API has created its job, and it has not heard of that; it is the `times`th."""
+    fault = "batch-create/done-hang"
+    emulator.change(batch_wait=600, faults=[f"{fault}@{times}"])
+    with started(project, emulator) as process:
+        wait_for(lambda: emulator.stats()["held"].get(fault) == times)
+        process.kill()
+        process.communicate()
+
+
+def test_a_job_that_was_created_twice_is_cancelled_twice(
+    shell: Shell, batched: Project, another: Emulator
+) -> None:
+    """Two killed runs may have created it, where the list had it too late for the second."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    killed_in_creation(batched, another, 1)
+    altered(batched, another.address, stage=Stage.UPLOADED)
+    killed_in_creation(batched, another, 2)
+    another.change(faults=[])
+    assert cancel(shell, batched, another, "--yes")[0] == Exit.OK
+    assert listed(another).count("BATCH_STATE_CANCELLED") == 2
 
 
 def test_a_job_that_the_api_does_not_know_is_named(

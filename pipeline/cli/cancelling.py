@@ -10,7 +10,7 @@ from pipeline.batch import Batch
 from pipeline.cli.app import rowmill
 from pipeline.cli.folders import agrees, chosen
 from pipeline.cli.talk import complain, console
-from pipeline.errors import Exit
+from pipeline.errors import Exit, StoreError
 from pipeline.executors.parting import jobs_of, price_of
 from pipeline.gemini.endpoint import endpoint
 from pipeline.progress import many
@@ -48,7 +48,12 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
         return Exit.OK
     code = Exit.OK
     for run, _ in going:
-        done = withdraw(run.folder, who)
+        try:
+            done = withdraw(run.folder, who)
+        except StoreError as error:  # the jobs of the others are to end all the same
+            complain(f"{run.name}: {error.message}", error.hint)
+            code = error.exit_code
+            continue
         for words in _told(done):
             _say(run, words)
         if done.stop is not None:

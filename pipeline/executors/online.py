@@ -4,8 +4,7 @@
 
 Channels are bounded and go downstream only, so memory does not grow with the input. Each worker owns a
 clone of the end where outcomes go in, and takes rows out of one supply; the end of the input closes the chain
-by itself. How many workers there are
-follows from how many are held up: see `Crew`.
+by itself. How many workers there are follows from how many are held up: see `Crew`.
 """
 
 from collections import deque

@@ -121,19 +121,25 @@ class PackAsker:
         for attempt in twins:
             if not await self._asker.flights.landed(self._asker.id_of(attempt)):
                 return []
-            outcome = self._asker.replay(attempt)
-            if outcome is None:
-                self._sort(attempt, first, hand)
-            else:
-                hand.done.append(outcome)
+            self._look_again(attempt, first, hand)
         return list(first.values())
+
+    def _look_again(self, attempt: Attempt, first: dict[bytes, Attempt], hand: Hand) -> None:
+        """Sort a row whose prompt others may have asked and been answered since it was looked at."""
+        outcome = self._asker.replay(attempt)
+        if outcome is None:
+            self._sort(attempt, first, hand)
+        else:
+            hand.done.append(outcome)
 
     async def _asked(self, pack: list[Attempt], hand: Hand, held: int) -> list[Attempt] | None:
         """Ask about the prompts of a pack that nobody else is asking by now; return those to ask again."""
         first: dict[bytes, Attempt] = {}
         for attempt in pack:
-            self._sort(attempt, first, hand)
+            self._look_again(attempt, first, hand)
         attempts = list(first.values())
+        if len(attempts) > 1 and not all(attempt.plain for attempt in attempts):
+            return attempts  # others were answered badly, so one of these is to be asked alone
         if not attempts:
             return []
         if len(attempts) == 1:
