@@ -139,6 +139,19 @@ def test_lines_are_those_of_the_original_of_a_copy(tmp_path: Path) -> None:
     assert source.left_out.first == (f"`{path}`, line 3: 1 cell where the header has 2",)
 
 
+@pytest.mark.parametrize("name", ["rows.csv", f"{'rows' * 62}.csv"])
+@pytest.mark.parametrize("encodings", [("utf-16", "utf-16"), ("utf-16", "utf-8")])
+def test_files_of_one_name_have_copies_of_their_own(
+    tmp_path: Path, encodings: tuple[str, str], name: str
+) -> None:
+    """In folders such as `day=1` and `day=2` each is read from its copy, under however long a name."""
+    for number, encoding in enumerate(encodings):
+        (tmp_path / f"day {number}").mkdir()
+        (tmp_path / f"day {number}" / name).write_text(f"id,text\n{number},one\nbad\n", encoding=encoding)
+    source = open_source(tmp_path, key=["id"], used=["text"], skip=True)
+    assert (table(source)["id"].to_list(), source.left_out.rows) == ([0, 1], 2)
+
+
 def test_a_quote_that_is_never_closed_takes_no_more_than_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
