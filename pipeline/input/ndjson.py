@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,10 @@ from pipeline.errors import BadRowError, InputError
 from pipeline.input.encoding import RESAVE, not_utf8, wide_text
 from pipeline.input.faults import Faults, Where
 
+BLANKS = b" \t\r\n"  # of JSON; Polars takes a line of others for a broken one
+LARGEST = 2**128  # an integer that Polars cannot hold; of negative ones it holds half as many
+DIGITS = 40  # of the largest integers, and a sign
+SHOWN = 30  # digits of a number in a message
 _HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
 
@@ -27,10 +32,15 @@ def check_ndjson(path: Path) -> int:
                 raise not_utf8(path) from exc
             if number == 1 and b"\0" in line and (fault := wide_text(path)):
                 raise fault
-            records += not line.isspace()
+            records += not _is_blank(line)
             if _HALF_LETTER.search(line):
                 _check_letters(path, number, line)
     return records
+
+
+def _is_blank(line: bytes) -> bool:
+    """Tell whether a line holds nothing, and so is no row."""
+    return not line.strip(BLANKS)
 
 
 def _check_letters(path: Path, number: int, line: bytes) -> None:
@@ -52,7 +62,7 @@ def ndjson_fault(path: Path) -> InputError | None:
     kinds: dict[str, tuple[str, int]] = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if line.isspace():
+            if _is_blank(line):
                 continue
             try:
                 cells = _cells(path, number, line)
@@ -71,7 +81,7 @@ def sift_ndjson(path: Path, faults: Faults) -> int:
         for number, line in enumerate(file, 1):
             where = Where(start, start + len(line), number, records + len(faults))
             start += len(line)
-            if line.isspace():
+            if _is_blank(line):
                 continue
             try:
                 cells = _cells(path, number, line)
@@ -105,9 +115,11 @@ def _usual(path: Path) -> dict[str, tuple[str, int]]:
 def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     """Return the object that stands in a line; raises InputError."""
     try:
-        cells = json.loads(line.decode(), parse_constant=_no_number)
+        cells = json.loads(line.decode(), parse_constant=_no_number, parse_float=_float, parse_int=_integer)
     except UnicodeDecodeError as exc:
         raise BadRowError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
+    except _TooLargeError as exc:
+        raise BadRowError(f"`{path}`, line {number}: {exc}", "write the column as text") from exc
     except (ValueError, RecursionError) as exc:
         said = str(exc).split(": line", maxsplit=1)[0][:200]
         said = said[:1].lower() + said[1:]
@@ -122,8 +134,30 @@ def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     return cells
 
 
+class _TooLargeError(ValueError):
+    """A number that Polars cannot hold, for which it refuses a whole file without saying where."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(
+            f"a number that is too large: `{word if len(word) <= SHOWN else word[:SHOWN] + '…'}`"
+        )
+
+
 def _no_number(word: str) -> float:
     raise ValueError(f"`{word}` is no JSON number")
+
+
+def _float(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        raise _TooLargeError(word)
+    return number
+
+
+def _integer(word: str) -> int:
+    if len(word) > DIGITS or not -LARGEST // 2 <= int(word) < LARGEST:
+        raise _TooLargeError(word)
+    return int(word)
 
 
 def _kinds(cells: Mapping[str, object]) -> Iterator[tuple[str, str]]:

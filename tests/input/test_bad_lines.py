@@ -14,6 +14,11 @@ BAD = {
     "no JSON": (b'{"id": 7, "text"', "no JSON"),
     "two objects": (b'{"id": 7} {"id": 8}', "no JSON: extra data"),
     "no number of JSON": (b'{"id": NaN}', "no JSON: `NaN` is no JSON number"),
+    "a float without end": (b'{"id": 7, "n": -1e999}', "a number that is too large: `-1e999`"),
+    "too large an integer": (b'{"id": %d}' % 2**128, f"a number that is too large: `{str(2**128)[:30]}…`"),
+    "one below zero": (b'{"id": %d}' % (-(2**127) - 1), "a number that is too large: `-17014"),
+    "one of very many digits": (b'{"id": %s}' % (b"9" * 5_000), "a number that is too large: `999"),
+    "blanks that are none in JSON": (b"\v", "no JSON: expecting value"),
     "a list": (b"[7]", "a list where an object should be"),
     "null": (b"null", "null where an object should be"),
     "bytes that are no UTF-8": (b'{"id": 7, "text": "\xff"}', "bytes that are not UTF-8"),
@@ -28,7 +33,7 @@ BAD = {
 def opened(path: Path, lines: list[bytes]) -> Source:
     """Write an NDJSON file and open it without its bad lines."""
     path.write_bytes(b"\n".join([*lines, b""]))
-    return open_source(path, key=["id"], used=["text"], skip=True)
+    return open_source(path, key=["id"], used=["id"], skip=True)
 
 
 def table(source: Source) -> pl.DataFrame:
@@ -62,6 +67,13 @@ def test_text_among_others_is_no_bad_line(tmp_path: Path) -> None:
     """A column with text is text as a whole, also where a line is bad for something else."""
     lines = [b'{"id":1,"text":"a"}', b'{"id":2,"text":3}', b'{"id":3,"text":true}', b"x"]
     assert table(opened(tmp_path / "rows.ndjson", lines))["text"].to_list() == ["a", "3", "true"]
+
+
+@pytest.mark.parametrize("number", [2**128 - 1, -(2**127), 1.7e308, 5e-324])
+def test_the_largest_numbers_are_no_bad_lines(tmp_path: Path, number: float) -> None:
+    """What Polars holds is no reason to leave a line out."""
+    lines = [f'{{"id":{number}}}'.encode(), b"x", b'{"id":1}']
+    assert table(opened(tmp_path / "rows.ndjson", lines)).height == 2
 
 
 def test_a_file_of_which_most_lines_are_bad_is_refused(tmp_path: Path) -> None:
