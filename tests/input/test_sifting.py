@@ -178,6 +178,27 @@ def test_the_rest_of_a_record_is_no_row(tmp_path: Path) -> None:
     assert source.left_out.rows == 2
 
 
+def test_a_shorter_doubt_within_a_longer_one_does_not_end_it(tmp_path: Path) -> None:
+    """Up to where the first attempt had come, quotes must be in order in every record."""
+    lines = ["1,one,a", '7,"seven,g', '8,""z,q', '9,c,5"" pipe', '10,"x', "3,three,c"]
+    source = opened(tmp_path / "rows.csv", lines)
+    assert (table(source)["id"].to_list(), source.left_out.rows) == ([1, 3], 4)
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    """They do not count in the numbers of rows behind a bad record."""
+    source = opened(tmp_path / "rows.csv", ["", "1,one,a", "", "2", "1,uno,b", "3,three,c"])
+    assert table(source)["id"].to_list() == [1, 3]
+    assert source.left_out.first[1].startswith("row 3 of ")
+
+
+def test_records_that_others_make_bad_count_among_these(tmp_path: Path) -> None:
+    """A file is refused where they are most of it."""
+    stray = [f'{n},5" pipe,a' for n in range(11)]
+    with pytest.raises(InputError, match="line 2: a quote in a cell without quotes around it"):
+        opened(tmp_path / "rows.csv", [*stray, *(f'{n},"six",b' for n in range(20, 30))])
+
+
 def test_a_bad_record_does_not_decide_what_quotes_mean(tmp_path: Path) -> None:
     """Where it alone has quotes around a cell, they are letters for the others."""
     source = opened(tmp_path / "rows.csv", ['1,"one",5" x', '2,5" pipe,b', "3,three,c"])
