@@ -269,7 +269,7 @@ def test_copies_without_bad_rows_go_with_their_source(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     path.write_bytes("id,text\n1,früh\n2\n3,spät\n".encode("utf-16"))
     source = open_source(path, key=["id"], used=["text"], skip=True)
-    assert [copy.name for copy in folder.glob(f"{PREFIX}*/*-rows.csv")] == ["1-without-rows.csv"]
+    assert len(list(folder.glob(f"{PREFIX}*/*-copy"))) == 1
     assert source.survey().rows == 2
     del source
     gc.collect()

@@ -76,7 +76,6 @@ class BadRows:
         """Write them to a file; raises OSError."""
         self._file.seek(0)
         shutil.copyfileobj(self._file, file)
-        self._file.seek(0, 2)
 
 
 def as_counted(kept: int, gone: Column) -> int:

@@ -2,14 +2,25 @@
 
 import codecs
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from pipeline.errors import BadRowError, InputError
 from pipeline.input.encoding import RESAVE, not_utf8, wide_text
 from pipeline.input.faults import Faults, Where
+
+BLANKS = b" \t\r\n"  # of JSON; Polars takes a line of others for a broken one
+LARGEST = 2**128  # an integer that Polars cannot hold; of negative ones it holds half as many
+DIGITS = 40  # of the largest integers, and a sign
+SHOWN = 30  # digits of a number in a message
+LISTED = "[]"  # names what is in a list
+
+Name: TypeAlias = tuple[str, ...]  # of a column, or of values within its cells
+Kinds: TypeAlias = dict[Name, tuple[str, int]]  # what a column holds, and a line in which it does
 
 _HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
@@ -27,10 +38,15 @@ def check_ndjson(path: Path) -> int:
                 raise not_utf8(path) from exc
             if number == 1 and b"\0" in line and (fault := wide_text(path)):
                 raise fault
-            records += not line.isspace()
+            records += not _is_blank(line)
             if _HALF_LETTER.search(line):
                 _check_letters(path, number, line)
     return records
+
+
+def _is_blank(line: bytes) -> bool:
+    """Tell whether a line holds nothing, and so is no row."""
+    return not line.strip(BLANKS)
 
 
 def _check_letters(path: Path, number: int, line: bytes) -> None:
@@ -49,10 +65,10 @@ def _check_letters(path: Path, number: int, line: bytes) -> None:
 
 def ndjson_fault(path: Path) -> InputError | None:
     """Find the line for which Polars did not read an NDJSON file, if it can be told."""
-    kinds: dict[str, tuple[str, int]] = {}
+    kinds: Kinds = {}
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if line.isspace():
+            if _is_blank(line):
                 continue
             try:
                 cells = _cells(path, number, line)
@@ -71,12 +87,10 @@ def sift_ndjson(path: Path, faults: Faults) -> int:
         for number, line in enumerate(file, 1):
             where = Where(start, start + len(line), number, records + len(faults))
             start += len(line)
-            if line.isspace():
+            if _is_blank(line):
                 continue
             try:
-                cells = _cells(path, number, line)
-                if _HALF_LETTER.search(line):
-                    _check_letters(path, number, line)
+                cells = _sound(path, number, line)
                 _check_kinds(path, number, cells, kinds)
                 records += 1
             except InputError as fault:
@@ -84,13 +98,13 @@ def sift_ndjson(path: Path, faults: Faults) -> int:
     return records
 
 
-def _usual(path: Path) -> dict[str, tuple[str, int]]:
+def _usual(path: Path) -> Kinds:
     """Return the kind that most values of each column have, and the first line with it."""
-    counts, first = dict[str, Counter[str]](), dict[tuple[str, str], int]()
+    counts, first = dict[Name, Counter[str]](), dict[tuple[Name, str], int]()
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                cells = _cells(path, number, line)
+                cells = _sound(path, number, line)
             except InputError:
                 continue
             for name, kind in _kinds(cells):
@@ -99,15 +113,30 @@ def _usual(path: Path) -> dict[str, tuple[str, int]]:
     usual = {
         name: "text" if "text" in kinds else kinds.most_common(1)[0][0] for name, kinds in counts.items()
     }
-    return {name: (kind, first[name, kind]) for name, kind in usual.items()}
+    texts = {name for name, kind in usual.items() if kind == "text"}  # with all that is within
+    return {
+        name: (kind, first[name, kind])
+        for name, kind in usual.items()
+        if not any(name[:depth] in texts for depth in range(1, len(name)))
+    }
+
+
+def _sound(path: Path, number: int, line: bytes) -> dict[str, object]:
+    """Return the object that stands in a line of whole letters; raises InputError."""
+    cells = _cells(path, number, line)
+    if _HALF_LETTER.search(line):
+        _check_letters(path, number, line)
+    return cells
 
 
 def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     """Return the object that stands in a line; raises InputError."""
     try:
-        cells = json.loads(line.decode(), parse_constant=_no_number)
+        cells = json.loads(line.decode(), parse_constant=_no_number, parse_float=_float, parse_int=_integer)
     except UnicodeDecodeError as exc:
         raise BadRowError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
+    except _TooLargeError as exc:
+        raise BadRowError(f"`{path}`, line {number}: {exc}", "write the column as text") from exc
     except (ValueError, RecursionError) as exc:
         said = str(exc).split(": line", maxsplit=1)[0][:200]
         said = said[:1].lower() + said[1:]
@@ -122,22 +151,53 @@ def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     return cells
 
 
+class _TooLargeError(ValueError):
+    """A number that Polars cannot hold, for which it refuses a whole file without saying where."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(
+            f"a number that is too large: `{word if len(word) <= SHOWN else word[:SHOWN] + '…'}`"
+        )
+
+
 def _no_number(word: str) -> float:
     raise ValueError(f"`{word}` is no JSON number")
 
 
-def _kinds(cells: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    return ((name, _json_kind(cell)) for name, cell in cells.items() if cell is not None)
+def _float(word: str) -> float:
+    number = float(word)
+    if math.isinf(number):
+        raise _TooLargeError(word)
+    return number
 
 
-def _check_kinds(
-    path: Path, number: int, cells: Mapping[str, object], kinds: Mapping[str, tuple[str, int]]
-) -> None:
+def _integer(word: str) -> int:
+    if len(word) > DIGITS or not -LARGEST // 2 <= int(word) < LARGEST:
+        raise _TooLargeError(word)
+    return int(word)
+
+
+def _kinds(cells: Mapping[str, object]) -> Iterator[tuple[Name, str]]:
+    """Yield the kind of each cell, and of each value within it."""
+    rest: list[tuple[Name, object]] = [((name,), cell) for name, cell in cells.items()]
+    rest.reverse()
+    while rest:
+        name, cell = rest.pop()
+        if cell is None:
+            continue
+        yield name, _json_kind(cell)
+        if isinstance(cell, dict):
+            rest += [((*name, part), value) for part, value in cell.items()]
+        elif isinstance(cell, list):
+            rest += [((*name, LISTED), value) for value in cell]
+
+
+def _check_kinds(path: Path, number: int, cells: Mapping[str, object], kinds: Kinds) -> None:
     """Raise InputError for a value of another kind than its column; `kinds` has that, and a line with it."""
     for name, kind in _kinds(cells):
-        known, line = kinds[name]
+        known, line = kinds.get(name, (kind, number))
         if known != kind and "text" not in {known, kind}:  # Polars writes anything as text where some is text
-            said = f"`{name}` is {kind}, but {known} in line {line}"
+            said = f"`{'.'.join(name)}` is {kind}, but {known} in line {line}"
             raise BadRowError(f"`{path}`, line {number}: {said}", "give the column values of one kind")
 
 

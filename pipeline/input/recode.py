@@ -48,6 +48,7 @@ class Copies:
 
     def __init__(self) -> None:
         self._of: dict[Path, Path] = {}
+        self._made = 0
         self._remove: weakref.finalize[[Path, int], Copies] | None = None
 
     def of(self, path: Path) -> Path:
@@ -57,7 +58,7 @@ class Copies:
     def add(self, path: Path, form: "_Form", errors: str) -> None:
         """Copy a file; raises InputError where it cannot be decoded and StoreError where there is no room."""
         try:
-            copy = self._folder(path) / f"{len(self._of)}-{path.name}"
+            copy = self._new(path)
             with copy.open("wb") as file:
                 for text in _decoded(path, form, errors):
                     file.write(text)
@@ -75,7 +76,7 @@ class Copies:
         """
         read = self.of(path)
         try:
-            copy = self._folder(path) / f"{len(self._of)}-without-{path.name}"
+            copy = self._new(path)
             with read.open("rb") as file, copy.open("wb") as rest:
                 for _, some in gone.slices():
                     for start, stop in zip(some["start"].tolist(), some["stop"].tolist(), strict=True):
@@ -102,6 +103,11 @@ class Copies:
         """Remove them at once."""
         if self._remove is not None:
             self._remove()
+
+    def _new(self, path: Path) -> Path:
+        """Return where a copy of a file goes; files of several folders may have one name, and a long one."""
+        self._made += 1
+        return self._folder(path) / f"{self._made}-copy"
 
     def _folder(self, path: Path) -> Path:
         """Return the folder of the copies, made and locked for the first of them."""

@@ -9,11 +9,18 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.input.source import Source, open_source
 
-GOOD = [json.dumps({"id": n, "text": f"row {n}", "n": n / 2, "tags": [n]}) for n in range(5)]
+GOOD = [
+    json.dumps({"id": n, "text": f"row {n}", "n": n / 2, "tags": [n], "more": {"a": n}}) for n in range(5)
+]
 BAD = {
     "no JSON": (b'{"id": 7, "text"', "no JSON"),
     "two objects": (b'{"id": 7} {"id": 8}', "no JSON: extra data"),
     "no number of JSON": (b'{"id": NaN}', "no JSON: `NaN` is no JSON number"),
+    "a float without end": (b'{"id": 7, "n": -1e999}', "a number that is too large: `-1e999`"),
+    "too large an integer": (b'{"id": %d}' % 2**128, f"a number that is too large: `{str(2**128)[:30]}…`"),
+    "one below zero": (b'{"id": %d}' % (-(2**127) - 1), "a number that is too large: `-17014"),
+    "one of very many digits": (b'{"id": %s}' % (b"9" * 5_000), "a number that is too large: `999"),
+    "blanks that are none in JSON": (b"\v", "no JSON: expecting value"),
     "a list": (b"[7]", "a list where an object should be"),
     "null": (b"null", "null where an object should be"),
     "bytes that are no UTF-8": (b'{"id": 7, "text": "\xff"}', "bytes that are not UTF-8"),
@@ -21,6 +28,9 @@ BAD = {
     "a NUL": (b'{"id": 7, "text": "\0"}', "no JSON: invalid control character at"),
     "a boolean among numbers": (b'{"id": 7, "n": true}', "`n` is a boolean, but a number in line"),
     "an object among numbers": (b'{"id": {"a": 1}}', "`id` is an object, but a number in line"),
+    "a list in lists of numbers": (b'{"tags": [1, [2]]}', "`tags.[]` is a list, but a number in line"),
+    "an object in them": (b'{"tags": [{"a": 1}]}', "`tags.[]` is an object, but a number in line"),
+    "a list in an object": (b'{"more": {"a": [1]}}', "`more.a` is a list, but a number in line"),
     "a number among lists": (b'{"tags": 1}', "`tags` is a number, but a list in line"),
 }
 
@@ -28,7 +38,7 @@ BAD = {
 def opened(path: Path, lines: list[bytes]) -> Source:
     """Write an NDJSON file and open it without its bad lines."""
     path.write_bytes(b"\n".join([*lines, b""]))
-    return open_source(path, key=["id"], used=["text"], skip=True)
+    return open_source(path, key=["id"], used=["id"], skip=True)
 
 
 def table(source: Source) -> pl.DataFrame:
@@ -64,6 +74,13 @@ def test_text_among_others_is_no_bad_line(tmp_path: Path) -> None:
     assert table(opened(tmp_path / "rows.ndjson", lines))["text"].to_list() == ["a", "3", "true"]
 
 
+@pytest.mark.parametrize("number", [2**128 - 1, -(2**127), 1.7e308, 5e-324])
+def test_the_largest_numbers_are_no_bad_lines(tmp_path: Path, number: float) -> None:
+    """What Polars holds is no reason to leave a line out."""
+    lines = [f'{{"id":{number}}}'.encode(), b"x", b'{"id":1}']
+    assert table(opened(tmp_path / "rows.ndjson", lines)).height == 2
+
+
 def test_a_file_of_which_most_lines_are_bad_is_refused(tmp_path: Path) -> None:
     """With the error that it has without anything left out."""
     path = tmp_path / "rows.ndjson"
@@ -73,7 +90,21 @@ def test_a_file_of_which_most_lines_are_bad_is_refused(tmp_path: Path) -> None:
         opened(path, ['{"id": 1}\n{"id": 2}'.encode("utf-16-le")])
 
 
+def test_a_bad_line_does_not_make_a_column_text(tmp_path: Path) -> None:
+    """What is left out does not decide what the others must be."""
+    lines = [b'{"id":1}', b'{"id":2}', b'{"id":[3]}', b'{"id":{"a":4}}', b'{"id":"\\ud83d"}', b'{"id":5}']
+    source = opened(tmp_path / "rows.ndjson", lines)
+    assert (table(source)["id"].to_list(), source.left_out.rows) == ([1, 2, 5], 3)
+
+
+def test_what_stands_in_text_is_of_any_kind(tmp_path: Path) -> None:
+    """A column with text is text with all that is within its cells."""
+    lines = [b'{"id":"a"}', b'{"id":[1]}', b'{"id":[[1]]}', b"x"]
+    assert table(opened(tmp_path / "rows.ndjson", lines)).height == 3
+
+
 def test_what_no_line_alone_is_to_blame_for_is_refused(tmp_path: Path) -> None:
-    """Lists of numbers and lists of objects are of one kind here, and Polars reads no such column."""
-    with pytest.raises(InputError, match="cannot be read"):
-        opened(tmp_path / "rows.ndjson", [b'{"id":[1]}', b'{"id":[{"a":1}]}'] * 9)
+    """Polars does not read every mixture with text."""
+    lines = [b'{"id":[[1]]}', b'{"id":[{"a":1}]}', b'{"id":["x"]}'] * 3
+    with pytest.raises(InputError, match=r"line 2: `id\.\[\]` is an object, but a list in line 1"):
+        opened(tmp_path / "rows.ndjson", lines)

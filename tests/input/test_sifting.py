@@ -139,6 +139,19 @@ def test_lines_are_those_of_the_original_of_a_copy(tmp_path: Path) -> None:
     assert source.left_out.first == (f"`{path}`, line 3: 1 cell where the header has 2",)
 
 
+@pytest.mark.parametrize("name", ["rows.csv", f"{'rows' * 62}.csv"])
+@pytest.mark.parametrize("encodings", [("utf-16", "utf-16"), ("utf-16", "utf-8")])
+def test_files_of_one_name_have_copies_of_their_own(
+    tmp_path: Path, encodings: tuple[str, str], name: str
+) -> None:
+    """In folders such as `day=1` and `day=2` each is read from its copy, under however long a name."""
+    for number, encoding in enumerate(encodings):
+        (tmp_path / f"day {number}").mkdir()
+        (tmp_path / f"day {number}" / name).write_text(f"id,text\n{number},one\nbad\n", encoding=encoding)
+    source = open_source(tmp_path, key=["id"], used=["text"], skip=True)
+    assert (table(source)["id"].to_list(), source.left_out.rows) == ([0, 1], 2)
+
+
 def test_a_quote_that_is_never_closed_takes_no_more_than_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +176,27 @@ def test_the_rest_of_a_record_is_no_row(tmp_path: Path) -> None:
     source = opened(tmp_path / "rows.csv", ["1,one,a", '7,"g,h\nseven"x,i,j', '2,5" pipe,b', "3,three,c"])
     assert table(source)["id"].to_list() == [1, 2, 3]
     assert source.left_out.rows == 2
+
+
+def test_a_shorter_doubt_within_a_longer_one_does_not_end_it(tmp_path: Path) -> None:
+    """Up to where the first attempt had come, quotes must be in order in every record."""
+    lines = ["1,one,a", '7,"seven,g', '8,""z,q', '9,c,5"" pipe', '10,"x', "3,three,c"]
+    source = opened(tmp_path / "rows.csv", lines)
+    assert (table(source)["id"].to_list(), source.left_out.rows) == ([1, 3], 4)
+
+
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    """They do not count in the numbers of rows behind a bad record."""
+    source = opened(tmp_path / "rows.csv", ["", "1,one,a", "", "2", "1,uno,b", "3,three,c"])
+    assert table(source)["id"].to_list() == [1, 3]
+    assert source.left_out.first[1].startswith("row 3 of ")
+
+
+def test_records_that_others_make_bad_count_among_these(tmp_path: Path) -> None:
+    """A file is refused where they are most of it."""
+    stray = [f'{n},5" pipe,a' for n in range(11)]
+    with pytest.raises(InputError, match="line 2: a quote in a cell without quotes around it"):
+        opened(tmp_path / "rows.csv", [*stray, *(f'{n},"six",b' for n in range(20, 30))])
 
 
 def test_a_bad_record_does_not_decide_what_quotes_mean(tmp_path: Path) -> None:

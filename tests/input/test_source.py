@@ -582,7 +582,7 @@ def test_an_arrow_stream_is_no_arrow_file(tmp_path: Path) -> None:
         ('{"a":1}\n[1]\n', "`t.ndjson`, line 2: a list where an object should be"),
         ('{"a":1}\n{"a":true}\n', "`t.ndjson`, line 2: `a` is a boolean, but a number in line 1"),
         ('{"a":{"b":1}}\n{"a":3}\n', "`t.ndjson`, line 2: `a` is a number, but an object in line 1"),
-        ('{"a":1e999}\n', "`t.ndjson` cannot be read: InvalidNumber"),
+        ('{"a":1}\n{"a":1e999}\n', "`t.ndjson`, line 2: a number that is too large: `1e999`"),
         ("[\n" * 100_000, "`t.ndjson`, line 1: no JSON"),
     ],
 )
