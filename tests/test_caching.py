@@ -82,6 +82,14 @@ def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
     assert stock(path).entries == 0
 
 
+@pytest.mark.parametrize("bound", [("--older-than", "1d"), ("--max-mb", "1")])
+def test_all_and_a_bound_are_refused(rowmill: Shell, project: Project, bound: tuple[str, str]) -> None:
+    """Whoever gives a bound does not want every answer removed."""
+    said = rowmill("cache", "prune", "--all", *bound, "--yes")
+    assert (said.code, "leave `--all` out" in said.err) == (2, True)
+    assert stock(project.folder / ".rowmill" / FILE).entries == 3
+
+
 def test_prune_needs_to_know_what(rowmill: Shell) -> None:
     """Without a word on what is to go, nothing goes."""
     said = rowmill("cache", "prune")
