@@ -18,6 +18,7 @@ from pipeline.batch import BEFORE, Batch, Pace, Seen, Stage, is_over, later, mov
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
 from pipeline.executors.patience import Patience
+from pipeline.executors.stranded import take_back
 from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
 from pipeline.gemini.endpoint import Endpoint
@@ -66,6 +67,13 @@ def withdraw(folder: Folder, who: Endpoint, pace: Pace = PACE) -> Withdrawal:
     paths = Paths(folder.path)
     with claimed(folder), closing(Table(paths.table)) as table:
         return anyio.run(_withdraw, table, paths, who, replace(pace, spill=math.inf))
+
+
+def free(folder: Folder) -> list[Batch]:
+    """Take back what an emulator had that has ended, in a run folder that is offline. Raises StoreError."""
+    paths = Paths(folder.path)
+    with claimed(folder), closing(Table(paths.table)) as table:
+        return take_back(table, paths, lambda _id: False)
 
 
 async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Withdrawal:

@@ -65,7 +65,7 @@ def run(
     """Run JOB: ask for every row that has no answer yet, and write the table."""
     use = cache_use(options)
     checked = checked_job(options)
-    check_stay(checked.loaded.job.mode, wait=wait, detach=detach)
+    check_stay(checked.loaded.job.mode, wait=wait, detach=detach, offline=bool(options["offline"]))
     found = endpoint_of(options)
     check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)

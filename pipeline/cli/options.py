@@ -22,6 +22,7 @@ from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.quota import pacific_day
 from pipeline.store.cache import Use
 from pipeline.store.counts import sent_on
+from pipeline.store.folder import OFFLINE
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -120,7 +121,7 @@ def plan_of(checked: CheckedJob, options: Mapping[str, object]) -> Plan:
 
 def _origin(options: Mapping[str, object]) -> str:
     """Name who answers, so that answers of different origin are never mixed."""
-    return "emulator" if options["offline"] else origin(os.environ, base_url=_text(options["base_url"]))
+    return OFFLINE if options["offline"] else origin(os.environ, base_url=_text(options["base_url"]))
 
 
 def endpoint_of(options: Mapping[str, object]) -> Endpoint | None:

@@ -10,6 +10,7 @@ from pipeline.progress import many, span, usd
 from pipeline.usage import Enqueued
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
+ENDING = "{jobs} {ends} with the emulator of this run: the same command asks again for the rows"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
 HELD = "`max_cost` holds back {rows}: {why}; the same command asks for them, and may spend as much again"
 
@@ -80,6 +81,8 @@ def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> E
     )
 
 
-def open_jobs(batches: Sequence[Batch]) -> str:
-    """Say what goes on without the run."""
+def open_jobs(batches: Sequence[Batch], *, offline: bool = False) -> str:
+    """Say what goes on without the run, or that nothing does, since the emulator ends with it."""
+    if offline:
+        return ENDING.format(jobs=jobs_of(batches), ends="ends" if len(batches) == 1 else "end")
     return OPEN.format(jobs=jobs_of(batches), price=price_of(batches))
