@@ -204,7 +204,7 @@ def _enqueued(open_: Enqueued) -> str:
         return "putting rows into batch jobs"
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
     due = max(0.0, open_.due - time.time())
-    price = f", about {usd(open_.usd)} at most" if open_.usd else ""
+    price = at_most(open_.usd)
     return f"{_jobs(open_)} ({states}){price}, the oldest for {span(open_.oldest)}, next look in {span(due)}"
 
 
@@ -260,6 +260,13 @@ def many(number: int, word: str) -> str:
 def usd(cost: float) -> str:
     """Return money for people: `$0.1161`; what four places would hide is `less than $0.0001`."""
     return "less than $0.0001" if 0 < cost < LEAST_USD else f"${cost:,.4f}"
+
+
+def at_most(cost: float) -> str:
+    """Return what open jobs may cost by the estimate, behind a comma; nothing where they cost nothing."""
+    told = usd(cost)
+    bound = told if told.startswith("less") else f"no more than {told}"
+    return f", estimated at {bound}" if cost else ""
 
 
 def span(seconds: float) -> str:

@@ -113,7 +113,7 @@ class Recall:
         if is_over(state):
             done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
             return None
-        going = self._table.put(withdrawn(found, time.time()))
+        going = self._table.put(withdrawn(replace(found, state=state.state), time.time()))
         refused = await self._patience.asked(lambda: self._api.cancel(going.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return refused  # what is refused for itself has ended meanwhile: the next run sees that

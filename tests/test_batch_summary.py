@@ -105,7 +105,7 @@ def test_rows_that_max_cost_holds_back_are_named(batched: Project, another: Emul
     lines = report.shipped.requests
     assert f"back {40 - lines} rows: the next request may cost up to $0.0002" in held[0]
     assert "of open jobs, more than is left of the $0.002 that the run may spend" in held[0]
-    assert f"{lines} requests open at the API, about $0.00" in jobs
+    assert f"{lines} requests open at the API, estimated at no more than $0.00" in jobs
     assert report.stop is not None
     assert "left to the API" in report.stop.message
 
@@ -130,7 +130,7 @@ def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, 
     batched.change("You label reviews.", "You label short reviews.")
     for _ in range(2):
         (note,) = [one for one in batched.run(another.address, detach=True).notes if before.name in one]
-        assert "1 batch job with 5 requests open at the API, about $" in note
+        assert "1 batch job with 5 requests open at the API, estimated at no more than $" in note
         assert "another `system`" in note
         assert "`rowmill cancel labels/" in note
     batched.change("You label short reviews.", "You label reviews.")

@@ -1,6 +1,7 @@
 """What is said while a run goes on."""
 
 import io
+import sys
 import time
 from contextlib import closing
 from datetime import date
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.cli.talk import Talk
+from pipeline.cli.talk import Talk, tell
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
@@ -144,7 +145,23 @@ def test_jobs_that_are_open_while_rows_are_asked_online_are_named() -> None:
     run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), 60.0, 0.0, beside=True)
     line = words_of(run).line
     assert "0 requests/min (limit 4,000)" in line
-    assert "1 batch job with 5 requests (1 running), about $0.0100 at most, the oldest for 60 s" in line
+    assert (
+        "1 batch job with 5 requests (1 running), estimated at no more than $0.0100, the oldest for 60 s"
+        in line
+    )
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])
+def test_results_end_their_lines_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, terminal: bool, lines: int
+) -> None:
+    """As notes do: on a terminal, while a file gets whole lines."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    tell(["several words [of] a note"])
+    said = capsys.readouterr().out
+    assert (len(said.splitlines()), said.split()) == (lines, ["several", "words", "[of]", "a", "note"])
 
 
 def test_notes_end_their_lines_between_words() -> None:

@@ -51,6 +51,7 @@ def test_an_offline_run_that_is_stopped_promises_nothing(shell: Shell, batched: 
 def test_cancel_frees_the_rows_of_an_offline_run(shell: Shell, batched: Project) -> None:
     """Without a key, since there is nobody to ask."""
     started_and_ended(batched, signal.SIGKILL)
+    assert "ended with the emulator" in shell("status", batched.job, *FLAGS).out
     said = shell("cancel", batched.job, "--yes")
     assert (said.code, "ended with the emulator of an offline run" in said.err) == (Exit.OK, True)
     assert not open_batches_of(batched.plan("emulator").folder.path)

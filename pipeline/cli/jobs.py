@@ -22,7 +22,7 @@ from pipeline.cli.options import (
     sent_today,
     service,
 )
-from pipeline.cli.talk import complain, console
+from pipeline.cli.talk import complain, console, tell
 from pipeline.errors import Exit, InputError
 from pipeline.gemini.endpoint import is_vertex
 from pipeline.output import first_rows
@@ -87,7 +87,10 @@ def status(*, as_json: bool, **options: object) -> None:
     now = time.time()
     sent = sent_today(checked, options, now)
     found = job_status(plan_of(checked, options), sent, now, vertex=_on_vertex(options))
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        tell(found.sentences())
 
 
 @rowmill.command(short_help="Print what is sent and what comes out.")

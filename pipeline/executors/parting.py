@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.batch import Batch, state_of
+from pipeline.batch import Batch, Stage, state_of
 from pipeline.flow import Failure, FailureKind
-from pipeline.progress import many, span, usd
+from pipeline.progress import at_most, many, span, usd
 from pipeline.usage import Enqueued
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
@@ -63,8 +63,12 @@ def jobs_of(batches: Sequence[Batch]) -> str:
 
 def price_of(batches: Sequence[Batch]) -> str:
     """Return what jobs may cost, behind a comma; nothing where they cost nothing."""
-    cost = sum(batch.cost_usd for batch in batches)
-    return f", about {usd(cost)} at most" if cost else ""
+    return at_most(sum(batch.cost_usd for batch in batches if not _never_began(batch)))
+
+
+def _never_began(batch: Batch) -> bool:
+    """Tell whether a job is being cancelled that had not begun, so that it has no answers to pay for."""
+    return batch.stage is Stage.CANCELLING and batch.state == "PENDING"
 
 
 def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> Enqueued:
