@@ -154,10 +154,11 @@ def words_of(run: Watched) -> Words:
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     tokens = f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out"
+    rate = tally.rows_per_minute(now)
     rates = [
-        f"{tally.rows_per_minute(now):,.0f} rows/min",
-        f"{tally.requests_per_minute(now):,.0f} requests/min{_of(limits.rpm)}",
-        f"{tally.tokens_per_minute(now):,.0f} input tokens/min{_of(limits.tpm)}",
+        *([] if rate is None else [f"{rate:,.0f} rows/min"]),
+        f"{_of(limits.rpm, tally.requests_in_minute(now), 'request')} in the last minute",
+        f"{_of(limits.tpm, tally.tokens_in_minute(now), 'input token')} in it",
     ]
     stopping, enqueued = run.halt.pulled.is_set(), tally.enqueued
     waiting = _stopping(run) if stopping else _waiting(run.gate, tally.trouble)
@@ -240,8 +241,8 @@ def _refused(trouble: Failure | None, pause: str) -> str:
     return f"the API asked to wait, {pause} to go"
 
 
-def _of(limit: int | None) -> str:
-    return "" if limit is None else f" (limit {limit:,})"
+def _of(limit: int | None, count: float, word: str) -> str:
+    return many(round(count), word) if limit is None else f"{count:,.0f} of {many(limit, word)}"
 
 
 def _short(message: str) -> str:
