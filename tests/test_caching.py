@@ -129,3 +129,6 @@ def test_refresh_says_which_rows_keep_their_answer(project: Project, rowmill: Sh
     assert "2 rows of this job keep the answer that they have" in said
     names = [path.name for path in (project.folder / ".rowmill" / "others").iterdir()]
     assert f"`rowmill clean others/{names[0]}`" in said
+    assert "beyond `--limit`" not in said
+    said = rowmill("run", project.job, "--offline", "--refresh", "--limit", "1").err
+    assert "All answers in that folder go with it, also those to rows beyond `--limit`" in said

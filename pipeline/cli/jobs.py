@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipeline.cli.app import rowmill
 from pipeline.cli.conflicts import check_stay
+from pipeline.cli.numbers import Whole
 from pipeline.cli.options import (
     cache_use,
     checked_job,
@@ -51,7 +52,7 @@ BEHIND = (
 @click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-@click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
+@click.option("--show", type=Whole(min=0), default=0, metavar="N", help="Print the first N results.")
 def run(
     *,
     wait: bool,
