@@ -9,7 +9,7 @@ from pipeline.report import RunReport
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
 from tests.test_batch_run import limit, listed
-from tests.test_cli import Shell, shell, wait_for
+from tests.test_cli import KEY, Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
 
@@ -108,6 +108,20 @@ def test_rows_that_max_cost_holds_back_are_named(batched: Project, another: Emul
     assert f"{lines} requests open at the API, estimated at no more than $0.00" in jobs
     assert report.stop is not None
     assert "left to the API" in report.stop.message
+
+
+def test_jobs_that_are_left_as_was_asked_for_are_no_error(
+    shell: Shell, batched: Project, another: Emulator
+) -> None:
+    """A call from cron says one line with `--quiet`; the exit code tells the rest."""
+    another.change(batch_wait=60)
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    words = ("run", batched.job, "--detach", "--base-url", another.address)
+    loud = shell(*words)
+    assert (loud.code, "error" in loud.err) == (Exit.STOPPED, False)
+    assert "hint: run the same command again later" in loud.err
+    quiet = shell(*words, "--quiet")
+    assert (quiet.code, quiet.err.strip()) == (Exit.STOPPED, "1 batch job left to the API")
 
 
 def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, another: Emulator) -> None:

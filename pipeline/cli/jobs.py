@@ -29,7 +29,7 @@ from pipeline.gemini.endpoint import is_vertex
 from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
-from pipeline.report import RunReport
+from pipeline.report import RunReport, Stop
 from pipeline.run import run_job
 from pipeline.status import job_status
 from pipeline.verify import verify_job
@@ -140,12 +140,21 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
         for line in [*report.notes, *report.sentences()]:
             console.print(line, markup=False, soft_wrap=True)
     if report.stop is not None:
-        complain(report.stop.message, report.stop.hint)
+        _print_stop(report.stop, quiet=quiet or as_json)
     elif report.table.failed and not (quiet or as_json):
         note = (
             "hint: `_error_kind` and `_error` in the output say why rows failed; `--retry-failed` asks again"
         )
         console.print(note, markup=False, soft_wrap=True)
+
+
+def _print_stop(stop: Stop, *, quiet: bool) -> None:
+    """Say why a run ended early; where that was asked for, no more than that is said to who wants quiet."""
+    if not stop.asked:
+        complain(stop.message, stop.hint)
+        return
+    words = stop.message if quiet else f"{stop.message}\n\nhint: {stop.hint}"
+    console.print(words, markup=False, soft_wrap=True)
 
 
 def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:
