@@ -252,8 +252,13 @@ def room(batches: Iterable[Batch], limits: Limits, usd: float | None, now: float
 
 
 def state_of(batch: Batch) -> str:
-    """Return the state as people are told it: what the API said last, or how far the batch is."""
-    return str(batch.stage) if batch.stage is Stage.CANCELLING else batch.state.lower() or str(batch.stage)
+    """Return the state as people are told it: what the API said last, or how far the batch is.
+
+    The API's `PENDING` is not that of rows, so it is told as `queued`.
+    """
+    if batch.stage is Stage.CANCELLING:
+        return str(batch.stage)
+    return "queued" if batch.state == "PENDING" else batch.state.lower() or str(batch.stage)
 
 
 def share(limits: Limits) -> int:

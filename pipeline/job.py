@@ -199,11 +199,16 @@ def _is_given(given: object, loc: tuple[int | str, ...]) -> bool:
 
 
 def _elsewhere(key: str) -> str:
-    """Return a hint where a key belongs into another table."""
-    tables = [name for name in _keys(()) if key in _keys((name,))]
-    return f"`{key}` belongs into [{tables[0]}]" if len(tables) == 1 else ""
+    """Return a hint where a key belongs into another table, or above all of them."""
+    top = _keys(())
+    if key in top:
+        table = f"is a table of its own, [{key}]" if _keys((key,)) else TOP
+        return f"`{key}` {table}"
+    tables = [f"[{name}]" for name in top if key in _keys((name,))]
+    return f"`{key}` belongs into {' or '.join(tables)}" if tables else ""
 
 
+TOP = "stands at the top, before the first [table]"
 BATCH_MODE = '`mode = "batch"`, above all tables, asks by batches; the table [batch] says how'
 _FLAGS = {
     "input.path": "--input",
@@ -213,6 +218,7 @@ _FLAGS = {
     "limits.max_cost": "--max-cost",
 }  # those whose values the command line does not check itself
 _WANTED = {
+    "bool_type": "`true` or `false`",
     "int_type": "a whole number",
     "float_type": "a number",
     "finite_number": "a finite number",

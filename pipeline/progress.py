@@ -154,10 +154,11 @@ def words_of(run: Watched) -> Words:
     now, tally, limits = time.monotonic(), run.tally, run.gate.limiter.limits
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     tokens = f"{tally.usage.prompt:,} tokens in, {tally.usage.output + tally.usage.thoughts:,} out"
+    rate = tally.rows_per_minute(now)
     rates = [
-        f"{tally.rows_per_minute(now):,.0f} rows/min",
-        f"{tally.requests_per_minute(now):,.0f} requests/min{_of(limits.rpm)}",
-        f"{tally.tokens_per_minute(now):,.0f} input tokens/min{_of(limits.tpm)}",
+        *([] if rate is None else [f"{rate:,.0f} rows/min"]),
+        f"{_of(limits.rpm, tally.requests_in_minute(now), 'request')} in the last minute",
+        f"{_of(limits.tpm, tally.tokens_in_minute(now), 'input token')} in it",
     ]
     stopping, enqueued = run.halt.pulled.is_set(), tally.enqueued
     waiting = _stopping(run) if stopping else _waiting(run.gate, tally.trouble)
@@ -204,7 +205,7 @@ def _enqueued(open_: Enqueued) -> str:
         return "putting rows into batch jobs"
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
     due = max(0.0, open_.due - time.time())
-    price = f", about {usd(open_.usd)} at most" if open_.usd else ""
+    price = at_most(open_.usd)
     return f"{_jobs(open_)} ({states}){price}, the oldest for {span(open_.oldest)}, next look in {span(due)}"
 
 
@@ -240,8 +241,8 @@ def _refused(trouble: Failure | None, pause: str) -> str:
     return f"the API asked to wait, {pause} to go"
 
 
-def _of(limit: int | None) -> str:
-    return "" if limit is None else f" (limit {limit:,})"
+def _of(limit: int | None, count: float, word: str) -> str:
+    return many(round(count), word) if limit is None else f"{count:,.0f} of {many(limit, word)}"
 
 
 def _short(message: str) -> str:
@@ -260,6 +261,13 @@ def many(number: int, word: str) -> str:
 def usd(cost: float) -> str:
     """Return money for people: `$0.1161`; what four places would hide is `less than $0.0001`."""
     return "less than $0.0001" if 0 < cost < LEAST_USD else f"${cost:,.4f}"
+
+
+def at_most(cost: float) -> str:
+    """Return what open jobs may cost by the estimate, behind a comma; nothing where they cost nothing."""
+    told = usd(cost)
+    bound = told if told.startswith("less") else f"no more than {told}"
+    return f", estimated at {bound}" if cost else ""
 
 
 def span(seconds: float) -> str:

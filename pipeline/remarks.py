@@ -19,7 +19,8 @@ from pipeline.store.standing import Standing
 NAMED = 3  # parts
 KEPT = (
     "`--refresh` asks anew what the cache knows, but {rows} of this job keep the answer that they have: to "
-    "ask for them again, remove the run folder first (`rowmill clean {run}`), then run with `--refresh`"
+    "ask for them again, remove the run folder first (`rowmill clean {run}`), then run with `--refresh`. All "
+    "answers in that folder go with it{more}"
 )
 ELSEWHERE = (
     "{jobs} open at the API{price}, from a run of this job with another {names} (`{run}`): put that back and "
@@ -50,7 +51,10 @@ def gone(before: Completion | None, standing: Standing, state: str | None) -> li
 
 def kept(plan: Plan, answered: int) -> list[str]:
     """Return a note where `--refresh` meets rows that this job has answered already."""
-    return [KEPT.format(rows=many(answered, "row"), run=_name(plan.folder.path))] if answered else []
+    more = ", also those to rows beyond `--limit`" if plan.limited else ""
+    return (
+        [KEPT.format(rows=many(answered, "row"), run=_name(plan.folder.path), more=more)] if answered else []
+    )
 
 
 def open_elsewhere(plan: Plan) -> list[str]:

@@ -17,11 +17,12 @@ SHOWN_USD = 5e-5  # what a cost shown with four places may hide
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended early, and what to do next."""
+    """Why a run ended early, and what to do next; one that was `asked` for is no error (`--detach`)."""
 
     message: str
     hint: str
     exit_code: Exit
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

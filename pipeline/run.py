@@ -322,4 +322,4 @@ def _stopped_by(reason: Failure, tally: Tally) -> Stop:
         message = f"the daily quota is used up; it resets at {reset:%a %d %b %H:%M %Z} ({limit})"
     else:
         return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED)
-    return Stop(message, hint_of(reason), Exit.STOPPED)
+    return Stop(message, hint_of(reason), Exit.STOPPED, asked=reason.kind is FailureKind.LEFT_OPEN)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from anyio import to_thread
+
 from pipeline.batch import Pace
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Bodies, Rows, Shipping
@@ -16,6 +18,7 @@ from pipeline.executors.keeping import Keeping, Terms
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
+from pipeline.executors.stranded import take_back, told
 from pipeline.flow import FailureKind, Reply, Request
 from pipeline.gemini.batches import open_batches
 from pipeline.gemini.caches import open_caches
@@ -28,6 +31,7 @@ from pipeline.models import Price
 from pipeline.packing import id_name
 from pipeline.plan import Plan
 from pipeline.store.batches import Paths, Table, open_batches_of
+from pipeline.store.folder import is_offline
 from pipeline.store.journal import Journal
 from pipeline.store.recent import stored_until
 from pipeline.tokens import Costing, may_be_cached
@@ -112,7 +116,14 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
                 bodies=lambda cache: _bodies(cargo, cache),
                 sink=cargo.sink,
             )
+            if is_offline(plan.folder):
+                cargo.notes.extend(await to_thread.run_sync(_freed, table, paths, cargo.journal))
             await shipping.run()
+
+
+def _freed(table: Table, paths: Paths, journal: Journal) -> list[str]:
+    """Take back what emulators of earlier runs had; return notes."""
+    return [told(lost) for lost in take_back(table, paths, lambda id_: journal.find(id_, b"") is not None)]
 
 
 def _bodies(cargo: Cargo, cache: str) -> Bodies:
@@ -167,6 +178,7 @@ def _policy(plan: Plan, endpoint: Endpoint, manner: Manner) -> Policy:
         scope=endpoint.scope(job.limits.project),
         tier=job.model.service_tier,
         longest_outage=manner.longest_outage,
+        offline=is_offline(plan.folder),
     )
 
 

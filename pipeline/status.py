@@ -23,7 +23,7 @@ from pipeline.quota import day_reset
 from pipeline.remarks import unread
 from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
-from pipeline.store.folder import changes, in_words, owner
+from pipeline.store.folder import changes, in_words, is_offline, owner
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
 
@@ -41,7 +41,7 @@ class JobStatus:
     `differs` names what was different in the last run, where there was none with these settings;
     `batches` are the open jobs of the Batch API, `damaged` the names of parts whose answers do not count.
     `sent_today` is None when the key, and with it the project, is not known, or the count
-    cannot be read; `rpd` None is no limit.
+    cannot be read; `rpd` None is no limit. `offline` says that jobs end with the run that created them.
     """
 
     job: str
@@ -62,6 +62,7 @@ class JobStatus:
     damaged: list[str]
     now: float
     left_out: LeftOut = field(default_factory=LeftOut)
+    offline: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values; `docs/reference.md` names the keys."""
@@ -101,11 +102,7 @@ class JobStatus:
 
     def sentences(self) -> list[str]:
         """Return the status for people, a line each."""
-        table, usage = self.table, self.paid.usage
-        prompt, output = (
-            table.prompt_tokens + usage.prompt,
-            table.output_tokens + usage.output + usage.thoughts,
-        )
+        table = self.table
         replied = with_reply(self.replied, self.paid.cost_usd)
         packs = (
             f": about {many(self._requests, 'request')} of up to {self.pack} rows" if self._requests else ""
@@ -115,7 +112,8 @@ class JobStatus:
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
             f"{self.pending:,} pending{replied}{packs}",
             *self.left_out.sentences(),
-            f"  tokens: {prompt:,} in, {output:,} out, {usd(table.cost_usd + self.paid.cost_usd)}",
+            f"  all answers so far: {table.prompt_tokens:,} tokens in, {table.output_tokens:,} out, "
+            f"{usd(table.cost_usd)}",
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
@@ -136,6 +134,10 @@ class JobStatus:
     def _open(self) -> list[str]:
         if not self.batches:
             return []
+        if self.offline and not self.running:
+            return [
+                f"  {jobs_of(self.batches)} ended with the emulator: the next run asks for the rows again"
+            ]
         states = Counter(map(state_of, self.batches))
         told = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
         age = span(max(0.0, self.now - min(batch.planned for batch in self.batches)))
@@ -153,7 +155,8 @@ class JobStatus:
 def with_reply(rows: int, cost_usd: float) -> str:
     """Say how many of the pending rows have a reply in the journal, and for what; nothing where none has."""
     cost = f", for {usd(cost_usd)}" if cost_usd else ""
-    return f" ({rows:,} of them have their reply already{cost})" if rows else ""
+    have = "has its" if rows == 1 else "have their"
+    return f" ({rows:,} of them {have} reply already{cost})" if rows else ""
 
 
 def job_status(
@@ -197,6 +200,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, ver
         damaged=parts.set_aside,
         now=now,
         left_out=plan.source.left_out,
+        offline=is_offline(plan.folder),
     )
 
 

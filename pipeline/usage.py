@@ -279,17 +279,22 @@ class Tally:
         """What the replies of this run cost and what open batch jobs may yet, in USD."""
         return self.cost_usd + (self.enqueued.usd if self.enqueued else 0.0)
 
-    def rows_per_minute(self, now: float) -> float:
-        """Return rows that were asked for and ended in the last minute."""
-        return self._rate(self.asked - self._since.asked, now) * _MINUTE
+    def rows_per_minute(self, now: float) -> float | None:
+        """Return at what rate rows that were asked for end, of the last minute or since the first did.
 
-    def requests_per_minute(self, now: float) -> float:
-        """Return requests sent in the last minute."""
-        return self._rate(self.requests - self._since.requests, now) * _MINUTE
+        None while that is too short a time to tell.
+        """
+        since = max(self._since, self._begun)
+        elapsed = now - since.at
+        return (self.asked - since.asked) / elapsed * _MINUTE if elapsed >= _LEAST else None
 
-    def tokens_per_minute(self, now: float) -> float:
-        """Return input tokens of replies per minute: what a TPM limit counts."""
-        return self._rate(self.usage.prompt - self._since.tokens, now) * _MINUTE
+    def requests_in_minute(self, now: float) -> float:
+        """Return requests sent in the last minute, which an RPM limit counts."""
+        return self._in_minute(self.requests - self._since.requests, now)
+
+    def tokens_in_minute(self, now: float) -> float:
+        """Return input tokens of replies in the last minute: what a TPM limit counts."""
+        return self._in_minute(self.usage.prompt - self._since.tokens, now)
 
     def seconds_left(self, now: float, limits: Limits, today: Today) -> float | None:
         """Return the longest of what the measured rate and each limit allow; None until enough is known.
@@ -325,19 +330,22 @@ class Tally:
         """Where rates are counted from."""
         return self._marks[0] if self._marks else _Mark(self.started)
 
-    def _rate(self, count: int, now: float) -> float:
-        """Return how many a second these are; of less than a minute what it holds, so that rates compare."""
-        elapsed = now - self._since.at
-        return count / max(elapsed, _MINUTE) if elapsed > 0 else 0.0
+    @property
+    def _begun(self) -> _Mark:
+        """The last moment before the first row had ended."""
+        return self._idle or _Mark(self.started)
+
+    def _in_minute(self, count: int, now: float) -> float:
+        """Return how many of these fell into the last minute, where they are of a little more than that."""
+        return count * min(1.0, _MINUTE / max(now - self._since.at, _LEAST))
 
     def _by_rate(self, now: float) -> float | None:
         """Return the seconds that the rest takes at the rate of the last minute.
 
         Where fewer than enough have ended in it, at that of the whole run, since they waited for something.
         """
-        begun = self._idle or _Mark(self.started)
-        since = max(self._since, begun)
+        since = max(self._since, self._begun)
         if self.asked - since.asked < ENOUGH * self.pack:
-            since = begun
+            since = self._begun
         elapsed = now - since.at
         return self.left * elapsed / (self.asked - since.asked) if elapsed >= _LEAST else None

@@ -18,6 +18,7 @@ from pipeline.batch import BEFORE, Batch, Pace, Seen, Stage, is_over, later, mov
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
 from pipeline.executors.patience import Patience
+from pipeline.executors.stranded import take_back
 from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
 from pipeline.gemini.endpoint import Endpoint
@@ -68,6 +69,13 @@ def withdraw(folder: Folder, who: Endpoint, pace: Pace = PACE) -> Withdrawal:
         return anyio.run(_withdraw, table, paths, who, replace(pace, spill=math.inf))
 
 
+def free(folder: Folder) -> list[Batch]:
+    """Take back what an emulator had that has ended, in a run folder that is offline. Raises StoreError."""
+    paths = Paths(folder.path)
+    with claimed(folder), closing(Table(paths.table)) as table:
+        return take_back(table, paths, lambda _id: False)
+
+
 async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Withdrawal:
     done = Withdrawal()
     async with open_batches(who, "", timeout_s=CALL_S) as api:
@@ -105,7 +113,7 @@ class Recall:
         if is_over(state):
             done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
             return None
-        going = self._table.put(withdrawn(found, time.time()))
+        going = self._table.put(withdrawn(replace(found, state=state.state), time.time()))
         refused = await self._patience.asked(lambda: self._api.cancel(going.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return refused  # what is refused for itself has ended meanwhile: the next run sees that

@@ -340,7 +340,7 @@ def test_commands_know_of_open_jobs(batched: Project, another: Emulator) -> None
     status = job_status(plan, None, time.time())
     assert [(batch.lines, batch.state) for batch in status.batches] == [(ROWS, "PENDING")]
     assert any(
-        "1 batch job with 60 requests open at the API (1 pending), about $" in line
+        "1 batch job with 60 requests open at the API (1 queued), estimated at no more than $" in line
         for line in status.sentences()
     )
     (run,) = find_runs(batched.folder / ".rowmill")
@@ -440,7 +440,7 @@ def test_a_signal_leaves_jobs_open(batched: Project, another: Emulator) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert process.returncode == Exit.STOPPED
-    assert "1 batch job with 60 requests open at the API, about $" in said
+    assert "1 batch job with 60 requests open at the API, estimated at no more than $" in said
     another.change(batch_wait=0)
     report = batched.run(another.address, endpoint=another.address)
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))

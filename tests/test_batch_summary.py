@@ -9,7 +9,7 @@ from pipeline.report import RunReport
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
 from tests.test_batch_run import limit, listed
-from tests.test_cli import Shell, shell, wait_for
+from tests.test_cli import KEY, Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
 
@@ -105,9 +105,23 @@ def test_rows_that_max_cost_holds_back_are_named(batched: Project, another: Emul
     lines = report.shipped.requests
     assert f"back {40 - lines} rows: the next request may cost up to $0.0002" in held[0]
     assert "of open jobs, more than is left of the $0.002 that the run may spend" in held[0]
-    assert f"{lines} requests open at the API, about $0.00" in jobs
+    assert f"{lines} requests open at the API, estimated at no more than $0.00" in jobs
     assert report.stop is not None
     assert "left to the API" in report.stop.message
+
+
+def test_jobs_that_are_left_as_was_asked_for_are_no_error(
+    shell: Shell, batched: Project, another: Emulator
+) -> None:
+    """A call from cron says one line with `--quiet`; the exit code tells the rest."""
+    another.change(batch_wait=60)
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    words = ("run", batched.job, "--detach", "--base-url", another.address)
+    loud = shell(*words)
+    assert (loud.code, "error" in loud.err) == (Exit.STOPPED, False)
+    assert "hint: run the same command again later" in loud.err
+    quiet = shell(*words, "--quiet")
+    assert (quiet.code, quiet.err.strip()) == (Exit.STOPPED, "1 batch job left to the API")
 
 
 def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, another: Emulator) -> None:
@@ -130,7 +144,7 @@ def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, 
     batched.change("You label reviews.", "You label short reviews.")
     for _ in range(2):
         (note,) = [one for one in batched.run(another.address, detach=True).notes if before.name in one]
-        assert "1 batch job with 5 requests open at the API, about $" in note
+        assert "1 batch job with 5 requests open at the API, estimated at no more than $" in note
         assert "another `system`" in note
         assert "`rowmill cancel labels/" in note
     batched.change("You label short reviews.", "You label reviews.")

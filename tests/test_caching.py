@@ -82,6 +82,14 @@ def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
     assert stock(path).entries == 0
 
 
+@pytest.mark.parametrize("bound", [("--older-than", "1d"), ("--max-mb", "1")])
+def test_all_and_a_bound_are_refused(rowmill: Shell, project: Project, bound: tuple[str, str]) -> None:
+    """Whoever gives a bound does not want every answer removed."""
+    said = rowmill("cache", "prune", "--all", *bound, "--yes")
+    assert (said.code, "leave `--all` out" in said.err) == (2, True)
+    assert stock(project.folder / ".rowmill" / FILE).entries == 3
+
+
 def test_prune_needs_to_know_what(rowmill: Shell) -> None:
     """Without a word on what is to go, nothing goes."""
     said = rowmill("cache", "prune")
@@ -121,3 +129,6 @@ def test_refresh_says_which_rows_keep_their_answer(project: Project, rowmill: Sh
     assert "2 rows of this job keep the answer that they have" in said
     names = [path.name for path in (project.folder / ".rowmill" / "others").iterdir()]
     assert f"`rowmill clean others/{names[0]}`" in said
+    assert "beyond `--limit`" not in said
+    said = rowmill("run", project.job, "--offline", "--refresh", "--limit", "1").err
+    assert "All answers in that folder go with it, also those to rows beyond `--limit`" in said

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from pipeline.job import (
 )
 from pipeline.models import Limits, Price, Settings
 from pipeline.schema_file import load_schema
-from pipeline.sections import Job, LimitsSection, ModelSection
+from pipeline.sections import Job, LimitsSection, ModelSection, Section
 from tests.conftest import as_nobody, open_to_all
 
 TODAY = date(2026, 11, 22)
@@ -68,6 +68,7 @@ concurrency = 64
 path = "out/sentiment.parquet"
 prefix = "ai_"
 """
+BOOL = "`{}` must be `true` or `false`, not `{}`"
 SMALLEST = """\
 name = "small"
 schema = "schemas/sentiment.py:Sentiment"
@@ -352,6 +353,8 @@ def test_missing_key_names_its_table(tmp_path: Path) -> None:
             '"xlsx"',
             '`input.format` must be `csv`, `tsv`, `parquet`, `ndjson` or `ipc`, not `"xlsx"`',
         ),
+        ('prefix = "ai_"', 'escape_formulas = "yes"', BOOL.format("output.escape_formulas", '"yes"')),
+        ('prefix = "ai_"', "[cache]\nenabled = 1", BOOL.format("cache.enabled", "1")),
         ('"minimal"', '"off"', '`model.thinking` must be `minimal`, `low`, `medium` or `high`, not `"off"`'),
         ('"free"', "4", '`limits.tier` must be `free`, `1`, `2` or `3`, not `"4"`'),
         ("concurrency = 64", "concurrency = 1.5", "`limits.concurrency` must be a whole number, not `1.5`"),
@@ -362,6 +365,38 @@ def test_wrong_value_is_told_in_plain_words(tmp_path: Path, old: str, new: str, 
     error = refusal(changed(tmp_path, old, new))
     assert error.message == message
     assert error.hint.startswith(f"correct {message.split(maxsplit=1)[0]} in `")
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1, 1.5, "?", [1], {"a": 1}, TODAY, datetime(2026, 11, 22, tzinfo=UTC)]
+)
+def test_no_wrong_value_is_told_in_the_words_of_pydantic(tmp_path: Path, value: object) -> None:
+    """Whatever stands at whichever key: it says what the key takes, never `Input should`."""
+    path, told = write(tmp_path), list[str]()
+    for name, field in Job.model_fields.items():
+        kind = field.annotation
+        keys = kind.model_fields if isinstance(kind, type) and issubclass(kind, Section) else ()
+        tables: list[dict[str, object]] = [{field.alias or name: value}]
+        tables.extend({name: {key: value}} for key in keys)
+        for keyed in tables:
+            try:
+                load_job(path, keyed)
+            except JobError as error:
+                told.append(error.message)
+    assert len(told) > 20
+    assert not [message for message in told if "should" in message]
+
+
+def test_a_key_of_the_top_is_shown_there(tmp_path: Path) -> None:
+    """What stands in a table and belongs above all of them, and a key that two tables have."""
+    error = refusal(changed(tmp_path, "seed = 7", 'mode = "batch"'))
+    assert error.hint == "`mode` stands at the top, before the first [table]"
+    assert (
+        refusal(changed(tmp_path, "seed = 7", 'path = "a"')).hint == "`path` belongs into [input] or [output]"
+    )
+    assert (
+        refusal(changed(tmp_path, "seed = 7", "cache = {}")).hint == "`cache` is a table of its own, [cache]"
+    )
 
 
 def test_long_wrong_value_is_cut(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What is said while a run goes on."""
 
 import io
+import sys
 import time
 from contextlib import closing
 from datetime import date
@@ -11,12 +12,12 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.cli.talk import Talk
+from pipeline.cli.talk import Talk, tell
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
-from pipeline.flow import Failure, FailureKind, Usage
+from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
 from pipeline.leases import Moment
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
@@ -96,7 +97,7 @@ def test_what_is_drawn_fits(width: int) -> None:
     assert width < 60 or max(map(len, lines)) <= width
     assert "1,235,801 of 12,345,678 rows, 1,234 failed" in lines[0]
     assert any("asking again" in line for line in lines)
-    assert any("input tokens/min" in line for line in lines) == (width >= 120)
+    assert any("input tokens in it" in line for line in lines) == (width >= 120)
 
 
 def test_lines_that_a_narrower_terminal_has_wrapped_are_erased() -> None:
@@ -138,13 +139,43 @@ def test_a_run_by_batches_shows_no_rate_before_its_first_job() -> None:
     assert words_of(run).line == said
 
 
+def test_a_run_shows_a_rate_of_rows_once_there_is_one() -> None:
+    """Before that, only what the last minute holds, which is what counts against the limits."""
+    run = watched(Limits(rpm=4_000, tpm=4_000_000))
+    run.tally.started = time.monotonic()
+    run.tally.sent()
+    assert words_of(run).rates == [
+        "1 of 4,000 requests in the last minute",
+        "0 of 4,000,000 input tokens in it",
+    ]
+    run.tally.started -= 30
+    run.tally.add(Outcome(b"k", b"d", Failure(FailureKind.SERVER, "no answer"), Spent()))
+    assert words_of(run).rates[0] == "2 rows/min"
+
+
 def test_jobs_that_are_open_while_rows_are_asked_online_are_named() -> None:
     """With the rates of what is asked, and what they may cost."""
     run = watched(Limits(rpm=4_000))
     run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), 60.0, 0.0, beside=True)
     line = words_of(run).line
-    assert "0 requests/min (limit 4,000)" in line
-    assert "1 batch job with 5 requests (1 running), about $0.0100 at most, the oldest for 60 s" in line
+    assert "0 of 4,000 requests in the last minute · 0 input tokens in it" in line
+    assert (
+        "1 batch job with 5 requests (1 running), estimated at no more than $0.0100, the oldest for 60 s"
+        in line
+    )
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])
+def test_results_end_their_lines_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, terminal: bool, lines: int
+) -> None:
+    """As notes do: on a terminal, while a file gets whole lines."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "20")
+    tell(["several words [of] a note"])
+    said = capsys.readouterr().out
+    assert (len(said.splitlines()), said.split()) == (lines, ["several", "words", "[of]", "a", "note"])
 
 
 def test_notes_end_their_lines_between_words() -> None:

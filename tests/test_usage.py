@@ -127,9 +127,9 @@ def test_rates_are_of_this_run_since_its_start() -> None:
         tally.sent()
         tally.replied(Usage(prompt=30), 0.0)
         tally.add(outcome())
-    assert tally.rows_per_minute(1_020.0) == 10
-    assert tally.requests_per_minute(1_020.0) == 10  # what the last minute holds, not more than there was
-    assert tally.tokens_per_minute(1_020.0) == 300
+    assert tally.rows_per_minute(1_020.0) == 30
+    assert tally.requests_in_minute(1_020.0) == 10  # what the last minute holds, not more than there was
+    assert tally.tokens_in_minute(1_020.0) == 300
 
 
 def test_rows_from_the_journal_do_not_make_a_run_look_fast() -> None:
@@ -140,8 +140,8 @@ def test_rows_from_the_journal_do_not_make_a_run_look_fast() -> None:
     for _ in range(20):
         tally.replied(NOTHING, 0.0)
         tally.add(outcome())
-    assert tally.rows_per_minute(20.0) == 20
-    assert tally.seconds_left(20.0, Limits(), Today(0, 0.0)) == 480
+    assert tally.rows_per_minute(20.0) == 60
+    assert tally.seconds_left(20.0, Limits(), Today(0, 0.0)) == 480  # at that rate
 
 
 def test_rates_follow_the_last_minute() -> None:
@@ -154,11 +154,26 @@ def test_rates_follow_the_last_minute() -> None:
     assert tally.rows_per_minute(300.0) == pytest.approx(60, rel=0.05)
 
 
-def test_rates_at_the_start_are_zero() -> None:
-    """No time passed is no rate, not a division by zero."""
+@pytest.mark.parametrize(("now", "rate"), [(5.0, None), (14.9, None), (15.0, 6.0)])
+def test_a_few_seconds_make_no_rate(now: float, rate: float | None) -> None:
+    """What has ended in them says little; no time at all divides nothing by zero."""
     tally = Tally(total=1, started=5.0)
+    tally.sent()
     tally.add(outcome())
-    assert tally.rows_per_minute(5.0) == 0.0
+    assert (tally.rows_per_minute(now), tally.requests_in_minute(now)) == (rate, 1.0)
+
+
+def test_a_rate_and_the_time_left_agree_in_the_first_minute() -> None:
+    """Both go from when the first row ended: waiting for the first reply is no part of them."""
+    tally = Tally(total=1_000, started=0.0)
+    for second in range(41):
+        tally.mark(float(second))
+        if second >= 20:
+            tally.replied(NOTHING, 0.0)
+            tally.add(outcome())
+    rate, left = tally.rows_per_minute(40.0), tally.seconds_left(40.0, NO_LIMITS, FRESH)
+    assert rate is not None
+    assert left == pytest.approx(tally.left / rate * 60)
 
 
 @pytest.mark.parametrize(

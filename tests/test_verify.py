@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -381,6 +382,8 @@ def test_replies_of_an_unfinished_job_are_counted(project: Project, emulator: Em
     known = f"(5 of them have their reply already, for ${verdict.replied_cost_usd:.4f})"
     assert known in verdict.sentences()[1]
     assert known in status.sentences()[0]
+    assert "all answers so far: 0 tokens in, 0 out, $0.0000" in status.sentences()[1]
+    assert replace(status, replied=1).sentences()[0].count("1 of them has its reply already") == 1
     assert verdict.as_json()["replied_cost_usd"] == pytest.approx(status.paid.cost_usd)
 
 

@@ -43,11 +43,11 @@ def test_rows_of_a_cancelled_job_are_asked_in_another(
     """By whichever way the next run asks, and each of them once; doing it again does no harm."""
     code, said = cancel(cancelling, batched, another, "--yes")
     assert code == Exit.OK
-    assert "1 batch job with 60 requests, about $" in said
+    assert "1 batch job with 60 requests, estimated at no more than $" in said
     assert "cancelled: 1 batch job with 60 requests" in said
     assert "run the job again" in said
     status = "\n".join(job_status(batched.plan(), None, time.time()).sentences())
-    assert "open at the API (1 cancelling)" in status
+    assert "open at the API (1 cancelling), the oldest" in status  # it had not begun, and costs nothing
     assert cancel(cancelling, batched, another, "--yes")[0] == Exit.OK
     another.change(batch_wait=0)
     report = batched.run(another.address)

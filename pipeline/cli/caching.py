@@ -8,6 +8,7 @@ import click
 
 from pipeline.cli.app import rowmill
 from pipeline.cli.folders import agrees, place
+from pipeline.cli.numbers import Whole
 from pipeline.cli.talk import console
 from pipeline.errors import UsageError
 from pipeline.plan import RUNS
@@ -21,6 +22,7 @@ from pipeline.store.answers import prune as prune_answers
 PAID_AGAIN = "Run folders and tables stay. What no run folder holds will be paid for again when it is needed."
 
 BOUND = "  each run that adds to it keeps it below {most:,} MB, or below `max_mb` under [cache] in its job"
+ALL_OR_SOME = "leave `--all` out to keep the others, or give it alone to remove every answer"
 NO_PROJECT = (
     "{folder} is no project: it holds neither run folders nor jobs; go to the folder that has `jobs`, or "
     "name the run folders with `--runs-dir`"
@@ -52,7 +54,7 @@ def stats(runs_dir: Path | None, *, as_json: bool) -> None:
 
 @cache.command(short_help="Remove answers from it, after asking.")
 @where
-@click.option("--max-mb", type=click.IntRange(min=1), metavar="N", help="Until they take no more than this.")
+@click.option("--max-mb", type=Whole(min=1), metavar="N", help="Until they take no more than this.")
 @click.option("--older-than", metavar="AGE", help="What was not used for so long: `30d`, `12h`, `2w`.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -62,6 +64,9 @@ def prune(
     """Remove answers from the cache: those first that have not been used for longest."""
     if max_mb is None and older_than is None and not everything:
         raise UsageError("nothing says what is to go", "give `--max-mb N`, `--older-than 30d` or `--all`")
+    if everything and (max_mb is not None or older_than is not None):
+        bound = "--max-mb" if older_than is None else "--older-than"
+        raise UsageError(f"`--all` and `{bound}` contradict each other", ALL_OR_SOME)
     before = None if older_than is None else int((datetime.now(UTC) - age(older_than)).timestamp())
     path = place(None, runs_dir)[0] / FILE
     most = None if max_mb is None else max_mb * 10**6

@@ -9,6 +9,7 @@ from rich.console import Console
 from pipeline.calibration import Calibration
 from pipeline.cli.app import rowmill
 from pipeline.cli.findings import TWICE, tables
+from pipeline.cli.numbers import Number, Whole
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, service
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, UsageError
@@ -27,9 +28,7 @@ FREE_WORDS = "tokens are free in this tier, so sizes are compared by requests al
 
 @rowmill.command(name="calibrate", short_help="Find out how many rows may share a request.")
 @job_options
-@click.option(
-    "--sample", type=click.IntRange(min=1), default=200, show_default=True, help="Rows to try it with."
-)
+@click.option("--sample", type=Whole(min=1), default=200, show_default=True, help="Rows to try it with.")
 @click.option(
     "--sizes", metavar="N,N", default=",".join(map(str, SIZES)), show_default=True, help="Rows a request."
 )
@@ -39,7 +38,7 @@ FREE_WORDS = "tokens are free in this tier, so sizes are compared by requests al
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0, 50, min_open=True),
+    type=Number(0, 50, min_open=True),
     default=5.0,
     show_default=True,
     help="Percent of the rows by which agreement may fall.",

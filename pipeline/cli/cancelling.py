@@ -15,12 +15,14 @@ from pipeline.executors.parting import jobs_of, price_of
 from pipeline.gemini.endpoint import endpoint
 from pipeline.progress import many
 from pipeline.runs import Run
-from pipeline.withdrawal import Withdrawal, may_be_cancelled, withdraw
+from pipeline.store.folder import is_offline
+from pipeline.withdrawal import Withdrawal, free, may_be_cancelled, withdraw
 
 AFTER = (
     "What these jobs have answered by then is paid for, and the next `rowmill run` takes it in. The rest it "
     "asks again, in jobs or with `--online` one by one."
 )
+ENDED = " ended with the emulator of an offline run; the next run asks the rows again"
 NEXT = "hint: run the job again, with the settings that it had, to take in what was answered"
 
 
@@ -39,6 +41,15 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
     if not going:
         console.print("nothing to cancel", soft_wrap=True)
         return Exit.OK
+    for run, _ in going:
+        if is_offline(run.folder):
+            _say(run, f"{jobs_of(free(run.folder))}{ENDED}")
+    going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
+    return _cancel(going, base_url, yes=yes) if going else Exit.OK
+
+
+def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: bool) -> Exit:
+    """Cancel what the API has open, after asking."""
     who = endpoint(os.environ, base_url=base_url)
     for run, batches in going:
         _say(run, jobs_of(batches) + price_of(batches))

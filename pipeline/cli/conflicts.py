@@ -10,6 +10,10 @@ from pipeline.errors import UsageError
 LEAVE_OUT = "leave one of them out"
 ANYWAY = "leave `--service-tier` out: what a batch leaves unanswered is asked in `flex` anyway"
 DETACH = "add `--batch`, or leave `--detach` out: online every row is answered before the run ends"
+ENDS = (
+    "leave `--detach` out; or start `rowmill emulate`, and give its address with `--base-url` instead of "
+    "`--offline`"
+)
 WAIT = (
     "leave one of them out: `--wait` stays until the daily quota resets, `--detach` ends while jobs are open"
 )
@@ -31,12 +35,14 @@ def check_service_tier(options: Mapping[str, object]) -> None:
         raise UsageError("`--batch` and `--service-tier flex` are two ways to half the price", ANYWAY)
 
 
-def check_stay(mode: str, *, wait: bool, detach: bool) -> None:
-    """Refuse `--detach` where a run asks online, and where it is also to wait. Raises UsageError."""
+def check_stay(mode: str, *, wait: bool, detach: bool, offline: bool) -> None:
+    """Refuse `--detach` where no job would be left, and where a run is also to wait. Raises UsageError."""
     if detach and mode != "batch":
         raise UsageError("`--detach` means nothing without batch jobs, and this run asks online", DETACH)
     if detach and wait:
         raise UsageError("`--wait` and `--detach` contradict each other", WAIT)
+    if detach and offline:
+        raise UsageError("`--offline` has an emulator that ends with the run, and its jobs with it", ENDS)
 
 
 def _is_typed(name: str) -> bool:

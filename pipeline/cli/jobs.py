@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipeline.cli.app import rowmill
 from pipeline.cli.conflicts import check_stay
+from pipeline.cli.numbers import Whole
 from pipeline.cli.options import (
     cache_use,
     checked_job,
@@ -22,13 +23,13 @@ from pipeline.cli.options import (
     sent_today,
     service,
 )
-from pipeline.cli.talk import complain, console
+from pipeline.cli.talk import complain, console, tell
 from pipeline.errors import Exit, InputError
 from pipeline.gemini.endpoint import is_vertex
 from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
-from pipeline.report import RunReport
+from pipeline.report import RunReport, Stop
 from pipeline.run import run_job
 from pipeline.status import job_status
 from pipeline.verify import verify_job
@@ -51,7 +52,7 @@ BEHIND = (
 @click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-@click.option("--show", type=click.IntRange(min=0), default=0, metavar="N", help="Print the first N results.")
+@click.option("--show", type=Whole(min=0), default=0, metavar="N", help="Print the first N results.")
 def run(
     *,
     wait: bool,
@@ -65,7 +66,7 @@ def run(
     """Run JOB: ask for every row that has no answer yet, and write the table."""
     use = cache_use(options)
     checked = checked_job(options)
-    check_stay(checked.loaded.job.mode, wait=wait, detach=detach)
+    check_stay(checked.loaded.job.mode, wait=wait, detach=detach, offline=bool(options["offline"]))
     found = endpoint_of(options)
     check_batches(checked, vertex=found is not None and found.vertex)
     plan = plan_of(checked, options)
@@ -87,7 +88,10 @@ def status(*, as_json: bool, **options: object) -> None:
     now = time.time()
     sent = sent_today(checked, options, now)
     found = job_status(plan_of(checked, options), sent, now, vertex=_on_vertex(options))
-    click.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.sentences()))
+    if as_json:
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        tell(found.sentences())
 
 
 @rowmill.command(short_help="Print what is sent and what comes out.")
@@ -136,12 +140,21 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
         for line in [*report.notes, *report.sentences()]:
             console.print(line, markup=False, soft_wrap=True)
     if report.stop is not None:
-        complain(report.stop.message, report.stop.hint)
+        _print_stop(report.stop, quiet=quiet or as_json)
     elif report.table.failed and not (quiet or as_json):
         note = (
             "hint: `_error_kind` and `_error` in the output say why rows failed; `--retry-failed` asks again"
         )
         console.print(note, markup=False, soft_wrap=True)
+
+
+def _print_stop(stop: Stop, *, quiet: bool) -> None:
+    """Say why a run ended early; where that was asked for, no more than that is said to who wants quiet."""
+    if not stop.asked:
+        complain(stop.message, stop.hint)
+        return
+    words = stop.message if quiet else f"{stop.message}\n\nhint: {stop.hint}"
+    console.print(words, markup=False, soft_wrap=True)
 
 
 def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:

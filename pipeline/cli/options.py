@@ -12,6 +12,7 @@ from platformdirs import user_state_path
 
 from pipeline.asking import Service
 from pipeline.cli.conflicts import check_service_tier, mode_of
+from pipeline.cli.numbers import Dollars, Whole
 from pipeline.cli.talk import console
 from pipeline.errors import StoreError, UsageError
 from pipeline.gemini.endpoint import Endpoint, endpoint, is_vertex, origin
@@ -22,6 +23,7 @@ from pipeline.plan import CheckedJob, Plan, check_job, make_plan
 from pipeline.quota import pacific_day
 from pipeline.store.cache import Use
 from pipeline.store.counts import sent_on
+from pipeline.store.folder import OFFLINE
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -36,20 +38,6 @@ class PackRows(click.ParamType[object]):
         return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-class Dollars(click.ParamType[float]):
-    """An amount of money; the job's section checks that it is one."""
-
-    name = "dollars"
-
-    def convert(self, value: object, _param: click.Parameter | None, _ctx: click.Context | None) -> float:
-        """Return it as a number. Raises UsageError."""
-        try:
-            return float(str(value))
-        except ValueError:
-            said = f"`--max-cost` must be an amount of dollars, not `{value}`"
-            raise UsageError(said, "write a number, such as `--max-cost 0.5`") from None
-
-
 def job_options(command: Command) -> Command:
     """Add what commands about a job share: the job, and what replaces its keys."""
     options = [
@@ -57,13 +45,13 @@ def job_options(command: Command) -> Command:
         click.option("--input", "input_", metavar="PATH", help="Input file, folder or glob."),
         click.option("--output", metavar="PATH", help="Output file: .parquet, .csv or .ndjson."),
         click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept."),
-        click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take the first N rows only."),
+        click.option("--limit", type=Whole(min=1), metavar="N", help="Take the first N rows only."),
         click.option("--model", metavar="ID", help="Model id or alias."),
         click.option("--tier", type=click.Choice(["free", "1", "2", "3"]), help="Usage tier of the project."),
-        click.option("--rpm", type=click.IntRange(min=1), help="Requests per minute."),
-        click.option("--tpm", type=click.IntRange(min=1), help="Input tokens per minute."),
-        click.option("--rpd", type=click.IntRange(min=1), help="Requests per day (Pacific time)."),
-        click.option("--concurrency", type=click.IntRange(min=1), help="Most requests in flight."),
+        click.option("--rpm", type=Whole(min=1), help="Requests per minute."),
+        click.option("--tpm", type=Whole(min=1), help="Input tokens per minute."),
+        click.option("--rpd", type=Whole(min=1), help="Requests per day (Pacific time)."),
+        click.option("--concurrency", type=Whole(min=1), help="Most requests in flight."),
         click.option("--max-cost", type=Dollars(), metavar="USD", help="Stop at this cost."),
         click.option("--pack", type=PackRows(), metavar="N|auto", help="Rows that share a request."),
         click.option(
@@ -120,7 +108,7 @@ def plan_of(checked: CheckedJob, options: Mapping[str, object]) -> Plan:
 
 def _origin(options: Mapping[str, object]) -> str:
     """Name who answers, so that answers of different origin are never mixed."""
-    return "emulator" if options["offline"] else origin(os.environ, base_url=_text(options["base_url"]))
+    return OFFLINE if options["offline"] else origin(os.environ, base_url=_text(options["base_url"]))
 
 
 def endpoint_of(options: Mapping[str, object]) -> Endpoint | None:

@@ -6,6 +6,7 @@ import click
 
 from pipeline import emulator as emulator_server
 from pipeline.cli.app import rowmill
+from pipeline.cli.numbers import Number, Whole
 from pipeline.cli.talk import console
 from pipeline.errors import UsageError
 
@@ -16,34 +17,24 @@ ASK = (
 
 
 @rowmill.command(short_help="Serve an emulator of the API until it is stopped.")
-@click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8_600, show_default=True, help="0 takes a free one."
-)
-@click.option("--rpm", type=click.IntRange(min=0), help="Requests per minute.")
-@click.option("--tpm", type=click.IntRange(min=0), help="Input tokens per minute.")
-@click.option("--rpd", type=click.IntRange(min=0), help="Requests per day (Pacific time).")
-@click.option("--capacity", type=click.IntRange(min=0), help="Requests in flight; a bare 429 above it.")
-@click.option("--latency", type=click.FloatRange(min=0), default=0.0, help="Seconds until an answer.")
-@click.option("--jitter", type=click.FloatRange(min=0), default=0.0, help="Up to so many seconds more.")
+@click.option("--port", type=Whole(0, 65_535), default=8_600, show_default=True, help="0 takes a free one.")
+@click.option("--rpm", type=Whole(min=0), help="Requests per minute.")
+@click.option("--tpm", type=Whole(min=0), help="Input tokens per minute.")
+@click.option("--rpd", type=Whole(min=0), help="Requests per day (Pacific time).")
+@click.option("--capacity", type=Whole(min=0), help="Requests in flight; a bare 429 above it.")
+@click.option("--latency", type=Number(min=0), default=0.0, help="Seconds until an answer.")
+@click.option("--jitter", type=Number(min=0), default=0.0, help="Up to so many seconds more.")
 @click.option("--log", metavar="FILE", help="Write time, status and tokens of each request.")
-@click.option("--batch-wait", type=click.FloatRange(min=0), default=0.0, help="Seconds until a batch runs.")
+@click.option("--batch-wait", type=Number(min=0), default=0.0, help="Seconds until a batch runs.")
+@click.option("--batch-work", type=Number(min=0), default=0.0, help="Seconds that it runs at least.")
 @click.option(
-    "--batch-work", type=click.FloatRange(min=0), default=0.0, help="Seconds that it runs at least."
+    "--batch-expiry", type=Number(min=0), default=48 * 3600.0, help="Seconds until a batch expires."
 )
-@click.option(
-    "--batch-expiry", type=click.FloatRange(min=0), default=48 * 3600.0, help="Seconds until a batch expires."
-)
-@click.option(
-    "--batch-lag", type=click.FloatRange(min=0), default=0.0, help="Seconds until the list has a batch."
-)
-@click.option("--batch-jobs", type=click.IntRange(min=0), default=100, help="Unfinished batches at a time.")
-@click.option("--batch-tokens", type=click.IntRange(min=0), help="Their input tokens, for each model.")
-@click.option(
-    "--storage", type=click.IntRange(min=0), default=20 * 2**30, help="Bytes of all uploaded files."
-)
-@click.option(
-    "--implicit-cache", type=click.IntRange(min=0), help="Tokens from which starts count as cached."
-)
+@click.option("--batch-lag", type=Number(min=0), default=0.0, help="Seconds until the list has a batch.")
+@click.option("--batch-jobs", type=Whole(min=0), default=100, help="Unfinished batches at a time.")
+@click.option("--batch-tokens", type=Whole(min=0), help="Their input tokens, for each model.")
+@click.option("--storage", type=Whole(min=0), default=20 * 2**30, help="Bytes of all uploaded files.")
+@click.option("--implicit-cache", type=Whole(min=0), help="Tokens from which starts count as cached.")
 @click.option("--cancel-loses", "loses", is_flag=True, help="Cancelled batches have no results.")
 @click.option("--fault", "faults", multiple=True, metavar="KIND@N", help="A scripted fault; may be repeated.")
 @click.option("--seed", type=int, default=0, help="Draws which prompts a share of faults meets.")

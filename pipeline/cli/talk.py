@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
@@ -36,6 +36,13 @@ console = Talk(stderr=True, highlight=False)
 def complain(message: str, hint: str) -> None:
     """Say what went wrong and what to do next."""
     console.print(f"error: {message}\n\nhint: {hint}", style=None, markup=False, soft_wrap=True)
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print results for people on standard output; on a terminal their lines end between words."""
+    out = Console(highlight=False)
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=not out.is_terminal)
 
 
 class Results:

@@ -51,7 +51,8 @@ class Policy:
     """What a run may do.
 
     `lines` of a job at most, `max_cost` in USD; `submits` new jobs at all, `leaves` before they end; `scope`
-    tells apart who pays, `tier` is the service tier of what is asked online.
+    tells apart who pays, `tier` is the service tier of what is asked online; `offline` says that jobs end
+    with the run.
     """
 
     limits: Limits
@@ -63,6 +64,7 @@ class Policy:
     scope: str
     tier: str
     longest_outage: float = LONGEST_OUTAGE
+    offline: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.batch import Batch, state_of
+from pipeline.batch import Batch, Stage, state_of
 from pipeline.flow import Failure, FailureKind
-from pipeline.progress import many, span, usd
+from pipeline.progress import at_most, many, span, usd
 from pipeline.usage import Enqueued
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
+ENDING = "{jobs} {ends} with the emulator of this run: the same command asks again for the rows"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
 HELD = "`max_cost` holds back {rows}: {why}; the same command asks for them, and may spend as much again"
 
@@ -62,8 +63,12 @@ def jobs_of(batches: Sequence[Batch]) -> str:
 
 def price_of(batches: Sequence[Batch]) -> str:
     """Return what jobs may cost, behind a comma; nothing where they cost nothing."""
-    cost = sum(batch.cost_usd for batch in batches)
-    return f", about {usd(cost)} at most" if cost else ""
+    return at_most(sum(batch.cost_usd for batch in batches if not _never_began(batch)))
+
+
+def _never_began(batch: Batch) -> bool:
+    """Tell whether a job is being cancelled that had not begun, so that it has no answers to pay for."""
+    return batch.stage is Stage.CANCELLING and batch.state == "PENDING"
 
 
 def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> Enqueued:
@@ -80,6 +85,8 @@ def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> E
     )
 
 
-def open_jobs(batches: Sequence[Batch]) -> str:
-    """Say what goes on without the run."""
+def open_jobs(batches: Sequence[Batch], *, offline: bool = False) -> str:
+    """Say what goes on without the run, or that nothing does, since the emulator ends with it."""
+    if offline:
+        return ENDING.format(jobs=jobs_of(batches), ends="ends" if len(batches) == 1 else "end")
     return OPEN.format(jobs=jobs_of(batches), price=price_of(batches))

@@ -34,6 +34,7 @@ from pipeline.errors import StoreError
 from pipeline.mounts import TABLE, network
 
 IDENTITY = "identity.json"
+OFFLINE = "emulator"  # the endpoint of a run that asks an emulator of its own
 SIGN = "lock"  # names the owner; what is locked is the folder itself, so that deleting this frees nothing
 ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
@@ -97,6 +98,12 @@ def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
     if before is None:
         return ["its settings"]
     return sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
+
+
+def is_offline(folder: Folder) -> bool:
+    """Tell whether each run in a folder asks an emulator of its own, which ends with it (`--offline`)."""
+    found = _identity(folder.path / IDENTITY)
+    return found is not None and found.get("endpoint") == OFFLINE
 
 
 def in_words(names: Iterable[str]) -> list[str]:
