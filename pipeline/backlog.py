@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.batch import BEFORE, Batch
+from pipeline.flow import Reply
 from pipeline.keys import request_id
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
@@ -52,7 +53,8 @@ class Backlog:
     """Which rows are `pending`, and for which of them something is `asked`; `texts` are a sample of that.
 
     `complete` says that there are no other texts; `distinct` prompts are in the whole input, or more where
-    these are enough for a calibration.
+    these are enough for a calibration. `cached` are the answers that the response cache has to prompts of the
+    sample.
     """
 
     scope: Scope
@@ -61,6 +63,7 @@ class Backlog:
     texts: list[str]
     complete: bool
     distinct: int
+    cached: list[Reply]
 
 
 def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
@@ -80,14 +83,14 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
         known = np.concatenate([known, latest(plan.folder.journal)[1]])
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
     texts = texts_of(plan.source, plan.checked.template, sampled(asked, SAMPLE))
-    fresh = _uncached(plan, texts) if turn is None else texts
+    fresh, taken = _uncached(plan, texts) if turn is None else (texts, [])
     prompts = int(asked.sum())
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
     scope = replace(scope, damaged_parts=tuple(parts.set_aside))
     distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
-    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct)
+    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct, taken)
 
 
 def _turn(plan: Plan, standing: Standing) -> int:
@@ -106,15 +109,15 @@ def _open(plan: Plan) -> list[Batch]:
     return [batch for batch in batches if batch.stage not in BEFORE]
 
 
-def _uncached(plan: Plan, texts: list[str]) -> list[str]:
-    """Return the prompts to which the response cache has no answer for this job."""
+def _uncached(plan: Plan, texts: list[str]) -> tuple[list[str], list[Reply]]:
+    """Return the prompts to which the response cache has no answer for this job, and those that it has."""
     job = plan.checked.loaded.job
     if not job.cache.enabled:
-        return texts
+        return texts, []
     most = plan.checked.settings.max_output_tokens
     ids = [request_id(plan.question, text, most, 0) for text in texts]
     found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
-    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
+    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found], list(found.values())
 
 
 def _scope(

@@ -15,7 +15,8 @@ from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, wa
 from pipeline.input.bad import LeftOut
 from pipeline.packing import Budget
 from pipeline.plan import Plan
-from pipeline.precedent import Precedent, Took, precedent
+from pipeline.precedent import FEW, Precedent, Took, precedent
+from pipeline.progress import many
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
@@ -25,6 +26,7 @@ ORDERS = 2  # in which a calibration asks for its sample
 PACK = 20  # rows in a request, where the job packs none
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
+UNKNOWN = 0.4  # of the mean: the standard deviation at least, where answers are too few to show theirs
 THINKING = ("low", "medium", "high")
 
 
@@ -72,7 +74,7 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
     left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
     system = checked.loaded.job.prompt.system
     tokens = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
-    before = precedent(plan)
+    before = precedent(plan, left.cached)
     answers = _answers(plan, before, tokens)
     sample = min(told.sample, left.distinct)
     found, unbatched = services(plan, asking)
@@ -156,7 +158,8 @@ def _answers(plan: Plan, before: Precedent | None, tokens: Measured) -> Answers:
 
 
 def _span(took: Took, *, own: bool) -> Span:
-    chance = DEVIATIONS * took.spread / sqrt(took.rows) / took.output if took.output else 0.0
+    spread = took.spread if took.rows >= FEW else max(took.spread, UNKNOWN * took.output)
+    chance = DEVIATIONS * spread / sqrt(took.rows) / took.output if took.output else 0.0
     doubt = chance + (LEAST_DOUBT if own else FOREIGN_DOUBT)
     return Span(took.output, took.output * max(0.0, 1 - doubt), took.output * (1 + doubt))
 
@@ -166,6 +169,4 @@ def _basis(plan: Plan, before: Precedent | None) -> str:
     if before is None:
         thinks = plan.checked.loaded.job.model.thinking in THINKING
         return "guessed from the schema" + (", without thoughts" if thinks else "")
-    rows = sum(took.rows for took in (before.alone, before.packed) if took is not None)
-    whose = "this job" if before.own else "this job with other settings"
-    return f"as {rows:,} answers to {whose} took"
+    return f"as {many(before.rows, 'answer')} {before.whose} took"

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,41 @@ def test_answers_of_the_job_make_it_exact(project: Project, emulator: Emulator) 
     assert "200 answers to this job" in found.basis
     assert (found.scope.done, found.scope.pending, own.requests) == (200, 700, 700)
     assert own.tokens_out.expected == pytest.approx(bill["output_tokens"], rel=0.1)
+
+
+def test_a_few_answers_are_no_knowledge(project: Project, emulator: Emulator) -> None:
+    """After one the ends stand far apart, however equal to itself it is."""
+    project.rows(texts(200, 200))
+    project.run(emulator.address, limit=1)
+    found = estimated(project, "no key")
+    own = found.ways[0].tokens_out
+    assert found.basis == "as 1 answer to this job took"
+    assert own.high > own.low * 2
+    assert own.low < own.expected < own.high
+
+
+def test_replies_of_a_run_that_wrote_no_part_are_known(project: Project, emulator: Emulator) -> None:
+    """They lie in the journal, of this run folder or of another job's with the same question."""
+    project.rows(texts(100, 100))
+    project.change("[output]", "[cache]\nenabled = false\n\n[output]")
+    project.run(emulator.address, limit=40)
+    shutil.rmtree(project.plan().folder.parts)
+    assert estimated(project, "no key").basis == "as 40 answers to this job took"
+    project.change('name = "labels"', 'name = "others"')
+    found = estimated(project, "no key")
+    assert (found.basis, found.guessed) == ("as 40 answers to another job with the same question took", False)
+
+
+def test_answers_in_the_response_cache_are_known(project: Project, emulator: Emulator) -> None:
+    """What it has to some prompts tells what the others will take."""
+    made = texts(100, 100)
+    project.rows(made[:40])
+    project.run(emulator.address)
+    shutil.rmtree(project.plan().folder.path)
+    project.rows(made)
+    found = estimated(project, "no key")
+    assert found.basis == "as 40 answers to its prompts in the response cache took"
+    assert found.ways[0].tokens_out.low > 0
 
 
 def test_answers_to_another_prompt_are_better_than_none(project: Project, emulator: Emulator) -> None:
