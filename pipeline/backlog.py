@@ -50,11 +50,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Which rows are `pending`, and for which of them something is `asked`; `texts` are a sample of that.
+    """Which rows are `pending`, and for which of them something is `asked`.
 
-    `complete` says that there are no other texts; `distinct` prompts are in the whole input, or more where
-    these are enough for a calibration. `cached` are the answers that the response cache has to prompts of the
-    sample.
+    `texts` are a sample of that, or of the whole input where nothing is; `complete` says that there are no
+    others. `distinct` prompts are in the whole input, or more where these are enough for a calibration.
+    `cached` are the answers that the response cache has to prompts of the sample.
     """
 
     scope: Scope
@@ -82,15 +82,27 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
     if turn is None:
         known = np.concatenate([known, latest(plan.folder.journal)[1]])
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
-    texts = texts_of(plan.source, plan.checked.template, sampled(asked, SAMPLE))
+    texts = _texts(plan, asked)
     fresh, taken = _uncached(plan, texts) if turn is None else (texts, [])
     prompts = int(asked.sum())
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
     scope = replace(scope, damaged_parts=tuple(parts.set_aside))
-    distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
-    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct, taken)
+    firsts = asked if prompts >= enough else first_rows(survey)
+    return Backlog(
+        scope,
+        pending,
+        thinned(asked, cached),
+        fresh or texts or _texts(plan, firsts),
+        prompts <= SAMPLE,
+        int(firsts.sum()),
+        taken,
+    )
+
+
+def _texts(plan: Plan, wanted: Mask) -> list[str]:
+    return texts_of(plan.source, plan.checked.template, sampled(wanted, SAMPLE))
 
 
 def _turn(plan: Plan, standing: Standing) -> int:

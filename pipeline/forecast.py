@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from pipeline.answer import WIDE
-from pipeline.auto import auto_words
+from pipeline.auto import auto_words, found_words
 from pipeline.backlog import Backlog, Scope, backlog
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.input.bad import LeftOut
@@ -20,10 +20,10 @@ from pipeline.progress import many
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.sweep import Told
+from pipeline.sweep import Told, tried
+from pipeline.trial import ORDERS, full_packs
 
-ORDERS = 2  # in which a calibration asks for its sample
-PACK = 20  # rows in a request, where the job packs none
+PACK = 20  # rows in a request, where the job packs none and no calibration recommends any
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
 UNKNOWN = 0.4  # of the mean: the standard deviation at least, where answers are too few to show theirs
@@ -32,10 +32,11 @@ THINKING = ("low", "medium", "high")
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """What `rowmill calibrate` takes as it is called without flags."""
+    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`."""
 
     requests: int
     usd: Span
+    found: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
 def _loads(plan: Plan, left: Backlog, *, sizes: Sizes, answers: Answers, batch: bool) -> dict[int, Load]:
     """Return the requests of each pack size, the job's own first, online or by batches."""
     loads = {}
-    for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
+    other = plan.advice.rows if plan.advice is not None and plan.advice.rows > 1 else PACK
+    for rows in dict.fromkeys([plan.pack, 1, other] if plan.pack in (1, other) else [plan.pack, 1]):
         groups = (
             groups_of(int(left.asked.sum()), rows) if batch else group_sizes(left.pending, left.asked, rows)
         )
@@ -121,11 +123,12 @@ def _load(plan: Plan, rows: int, groups: Counter[int], *, sizes: Sizes, answers:
 def _calibration(plan: Plan, service: Service, sample: int, *, sizes: Sizes, answers: Answers) -> Calibrating:
     """Return what a calibration takes: so many different rows at every size and in two orders."""
     requests, usd = 0, Span(0.0, 0.0, 0.0)
-    for rows in sorted({1, *(size for size in Told().sizes if size <= sample)}):
+    for rows in tried(Told(), sample):
         load_ = _load(plan, rows, groups_of(sample, rows), sizes=sizes, answers=answers)
         took = way(rows, service, load_, sizes, answers)
-        requests, usd = requests + ORDERS * took.requests, usd + took.usd * ORDERS
-    return Calibrating(requests, usd)
+        requests += len(ORDERS) * full_packs(sample, rows)
+        usd += took.usd * len(ORDERS)
+    return Calibrating(requests, usd, "" if plan.advice is None else found_words(plan.advice))
 
 
 def _ways(

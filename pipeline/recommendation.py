@@ -40,6 +40,7 @@ def as_json(found: Forecast) -> dict[str, object]:
         "calibration": {
             "requests": found.calibration.requests,
             "cost_usd": _span_json(found.calibration.usd, 6),
+            "found": found.calibration.found or None,
         },
         "max_cost": found.max_cost,
         "auto": found.auto or None,
@@ -115,7 +116,8 @@ def recommended(found: Forecast) -> Iterator[str]:
     own, *others = found.ways
     packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
     if packed is not None and _worth(packed, own):
-        yield f"{_instead(packed, own)}; `rowmill calibrate` measures {_measures(found)}"
+        measures = f"`rowmill calibrate` measures {_measures(found)}"
+        yield f"{_instead(packed, own)}; {found.calibration.found or measures}"
     cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
     if cheapest is not None and (own.service.price is None or _cost(cheapest) < _cost(own) * WORTH):
         word = "cheapest that is paid" if own.service.price is None else "cheapest"

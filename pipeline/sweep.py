@@ -91,7 +91,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     _check(plan, told, compared)
     today, frame = datetime.now(UTC).date(), _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
-        sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
+        sizes = tried(told, frame.height)
         planned = list(arms(plan, frame, sizes, told.seed))
         say(_announced(frame.height, sizes, planned, plan))
         price = _priced_as(plan, today, free=service.free)
@@ -119,6 +119,11 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
             keep_advice(plan.folder, result)
     words = kept_words(plan.advice, better) if better and plan.advice is not None else ""
     return replace(ended, calibration=found, better=words)
+
+
+def tried(told: Told, rows: int) -> list[int]:
+    """Return the sizes at which so many rows are asked: those wanted that they fill, and one row."""
+    return sorted({1, *(size for size in told.sizes if size <= rows)})
 
 
 def _advice(plan: Plan, found: Calibration, ended: Ended, told: Told) -> Advice:

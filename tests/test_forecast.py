@@ -260,11 +260,31 @@ def test_a_calibration_takes_what_is_said(shell: Shell, project: Project, emulat
     said = shell("estimate", *told)
     found = json.loads(shell("estimate", *told, "--json").out)["calibration"]
     took = json.loads(shell("calibrate", *told, "--json").out)["this_run"]
-    about = pytest.approx(took["requests"], rel=0.05)  # packs are fuller once answers are known
-    assert found["requests"] == about
+    done = json.loads(shell("estimate", *told, "--json").out)
+    assert found["requests"] == took["requests"]
+    assert shell("run", *told).code == 0
+    after = json.loads(shell("estimate", *told, "--json").out)
+    assert (after["prompts"], after["calibration"]["requests"]) == (0, found["requests"])
+    assert after["calibration"]["cost_usd"]["expected"] > done["calibration"]["cost_usd"]["expected"] / 2
     assert found["cost_usd"]["low"] <= took["cost_usd"] <= found["cost_usd"]["high"]
     words = f"with about {found['requests']} requests for \\$[0-9.]+ to \\$[0-9.]+, more than this job takes"
     assert re.search(words, said.out)
+
+
+def test_an_earlier_calibration_is_told(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """What it found stands where another one would be advised."""
+    project.change("You label reviews.", "You label reviews. " + "Praise is positive. " * 60)
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    assert shell("calibrate", *at, "--sample", "20", "--sizes", "10").code == 0
+    said = shell("estimate", *at).out
+    assert re.search(
+        r"`--pack 20` would take .*; the calibration of \S+ with 20 rows recommends 1 row a request: at 10",
+        said,
+    )
+    assert "`rowmill calibrate` measures" not in said
+    assert "recommends 1 row" in json.loads(shell("estimate", *at, "--json").out)["calibration"]["found"]
 
 
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
