@@ -17,6 +17,7 @@ from pipeline.plan import Plan
 from pipeline.prompts import Mask, asked_rows, first_rows, sampled, texts_of, thinned
 from pipeline.store.answers import FILE, answered
 from pipeline.store.batches import enqueued, open_batches_of
+from pipeline.store.cache import Use
 from pipeline.store.census import census
 from pipeline.store.folder import round_under_way
 from pipeline.store.parts import Parts
@@ -66,8 +67,8 @@ class Backlog:
     cached: list[Reply]
 
 
-def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
-    """Return what is left to ask; `enough` prompts are those of a calibration.
+def backlog(plan: Plan, *, retry_failed: bool, enough: int, use: Use = Use.FULL) -> Backlog:
+    """Return what is left to ask; `enough` prompts are those of a calibration, `use` is that of the cache.
 
     Raises InputError and StoreError as a run does.
     """
@@ -83,7 +84,7 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
         known = np.concatenate([known, latest(plan.folder.journal)[1]])
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
     texts = _texts(plan, asked)
-    fresh, taken = _uncached(plan, texts) if turn is None else (texts, [])
+    fresh, taken = _uncached(plan, texts, use) if turn is None else (texts, [])
     prompts = int(asked.sum())
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
@@ -121,14 +122,16 @@ def _open(plan: Plan) -> list[Batch]:
     return [batch for batch in batches if batch.stage not in BEFORE]
 
 
-def _uncached(plan: Plan, texts: list[str]) -> tuple[list[str], list[Reply]]:
-    """Return the prompts to which the response cache has no answer for this job, and those that it has."""
+def _uncached(plan: Plan, texts: list[str], use: Use) -> tuple[list[str], list[Reply]]:
+    """Return the prompts to which the response cache gives no answer to this job, and those that it has."""
     job = plan.checked.loaded.job
-    if not job.cache.enabled:
+    if not job.cache.enabled or use is Use.NONE:
         return texts, []
     most = plan.checked.settings.max_output_tokens
     ids = [request_id(plan.question, text, most, 0) for text in texts]
     found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
+    if use is Use.REFRESH:
+        return texts, list(found.values())
     return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found], list(found.values())
 
 

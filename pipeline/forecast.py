@@ -20,6 +20,7 @@ from pipeline.progress import many
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
+from pipeline.store.cache import Use
 from pipeline.sweep import Told, tried
 from pipeline.trial import ORDERS, full_packs
 
@@ -65,14 +66,23 @@ class Forecast:
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bool = False) -> Forecast:
+def forecast(
+    plan: Plan,
+    count: Count | str,
+    asking: Asking,
+    *,
+    retry_failed: bool = False,
+    use: Use = Use.FULL,
+) -> Forecast:
     """Estimate what a plan will take. `count` counts tokens, or says why nobody does.
+
+    `use` says how a run would use the cache of all jobs.
 
     Raises InputError and StoreError as a run does.
     """
     checked = plan.checked
     told = Told()
-    left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
+    left = backlog(plan, retry_failed=retry_failed, enough=told.sample, use=use)
     system = checked.loaded.job.prompt.system
     tokens = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
     before = precedent(plan, left.cached)

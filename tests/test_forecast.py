@@ -15,6 +15,7 @@ from pipeline.models import find_model
 from pipeline.offline import offline_endpoint
 from pipeline.services import Asking
 from pipeline.sizing import Count
+from pipeline.store.cache import Use
 from tests.conftest import TODAY, Emulator, Project, emulating
 from tests.test_cli import KEY, Shell, shell
 
@@ -49,10 +50,12 @@ def texts(rows: int, distinct: int) -> list[str]:
     return [*made, *dice.choices(made, k=rows - distinct)]
 
 
-def estimated(project: Project, count: Count | str, *, free: bool = False, again: bool = False) -> Forecast:
+def estimated(
+    project: Project, count: Count | str, *, free: bool = False, again: bool = False, use: Use = Use.FULL
+) -> Forecast:
     """Estimate the project's job."""
     asking = Asking(free=free, vertex=False, sent_today=0, now=NOW)
-    return forecast(project.plan(), count, asking, retry_failed=again)
+    return forecast(project.plan(), count, asking, retry_failed=again, use=use)
 
 
 def counting(emulator: Emulator) -> Count:
@@ -211,8 +214,19 @@ def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Em
     assert emulator.stats()["requests"] == 250
     project.change('name = "others"', 'name = "third"')
     assert estimated(project, "no key").scope.prompts == 0
+    for use in (Use.REFRESH, Use.NONE):
+        assert (found := estimated(project, "no key", use=use)).scope.prompts == 400
+        assert ("response cache" in found.basis) is (use is Use.REFRESH)
     project.change("[output]", "[cache]\nenabled = false\n\n[output]")
     assert estimated(project, "no key").scope.prompts == 400
+
+
+def test_the_flags_of_the_cache_are_those_of_a_run(shell: Shell, project: Project) -> None:
+    """Both are taken, and refused together."""
+    project.rows(["good"])
+    for flag in ("--no-cache", "--refresh"):
+        assert shell("estimate", project.job, flag).code == 0
+    assert shell("estimate", project.job, "--no-cache", "--refresh").code == 2
 
 
 @pytest.mark.parametrize("mode", ["--batch", "--online"])
