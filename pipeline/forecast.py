@@ -6,11 +6,14 @@ Asks no model and writes nothing.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from math import sqrt
+from statistics import fmean
 
 from pipeline.answer import WIDE
 from pipeline.auto import auto_words, found_words
 from pipeline.backlog import Backlog, Scope, backlog
+from pipeline.billing import billing
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.input.bad import LeftOut
 from pipeline.packing import Budget
@@ -63,6 +66,7 @@ class Forecast:
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
     calibration: Calibrating
+    saved_usd: float = 0.0  # that answers in the response cache have cost
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
@@ -105,8 +109,19 @@ def forecast(
         auto="; ".join(auto_words(plan)),
         ways=tuple(_ways(plan, found, left, sizes=tokens.sizes, answers=answers)),
         calibration=_calibration(plan, found[0], sample, sizes=tokens.sizes, answers=answers),
+        saved_usd=_saved(plan, left, asking),
         left_out=plan.source.left_out,
     )
+
+
+def _saved(plan: Plan, left: Backlog, asking: Asking) -> float:
+    """Return what the answers have cost that the response cache has for the job, by those of the sample."""
+    if not left.cached:
+        return 0.0
+    today = datetime.fromtimestamp(asking.now, UTC).date()
+    model = plan.checked.loaded.job.model
+    price = billing(model, plan.checked.model, free=asking.free, today=today)
+    return fmean(map(price, left.cached)) * left.scope.cached
 
 
 def _loads(plan: Plan, left: Backlog, *, sizes: Sizes, answers: Answers, batch: bool) -> dict[int, Load]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from pipeline.estimate import Span, Way
 from pipeline.forecast import Forecast
-from pipeline.progress import many, span
+from pipeline.progress import many, span, usd
 from pipeline.remarks import unread
 
 HEAD = ("rows a request", "requests", "tokens in", "tokens out", "cost", "time")
@@ -42,6 +42,7 @@ def as_json(found: Forecast) -> dict[str, object]:
             "cost_usd": _span_json(found.calibration.usd, 6),
             "found": found.calibration.found or None,
         },
+        "saved_usd": round(found.saved_usd, 6),
         "max_cost": found.max_cost,
         "auto": found.auto or None,
         "advice": list(recommended(found)),
@@ -94,8 +95,7 @@ def cells(way: Way) -> tuple[str, ...]:
 def foot(found: Forecast) -> list[str]:
     """Return what explains the table, and the advice."""
     if not found.scope.prompts:
-        waits = found.scope.batch_jobs
-        return ["nothing is left to ask" + (", a run takes in what batch jobs answer" if waits else "")]
+        return [_nothing(found)]
     lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
     own = found.ways[0]
     if own.held_by and own.seconds > SLOW:
@@ -107,6 +107,20 @@ def foot(found: Forecast) -> list[str]:
     if found.unbatched:
         lines.append(found.unbatched)
     return [*lines, *recommended(found)]
+
+
+def _nothing(found: Forecast) -> str:
+    """Say that nothing is left to ask, and what a run would do all the same."""
+    scope, words = found.scope, "nothing is left to ask"
+    if scope.batch_jobs:
+        return f"{words}, a run takes in what batch jobs answer"
+    if not scope.pending:
+        return words
+    answers = "the answers are known"
+    if scope.cached and not scope.replied:
+        answers = "the answers are in the response cache"
+    saved = f" and saves {usd(found.saved_usd)} with the cache" if found.saved_usd else ""
+    return f"{words}: {answers}, so `rowmill run` writes the table without a request{saved}"
 
 
 def recommended(found: Forecast) -> Iterator[str]:

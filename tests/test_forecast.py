@@ -13,6 +13,7 @@ from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
 from pipeline.models import find_model
 from pipeline.offline import offline_endpoint
+from pipeline.progress import usd
 from pipeline.services import Asking
 from pipeline.sizing import Count
 from pipeline.store.cache import Use
@@ -373,6 +374,22 @@ def test_a_finished_job_has_nothing_left(shell: Shell, project: Project, emulato
     said = shell("estimate", project.job, *at)
     assert "2 rows, 2 done, 0 to do" in said.out
     assert said.out.endswith("nothing is left to ask\n")
+
+
+def test_what_the_cache_answers_alone_is_said(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """A table is still to be written, and the money that it does not take is named."""
+    project.rows(["good", "bad"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = ("--base-url", emulator.address)
+    cost = json.loads(shell("run", project.job, "--json", *at).out)["this_run"]["cost_usd"]
+    project.change('name = "labels"', 'name = "others"')
+    said = shell("estimate", project.job, *at)
+    assert "2 rows, 0 done, 2 to do" in said.out
+    assert said.out.endswith(
+        "nothing is left to ask: the answers are in the response cache, so `rowmill run` writes the table "
+        f"without a request and saves {usd(cost)} with the cache\n"
+    )
+    assert json.loads(shell("estimate", project.job, "--json", *at).out)["saved_usd"] == round(cost, 6)
 
 
 def test_an_estimate_says_what_auto_means_now(project: Project) -> None:
