@@ -60,7 +60,7 @@ class Forecast:
     uncounted: str
     basis: str
     guessed: bool  # nothing was answered yet
-    emulated: bool  # the emulator of this command is asked
+    emulated: bool  # the emulator has counted
     unbatched: str
     max_cost: float | None
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
@@ -103,7 +103,7 @@ def forecast(
         uncounted=tokens.why,
         basis=_basis(plan, before),
         guessed=before is None,
-        emulated=plan.identity["endpoint"] == "emulator",
+        emulated=tokens.emulated,
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         auto="; ".join(auto_words(plan)),

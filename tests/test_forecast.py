@@ -319,7 +319,7 @@ def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, e
     emulator.reset()
     said = shell("estimate", project.job, "--base-url", emulator.address)
     assert (said.code, said.err) == (0, "")
-    assert "100 counted by the API (countTokens)" in said.out
+    assert "100 counted by the emulator (countTokens)" in said.out
     assert "> 1 row, tier 1 " in said.out
     assert emulator.stats()["requests"] == 0
     assert not (project.folder / ".rowmill").exists()
