@@ -109,12 +109,8 @@ def test_a_last_request_that_is_not_full_is_told(auto: Project, emulator: Emulat
 
 def test_notes_name_the_trial_that_they_are_of() -> None:
     """What two trials say alike stands there once, by itself."""
-    assert by_trial(
-        {"slow": ["each row alone", "5 in a request, in order"], "cached": ["each row alone"]}
-    ) == [
-        "slow",
-        "each row alone: cached",
-    ]
+    heard = {"slow": ["each row alone", "5 in a request, in order"], "cached": ["each row alone"]}
+    assert by_trial(heard) == ["slow", "each row alone: cached"]
 
 
 @pytest.mark.parametrize("texts", [["good"], [""] * 9])
