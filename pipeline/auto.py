@@ -41,6 +41,12 @@ def kept_words(kept: Advice, why: str) -> str:
     )
 
 
+def found_words(found: Advice) -> str:
+    """Say what a calibration recommends, and why."""
+    rows, sample = many(found.rows, "row"), many(found.sample, "row")
+    return f"the calibration of {_day(found)} with {sample} recommends {rows} a request: {found.reason}"
+
+
 def calibrate_command(plan: Plan) -> str:
     """Return the command that calibrates this: the job file as it was named, and the flags that count."""
     loaded, endpoint = plan.checked.loaded, str(plan.identity["endpoint"])

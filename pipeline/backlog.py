@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.batch import BEFORE, Batch
+from pipeline.flow import Reply
 from pipeline.keys import request_id
 from pipeline.pending import pending_rows, replied
 from pipeline.plan import Plan
 from pipeline.prompts import Mask, asked_rows, first_rows, sampled, texts_of, thinned
 from pipeline.store.answers import FILE, answered
 from pipeline.store.batches import enqueued, open_batches_of
+from pipeline.store.cache import Use
 from pipeline.store.census import census
 from pipeline.store.folder import round_under_way
 from pipeline.store.parts import Parts
@@ -49,10 +51,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Which rows are `pending`, and for which of them something is `asked`; `texts` are a sample of that.
+    """Which rows are `pending`, and for which of them something is `asked`.
 
-    `complete` says that there are no other texts; `distinct` prompts are in the whole input, or more where
-    these are enough for a calibration.
+    `texts` are a sample of that, or of the whole input where nothing is; `complete` says that there are no
+    others. `distinct` prompts are in the whole input, or more where these are enough for a calibration.
+    `cached` are the answers that the response cache has to prompts of the sample.
     """
 
     scope: Scope
@@ -61,10 +64,11 @@ class Backlog:
     texts: list[str]
     complete: bool
     distinct: int
+    cached: list[Reply]
 
 
-def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
-    """Return what is left to ask; `enough` prompts are those of a calibration.
+def backlog(plan: Plan, *, retry_failed: bool, enough: int, use: Use = Use.FULL) -> Backlog:
+    """Return what is left to ask; `enough` prompts are those of a calibration, `use` is that of the cache.
 
     Raises InputError and StoreError as a run does.
     """
@@ -79,15 +83,27 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int) -> Backlog:
     if turn is None:
         known = np.concatenate([known, latest(plan.folder.journal)[1]])
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
-    texts = texts_of(plan.source, plan.checked.template, sampled(asked, SAMPLE))
-    fresh = _uncached(plan, texts) if turn is None else texts
+    texts = _texts(plan, asked)
+    fresh, taken = _uncached(plan, texts, use) if turn is None else (texts, [])
     prompts = int(asked.sum())
     cached = round(prompts * (len(texts) - len(fresh)) / len(texts)) if texts else 0
     kept = replied(survey, pending, plan.folder) if turn is None else 0
     scope = _scope(standing, pending, batches, replied=kept, prompts=prompts - cached, cached=cached)
     scope = replace(scope, damaged_parts=tuple(parts.set_aside))
-    distinct = prompts if prompts >= enough else int(first_rows(survey).sum())
-    return Backlog(scope, pending, thinned(asked, cached), fresh, prompts <= SAMPLE, distinct)
+    firsts = asked if prompts >= enough else first_rows(survey)
+    return Backlog(
+        scope,
+        pending,
+        thinned(asked, cached),
+        fresh or texts or _texts(plan, firsts),
+        prompts <= SAMPLE,
+        int(firsts.sum()),
+        taken,
+    )
+
+
+def _texts(plan: Plan, wanted: Mask) -> list[str]:
+    return texts_of(plan.source, plan.checked.template, sampled(wanted, SAMPLE))
 
 
 def _turn(plan: Plan, standing: Standing) -> int:
@@ -106,15 +122,17 @@ def _open(plan: Plan) -> list[Batch]:
     return [batch for batch in batches if batch.stage not in BEFORE]
 
 
-def _uncached(plan: Plan, texts: list[str]) -> list[str]:
-    """Return the prompts to which the response cache has no answer for this job."""
+def _uncached(plan: Plan, texts: list[str], use: Use) -> tuple[list[str], list[Reply]]:
+    """Return the prompts to which the response cache gives no answer to this job, and those that it has."""
     job = plan.checked.loaded.job
-    if not job.cache.enabled:
-        return texts
+    if not job.cache.enabled or use is Use.NONE:
+        return texts, []
     most = plan.checked.settings.max_output_tokens
     ids = [request_id(plan.question, text, most, 0) for text in texts]
     found = answered(plan.folder.path.parent.parent / FILE, ids, plan.pack)
-    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found]
+    if use is Use.REFRESH:
+        return texts, list(found.values())
+    return [text for text, id_ in zip(texts, ids, strict=True) if id_ not in found], list(found.values())
 
 
 def _scope(

@@ -22,6 +22,7 @@ UNANSWERED = (
     "`--limit 10` shows why"
 )
 CHEAPEST = f"no safe pack costs less than a row alone by more than {SLACK:.0%}"
+DEARER = "a row costs more in each safe pack than alone"
 
 Column: TypeAlias = Sequence[object]  # a value for each row of the sample; None also where it has no answer
 
@@ -241,7 +242,7 @@ def _recommended(sizes: Sequence[Size], deciding: Sequence[Finding], tolerance: 
     cheapest = min(one.cost_usd for one in safe)
     fitting = [one for one in safe if one.cost_usd <= cheapest * (1 + SLACK)]
     best = fitting[0] if cheapest else fitting[-1]  # where tokens cost nothing, requests are what is scarce
-    return best.rows, _reason(best, safe[0], unsafe, _few(deciding, tolerance))
+    return best.rows, _reason(best, safe, unsafe, _few(deciding, tolerance))
 
 
 def _few(deciding: Sequence[Finding], tolerance: float) -> int:
@@ -250,13 +251,15 @@ def _few(deciding: Sequence[Finding], tolerance: float) -> int:
     return needed if min(one.floor.rows for one in deciding) < needed else 0
 
 
-def _reason(best: Size, alone: Size, unsafe: Size | None, needed: int) -> str:
+def _reason(best: Size, safe: Sequence[Size], unsafe: Size | None, needed: int) -> str:
     limit = ""
     if unsafe is not None:
         limit = f"at {unsafe.rows} a field may have lost {unsafe.loss:.1%} of its agreement"
         limit += f" (the sample is small: {needed} rows are the least that can show less)" if needed else ""
+    alone, *packed = safe
     if best.rows == 1:
-        return limit or CHEAPEST
+        dear = DEARER if all(one.cost_usd > alone.cost_usd for one in packed) else CHEAPEST
+        return "; ".join(([dear] if packed else []) + ([limit] if limit else []))
     saved = (
         f"; a row costs {best.cost_usd / alone.cost_usd:.0%} of what it costs alone" if alone.cost_usd else ""
     )

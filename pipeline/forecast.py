@@ -6,34 +6,41 @@ Asks no model and writes nothing.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from math import sqrt
+from statistics import fmean
 
 from pipeline.answer import WIDE
-from pipeline.auto import auto_words
+from pipeline.auto import auto_words, found_words
 from pipeline.backlog import Backlog, Scope, backlog
+from pipeline.billing import billing
 from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.input.bad import LeftOut
 from pipeline.packing import Budget
 from pipeline.plan import Plan
-from pipeline.precedent import Precedent, Took, precedent
+from pipeline.precedent import FEW, Precedent, Took, precedent
+from pipeline.progress import many
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
 from pipeline.sizing import DEVIATIONS, Count, Measured, measured
-from pipeline.sweep import Told
+from pipeline.store.cache import Use
+from pipeline.sweep import Told, tried
+from pipeline.trial import ORDERS, full_packs
 
-ORDERS = 2  # in which a calibration asks for its sample
-PACK = 20  # rows in a request, where the job packs none
+PACK = 20  # rows in a request, where the job packs none and no calibration recommends any
 FOREIGN_DOUBT = 0.5  # of the answers to another prompt, schema or model
 LEAST_DOUBT = 0.02  # of this job's own
+UNKNOWN = 0.4  # of the mean: the standard deviation at least, where answers are too few to show theirs
 THINKING = ("low", "medium", "high")
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """What `rowmill calibrate` takes as it is called without flags."""
+    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`."""
 
     requests: int
     usd: Span
+    found: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +60,36 @@ class Forecast:
     uncounted: str
     basis: str
     guessed: bool  # nothing was answered yet
-    emulated: bool  # the emulator of this command is asked
+    emulated: bool  # the emulator has counted
     unbatched: str
     max_cost: float | None
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
     calibration: Calibrating
+    saved_usd: float = 0.0  # that answers in the response cache have cost
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
-def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bool = False) -> Forecast:
+def forecast(
+    plan: Plan,
+    count: Count | str,
+    asking: Asking,
+    *,
+    retry_failed: bool = False,
+    use: Use = Use.FULL,
+) -> Forecast:
     """Estimate what a plan will take. `count` counts tokens, or says why nobody does.
+
+    `use` says how a run would use the cache of all jobs.
 
     Raises InputError and StoreError as a run does.
     """
     checked = plan.checked
     told = Told()
-    left = backlog(plan, retry_failed=retry_failed, enough=told.sample)
+    left = backlog(plan, retry_failed=retry_failed, enough=told.sample, use=use)
     system = checked.loaded.job.prompt.system
     tokens = measured(left.texts, system, checked.json_schema, count, complete=left.complete)
-    before = precedent(plan)
+    before = precedent(plan, left.cached)
     answers = _answers(plan, before, tokens)
     sample = min(told.sample, left.distinct)
     found, unbatched = services(plan, asking)
@@ -86,20 +103,32 @@ def forecast(plan: Plan, count: Count | str, asking: Asking, *, retry_failed: bo
         uncounted=tokens.why,
         basis=_basis(plan, before),
         guessed=before is None,
-        emulated=plan.identity["endpoint"] == "emulator",
+        emulated=tokens.emulated,
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         auto="; ".join(auto_words(plan)),
         ways=tuple(_ways(plan, found, left, sizes=tokens.sizes, answers=answers)),
         calibration=_calibration(plan, found[0], sample, sizes=tokens.sizes, answers=answers),
+        saved_usd=_saved(plan, left, asking),
         left_out=plan.source.left_out,
     )
+
+
+def _saved(plan: Plan, left: Backlog, asking: Asking) -> float:
+    """Return what the answers have cost that the response cache has for the job, by those of the sample."""
+    if not left.cached:
+        return 0.0
+    today = datetime.fromtimestamp(asking.now, UTC).date()
+    model = plan.checked.loaded.job.model
+    price = billing(model, plan.checked.model, free=asking.free, today=today)
+    return fmean(map(price, left.cached)) * left.scope.cached
 
 
 def _loads(plan: Plan, left: Backlog, *, sizes: Sizes, answers: Answers, batch: bool) -> dict[int, Load]:
     """Return the requests of each pack size, the job's own first, online or by batches."""
     loads = {}
-    for rows in dict.fromkeys([plan.pack, 1, PACK] if plan.pack in (1, PACK) else [plan.pack, 1]):
+    other = plan.advice.rows if plan.advice is not None and plan.advice.rows > 1 else PACK
+    for rows in dict.fromkeys([plan.pack, 1, other] if plan.pack in (1, other) else [plan.pack, 1]):
         groups = (
             groups_of(int(left.asked.sum()), rows) if batch else group_sizes(left.pending, left.asked, rows)
         )
@@ -119,11 +148,12 @@ def _load(plan: Plan, rows: int, groups: Counter[int], *, sizes: Sizes, answers:
 def _calibration(plan: Plan, service: Service, sample: int, *, sizes: Sizes, answers: Answers) -> Calibrating:
     """Return what a calibration takes: so many different rows at every size and in two orders."""
     requests, usd = 0, Span(0.0, 0.0, 0.0)
-    for rows in sorted({1, *(size for size in Told().sizes if size <= sample)}):
+    for rows in tried(Told(), sample):
         load_ = _load(plan, rows, groups_of(sample, rows), sizes=sizes, answers=answers)
         took = way(rows, service, load_, sizes, answers)
-        requests, usd = requests + ORDERS * took.requests, usd + took.usd * ORDERS
-    return Calibrating(requests, usd)
+        requests += len(ORDERS) * full_packs(sample, rows)
+        usd += took.usd * len(ORDERS)
+    return Calibrating(requests, usd, "" if plan.advice is None else found_words(plan.advice))
 
 
 def _ways(
@@ -156,7 +186,8 @@ def _answers(plan: Plan, before: Precedent | None, tokens: Measured) -> Answers:
 
 
 def _span(took: Took, *, own: bool) -> Span:
-    chance = DEVIATIONS * took.spread / sqrt(took.rows) / took.output if took.output else 0.0
+    spread = took.spread if took.rows >= FEW else max(took.spread, UNKNOWN * took.output)
+    chance = DEVIATIONS * spread / sqrt(took.rows) / took.output if took.output else 0.0
     doubt = chance + (LEAST_DOUBT if own else FOREIGN_DOUBT)
     return Span(took.output, took.output * max(0.0, 1 - doubt), took.output * (1 + doubt))
 
@@ -166,6 +197,4 @@ def _basis(plan: Plan, before: Precedent | None) -> str:
     if before is None:
         thinks = plan.checked.loaded.job.model.thinking in THINKING
         return "guessed from the schema" + (", without thoughts" if thinks else "")
-    rows = sum(took.rows for took in (before.alone, before.packed) if took is not None)
-    whose = "this job" if before.own else "this job with other settings"
-    return f"as {rows:,} answers to {whose} took"
+    return f"as {many(before.rows, 'answer')} {before.whose} took"

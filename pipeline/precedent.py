@@ -1,7 +1,7 @@
 """What finished rows of a job took, to tell what the others will take."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StoreError
+from pipeline.flow import Reply
+from pipeline.heads import names
 from pipeline.plan import Plan
 from pipeline.store.folder import IDENTITY, Folder
 from pipeline.store.parts import Parts
+from pipeline.store.recent import latest, latest_replies
 
+FEW = 20  # answers below which another source is looked at, too
+REPLIES = 2_000  # of a journal that are read
+MINE, OTHER = "to this job", "to this job with other settings"
+CACHED, TWIN = "to its prompts in the response cache", "to another job with the same question"
 PARTS = 40  # that are read, 5,000 rows each where a run was not slow
 COLUMNS = ["_status", "_source", "_pack", "_output_tokens", "_thought_tokens", "_latency_ms"]
 
@@ -31,34 +38,89 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Precedent:
-    """What answers took, alone and in packs, None where there is none; `own` says that they are this job's.
+    """What answers took, alone and in packs, None where there is none.
 
-    Otherwise they were given to the same job with another prompt, schema or model.
+    `whose` says in words to what they were given.
     """
 
     alone: Took | None
     packed: Took | None
-    own: bool
+    whose: str
+
+    @property
+    def own(self) -> bool:
+        """Whether they answer the very question of the job, and not one with another prompt or model."""
+        return self.whose != OTHER
+
+    @property
+    def rows(self) -> int:
+        """How many answers these are."""
+        return sum(took.rows for took in (self.alone, self.packed) if took is not None)
 
 
-def precedent(plan: Plan) -> Precedent | None:
+def precedent(plan: Plan, cached: Sequence[Reply]) -> Precedent | None:
     """Read what the job's answers took so far, or those of its other identities, the newest first.
 
-    None where there are none, or none that can be read: only an estimate depends on it.
+    `cached` are answers that the response cache has to its prompts. Of answers to its own question those are
+    taken that are enough, else most. None where there are none, or none that can be read: only an estimate
+    depends on it.
     """
-    others = [folder for folder in _others(plan.folder.path) if folder != plan.folder.path]
-    for path in [plan.folder.path, *others]:
-        with suppress(StoreError):  # a damaged part; a run sets it aside and says so
-            rows = _rows(Parts(Folder(path).parts, plan.checked.layout.part))
-            found = Precedent(_took(rows, alone=True), _took(rows, alone=False), path == plan.folder.path)
-            if found.alone or found.packed:
-                return found
-    return None
+    most: Precedent | None = None
+    for found in _own(plan, cached):
+        most = found if most is None or found.rows > most.rows else most
+        if most.rows >= FEW:
+            return most
+    if most is not None and most.rows:
+        return most
+    others = (_of(_answers(path, plan), OTHER) for path in _others(plan.folder.path))
+    return next((found for found in others if found.rows), None)
 
 
-def _others(path: Path) -> list[Path]:
-    marks = sorted(path.parent.glob(f"*/{IDENTITY}"), key=lambda mark: mark.stat().st_mtime)
-    return [mark.parent for mark in reversed(marks)]
+def _own(plan: Plan, cached: Sequence[Reply]) -> Iterator[Precedent]:
+    """Yield what answers to the job's own question took, by where they lie."""
+    mine = plan.folder.path
+    yield _of(_answers(mine, plan), MINE)
+    yield _of(_table(cached), CACHED)
+    for path in sorted(mine.parent.parent.glob(f"*/{mine.name}")):
+        if path != mine:
+            yield _of(_answers(path, plan), TWIN)
+
+
+def _others(mine: Path) -> list[Path]:
+    marks = sorted(mine.parent.glob(f"*/{IDENTITY}"), key=lambda mark: mark.stat().st_mtime)
+    return [mark.parent for mark in reversed(marks) if mark.parent != mine]
+
+
+def _answers(path: Path, plan: Plan) -> pa.Table | None:
+    """Return what the answers of a run folder took: those in parts, or of the journal where few are there.
+
+    A run that was killed before its first part has all of them there.
+    """
+    rows = None
+    with suppress(StoreError):  # a damaged part; a run sets it aside and says so
+        rows = _rows(Parts(Folder(path).parts, plan.checked.layout.part))
+    if rows is not None and len(rows) >= FEW:
+        return rows
+    journal = Folder(path).journal
+    kept = _table(list(islice(latest_replies(journal, names(*latest(journal))), REPLIES)))
+    return kept if rows is None or len(kept) > len(rows) else rows
+
+
+def _table(replies: Sequence[Reply]) -> pa.Table:
+    """Return replies that came to their end as a part would show them."""
+    whole = [reply for reply in replies if reply.finish == "STOP"]
+    return pa.table(
+        {
+            "_pack": pa.array([reply.rows for reply in whole], pa.int64()),
+            "_output_tokens": pa.array([reply.usage.output for reply in whole], pa.int64()),
+            "_thought_tokens": pa.array([reply.usage.thoughts for reply in whole], pa.int64()),
+            "_latency_ms": pa.array([reply.seconds * 1_000 or None for reply in whole], pa.float64()),
+        }
+    )
+
+
+def _of(rows: pa.Table | None, whose: str) -> Precedent:
+    return Precedent(_took(rows, alone=True), _took(rows, alone=False), whose)
 
 
 def _rows(parts: Parts) -> pa.Table:

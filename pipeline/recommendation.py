@@ -1,11 +1,11 @@
 """An estimate in words: for people line by line, for programs as JSON, and which way of asking to take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from pipeline.estimate import Span, Way
 from pipeline.forecast import Forecast
-from pipeline.progress import many, span
+from pipeline.progress import many, span, usd
 from pipeline.remarks import unread
 
 HEAD = ("rows a request", "requests", "tokens in", "tokens out", "cost", "time")
@@ -24,6 +24,12 @@ SAME = 1.01  # times the cheapest that counts as cheap, too
 WORTH = 0.8  # of cost or time: below this another way is advised
 
 
+FLEX = (
+    "flex may answer late: what leaves before its first answers carries the instruction in full, so at worst "
+    "it costs more than online, which has a cache within seconds"
+)
+
+
 def as_json(found: Forecast) -> dict[str, object]:
     """Return an estimate as JSON values; `docs/reference.md` names the keys."""
     return {
@@ -40,7 +46,9 @@ def as_json(found: Forecast) -> dict[str, object]:
         "calibration": {
             "requests": found.calibration.requests,
             "cost_usd": _span_json(found.calibration.usd, 6),
+            "found": found.calibration.found or None,
         },
+        "saved_usd": round(found.saved_usd, 6),
         "max_cost": found.max_cost,
         "auto": found.auto or None,
         "advice": list(recommended(found)),
@@ -93,8 +101,7 @@ def cells(way: Way) -> tuple[str, ...]:
 def foot(found: Forecast) -> list[str]:
     """Return what explains the table, and the advice."""
     if not found.scope.prompts:
-        waits = found.scope.batch_jobs
-        return ["nothing is left to ask" + (", a run takes in what batch jobs answer" if waits else "")]
+        return [_nothing(found)]
     lines = ["> is the job as it stands; flex and batch are given with the longest time that the API aims at"]
     own = found.ways[0]
     if own.held_by and own.seconds > SLOW:
@@ -103,9 +110,25 @@ def foot(found: Forecast) -> list[str]:
         lines.append(_cache_of(own))
     if any(way.saving.tokens for way in found.ways if way.service.name == "batch"):
         lines.append("in a batch the instruction lies in a cache: its storage is counted for a day")
+    if _dear_flex(found.ways):
+        lines.append(FLEX)
     if found.unbatched:
         lines.append(found.unbatched)
     return [*lines, *recommended(found)]
+
+
+def _nothing(found: Forecast) -> str:
+    """Say that nothing is left to ask, and what a run would do all the same."""
+    scope, words = found.scope, "nothing is left to ask"
+    if scope.batch_jobs:
+        return f"{words}, a run takes in what batch jobs answer"
+    if not scope.pending:
+        return words
+    answers = "the answers are known"
+    if scope.cached and not scope.replied:
+        answers = "the answers are in the response cache"
+    saved = f" and saves {usd(found.saved_usd)} with the cache" if found.saved_usd else ""
+    return f"{words}: {answers}, so `rowmill run` writes the table without a request{saved}"
 
 
 def recommended(found: Forecast) -> Iterator[str]:
@@ -115,7 +138,8 @@ def recommended(found: Forecast) -> Iterator[str]:
     own, *others = found.ways
     packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
     if packed is not None and _worth(packed, own):
-        yield f"{_instead(packed, own)}; `rowmill calibrate` measures {_measures(found)}"
+        measures = f"`rowmill calibrate` measures {_measures(found)}"
+        yield f"{_instead(packed, own)}; {found.calibration.found or measures}"
     cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
     if cheapest is not None and (own.service.price is None or _cost(cheapest) < _cost(own) * WORTH):
         word = "cheapest that is paid" if own.service.price is None else "cheapest"
@@ -136,24 +160,29 @@ def recommended(found: Forecast) -> Iterator[str]:
 
 def _cache_of(own: Way) -> str:
     """Say what the cost of a run online has to do with a cache of the instruction."""
-    bare = own.usd.expected + own.saving.expected
-    ends = (
-        f"${bare - own.saving.most:,.4f} if all requests do, ${bare - own.saving.least:,.4f} if the fewest do"
-    )
+    low, high = _ends(own.usd)
+    ends = f"all do at the lower end of the cost, {low}, the fewest at the upper one, {high}"
     return f"how many requests read the instruction from a cache depends on the pace of the run: {ends}"
+
+
+def _dear_flex(ways: Sequence[Way]) -> bool:
+    """Tell whether flex may cost more than the same requests do online, though its tokens cost half."""
+    online = {way.rows: way.usd.high for way in ways if way.service.name == "online" and way.service.price}
+    flex = [way for way in ways if way.service.name == "flex" and way.saving.most]
+    return any(way.usd.high > online.get(way.rows, way.usd.high) for way in flex)
 
 
 def _instead(way: Way, own: Way) -> str:
     """Compare two ways that differ in the rows of a request, and say where it is more."""
     pairs = [
-        (many(way.requests, "request"), f"{own.requests:,}", False),
-        (_usd(way), _usd(own), _cost(way) > _cost(own)),
-        (_time(way), _time(own), way.seconds > own.seconds),
+        (many(way.requests, "request"), f"{own.requests:,}", ""),
+        (_usd(way), _usd(own), "dearer" if _cost(way) > _cost(own) else ""),
+        (_time(way), _time(own), "slower" if way.seconds > own.seconds else ""),
     ]
-    told = [(f"{new} instead of {old}", more) for new, old, more in pairs if new != old]
-    words = ", ".join(said for said, more in told if not more)
-    dearer = " and ".join(said for said, more in told if more)
-    return f"`--pack {way.rows}` would take {words}" + (f", but more of this: {dearer}" if dearer else "")
+    told = [(f"{new} instead of {old}", worse) for new, old, worse in pairs if new != old]
+    words = ", ".join(said for said, worse in told if not worse)
+    more = " and ".join(f"{worse}: {said}" for said, worse in told if worse)
+    return f"`--pack {way.rows}` would take {words}" + (f", but {more}" if more else "")
 
 
 def _worth(way: Way, own: Way) -> bool:
@@ -199,10 +228,17 @@ def _usd(way: Way) -> str:
 
 
 def _money(usd: Span) -> str:
-    digits = 4 if usd.expected < 1 else 2
     if _rough(usd):
-        return f"${usd.low:,.{digits}f} to ${usd.high:,.{digits}f}"
-    return f"${usd.expected:,.{digits}f}"
+        return " to ".join(_ends(usd))
+    return f"${usd.expected:,.{_digits(usd)}f}"
+
+
+def _ends(usd: Span) -> tuple[str, str]:
+    return f"${usd.low:,.{_digits(usd)}f}", f"${usd.high:,.{_digits(usd)}f}"
+
+
+def _digits(usd: Span) -> int:
+    return 4 if usd.expected < 1 else 2
 
 
 def _time(way: Way) -> str:

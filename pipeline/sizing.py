@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from pipeline.answer import example
 from pipeline.estimate import Sizes
 from pipeline.flow import Failure
+from pipeline.gemini.counting import Counted
 from pipeline.packing import packed, packed_system
 from pipeline.tokens import DOUBT, TokenEstimate
 
@@ -22,7 +23,7 @@ TAGS, ECHO = 12.0, 8.0  # tokens around a prompt in a pack, and of an id in the 
 DEVIATIONS = 2.0  # standard errors: 19 of 20 estimates are nearer
 LEAST_DOUBT = 0.01  # of what was counted
 
-Count: TypeAlias = Callable[[Sequence[Sequence[str]]], list[int] | Failure]
+Count: TypeAlias = Callable[[Sequence[Sequence[str]]], Counted | Failure]
 """Return the tokens of each request, given as its texts, or why they cannot be counted."""
 
 
@@ -38,6 +39,7 @@ class Measured:
     echo: float
     counted: int
     why: str
+    emulated: bool = False  # it was the emulator
 
 
 def measured(
@@ -63,7 +65,7 @@ def measured(
     counts = count(requests)
     if isinstance(counts, Failure):
         return _guessed(texts, system, schema, counts.message)
-    fixed, fixed_packed, answer, answers, *rest = counts
+    fixed, fixed_packed, answer, answers, *rest = counts.tokens
     rows = [max(1, whole - fixed) for whole in rest[: len(drawn)]]
     wrapped = sum(rest[len(drawn) :]) - len(packs) * fixed_packed
     sizes, error = _fitted(texts, drawn, rows, complete=complete)
@@ -80,6 +82,7 @@ def measured(
         echo=max(0.0, answers / TOGETHER - answer),
         counted=len(drawn),
         why="",
+        emulated=counts.emulated,
     )
 
 

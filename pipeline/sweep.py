@@ -6,10 +6,10 @@ cost nothing.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
-from math import ceil
+from math import ceil, lcm
 from typing import Any, Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from pipeline.intervals import Share
 from pipeline.plan import Plan
 from pipeline.progress import many, span
 from pipeline.prompts import first_rows, rows_at
-from pipeline.report import RunReport, Stop
+from pipeline.report import Stop
 from pipeline.run import run_job
 from pipeline.schema_file import nearest
 from pipeline.sections import MOST_ROWS, Job
@@ -33,10 +33,15 @@ from pipeline.shape import shape_of
 from pipeline.store.advice import Advice, keep_advice
 from pipeline.store.folder import owned
 from pipeline.tiers import STANDARD
-from pipeline.trial import Arm, arms, trial
+from pipeline.trial import Arm, arms, full_packs, trial
 
 FREE: Final = "free"
 SIZES = (1, 5, 10, 20, 50)
+SHORT = 0.05  # by which a last request that is not full may raise what a row takes, without a word
+LAST = (
+    "with {rows} the last request of {size} has only {rest}, so a row seems to take more there than it will"
+)
+FEWER = "the sample was to have {wanted} rows, but the input has only {prompts}, each of which counts once"
 
 Say = Callable[[str], None]
 
@@ -89,11 +94,16 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     """
     compared = fields(shape_of(plan.checked.loaded.schema))
     _check(plan, told, compared)
-    today, frame = datetime.now(UTC).date(), _sample(plan.source, told)
+    today, (frame, there) = datetime.now(UTC).date(), _sample(plan.source, told)
     with owned(plan.folder, plan.identity):
-        sizes = sorted({1, *(size for size in told.sizes if size <= frame.height)})
+        sizes = tried(told, frame.height)
         planned = list(arms(plan, frame, sizes, told.seed))
+        short = _short(frame.height, sizes, there)
         say(_announced(frame.height, sizes, planned, plan))
+        if frame.height < told.sample:
+            say(FEWER.format(wanted=f"{told.sample:,}", prompts=many(there, "different prompt")))
+        if short and _to_go(planned):
+            say(short)
         price = _priced_as(plan, today, free=service.free)
         ended = _run(
             planned,
@@ -118,7 +128,13 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
         if not better:
             keep_advice(plan.folder, result)
     words = kept_words(plan.advice, better) if better and plan.advice is not None else ""
-    return replace(ended, calibration=found, better=words)
+    notes = [*ended.notes, *([short] if short else [])]
+    return replace(ended, calibration=found, better=words, notes=notes)
+
+
+def tried(told: Told, rows: int) -> list[int]:
+    """Return the sizes at which so many rows are asked: those wanted that they fill, and one row."""
+    return sorted({1, *(size for size in told.sizes if size <= rows)})
 
 
 def _advice(plan: Plan, found: Calibration, ended: Ended, told: Told) -> Advice:
@@ -188,8 +204,8 @@ def _check(plan: Plan, told: Told, compared: Sequence[Field]) -> None:
         raise UsageError(f"{bad[0]} rows cannot share a request", f"name sizes from 1 to {MOST_ROWS}")
 
 
-def _sample(source: Source, told: Told) -> pl.DataFrame:
-    """Return rows drawn at random, the same ones for the same input and seed.
+def _sample(source: Source, told: Told) -> tuple[pl.DataFrame, int]:
+    """Return rows drawn at random, the same ones for the same input and seed, and how many there are.
 
     Of rows with equal prompts, which share one answer, only the first counts: the others would add to the
     certainty without telling anything. Raises InputError where there are no rows.
@@ -199,7 +215,19 @@ def _sample(source: Source, told: Told) -> pl.DataFrame:
     if not count:
         raise InputError("the input has no rows, so nothing can be tried", "name one that has with `--input`")
     drawn = random.Random(told.seed).sample(range(count), min(count, told.sample))  # noqa: S311 - no secret
-    return source.sample(rows_at(firsts, np.sort(np.asarray(drawn, np.int64))).tolist())
+    return source.sample(rows_at(firsts, np.sort(np.asarray(drawn, np.int64))).tolist()), count
+
+
+def _short(rows: int, sizes: Sequence[int], there: int) -> str:
+    """Say at which size a last request that is not full raises what rows take, and which sample has none."""
+    size = max(sizes, key=lambda one: full_packs(rows, one) * one)
+    if full_packs(rows, size) * size <= rows * (1 + SHORT):
+        return ""
+    words = LAST.format(rows=many(rows, "row"), size=size, rest=many(rows % size, "row"))
+    whole = lcm(*sizes) if lcm(*sizes) <= 2 * rows else size
+    full = full_packs(rows, whole) * whole
+    full = full if full <= there else there // whole * whole
+    return words + (f": `--sample {full}` has full ones" if full else "")
 
 
 def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Arm], plan: Plan) -> str:
@@ -218,11 +246,14 @@ def _run(
 ) -> Ended:
     """Run the trials one after the other until one stops; each may spend what those before it have left."""
     most = plan.checked.loaded.job.limits.max_cost
+    heard: dict[str, list[str]] = {}
     for number, arm in enumerate(planned, 1):
         if not arm.done:
             say(f"{number} of {len(planned)}: {arm.name}{_left(planned, plan, ended)}")
         left = None if most is None else max(1e-12, most - ended.cost_usd)
         report = run_job(_limited(arm.plan, left), service, watch=watch)
+        for note in report.notes:
+            heard.setdefault(note, []).append(arm.name)
         ended = replace(
             ended,
             stop=report.stop,
@@ -231,7 +262,7 @@ def _run(
             seconds=ended.seconds + report.seconds,
             done=ended.done if report.stop else [*ended.done, arm.name],
             to_go=ceil(report.pending / arm.size),
-            notes=[*ended.notes, *_new(report, ended.notes)],
+            notes=by_trial(heard),
         )
         if report.stop is not None:
             later = planned[number:]
@@ -254,11 +285,12 @@ def _left(planned: Sequence[Arm], plan: Plan, ended: Ended) -> str:
     seconds = ended.seconds / ended.requests * _to_go(planned)
     rpm = plan.checked.limits.rpm
     least = _to_go(planned) / rpm * 60 if rpm else 0.0
-    return f"; about {span(max(1.0, seconds, least))} to go for all of them"
+    return f"; about {span(max(1.0, seconds, least))} to go for all trials left"
 
 
-def _new(report: RunReport, known: Sequence[str]) -> list[str]:
-    return [note for note in report.notes if note not in known]
+def by_trial(heard: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each note once, behind the name of its trial where no other has said the same."""
+    return [note if len(names) > 1 else f"{names[0]}: {note}" for note, names in heard.items()]
 
 
 def _limited(plan: Plan, max_cost: float | None) -> Plan:

@@ -43,7 +43,7 @@ class Arm:
     @property
     def requests(self) -> int:
         """How many requests it takes at least, were it asked from the start."""
-        return ceil(len(self.places) / self.size)
+        return full_packs(len(self.places), self.size)
 
     @property
     def name(self) -> str:
@@ -51,6 +51,11 @@ class Arm:
         if self.size == 1:
             return "each row alone again, with another seed" if self.order else "each row alone"
         return f"{self.size} in a request, {'shuffled' if self.order else 'in order'}"
+
+
+def full_packs(rows: int, size: int) -> int:
+    """Return how many requests rows take of which each has so many, but for the last one."""
+    return ceil(rows / size)
 
 
 def arms(plan: Plan, frame: pl.DataFrame, sizes: Sequence[int], seed: int) -> Iterator[Arm]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.calibration import (
+    CHEAPEST,
     Calibration,
     Field,
     Trial,
@@ -48,6 +49,18 @@ def labels(
     ]
     known = {"label": gold} if isinstance(gold, list) else {}
     return calibrated(trials, [LABEL], gold=known, chosen=(), tolerance=0.05)
+
+
+def test_packs_that_cost_more_are_called_so() -> None:
+    """It is no matter of a few percent then; what is unsafe beyond is told, too."""
+    found = labels({5: list(ALONE), 10: list(ALONE)}, {1: 1.0, 5: 1.2, 10: 1.1})
+    assert (found.rows, found.reason) == (1, "a row costs more in each safe pack than alone")
+    found = labels({5: list(ALONE), 10: list(ALONE)}, {1: 1.0, 5: 1.2, 10: 0.97})
+    assert (found.rows, found.reason) == (1, CHEAPEST)
+    found = labels({5: list(ALONE), 10: wrong(60)}, {1: 1.0, 5: 1.2, 10: 0.5})
+    assert found.reason.startswith(
+        "a row costs more in each safe pack than alone; at 10 a field may have lost"
+    )
 
 
 def test_wilson_as_published() -> None:

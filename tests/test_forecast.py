@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
 from pipeline.models import find_model
 from pipeline.offline import offline_endpoint
+from pipeline.progress import usd
 from pipeline.services import Asking
 from pipeline.sizing import Count
+from pipeline.store.cache import Use
 from tests.conftest import TODAY, Emulator, Project, emulating
 from tests.test_cli import KEY, Shell, shell
 
@@ -48,10 +51,12 @@ def texts(rows: int, distinct: int) -> list[str]:
     return [*made, *dice.choices(made, k=rows - distinct)]
 
 
-def estimated(project: Project, count: Count | str, *, free: bool = False, again: bool = False) -> Forecast:
+def estimated(
+    project: Project, count: Count | str, *, free: bool = False, again: bool = False, use: Use = Use.FULL
+) -> Forecast:
     """Estimate the project's job."""
     asking = Asking(free=free, vertex=False, sent_today=0, now=NOW)
-    return forecast(project.plan(), count, asking, retry_failed=again)
+    return forecast(project.plan(), count, asking, retry_failed=again, use=use)
 
 
 def counting(emulator: Emulator) -> Count:
@@ -99,6 +104,41 @@ def test_answers_of_the_job_make_it_exact(project: Project, emulator: Emulator) 
     assert "200 answers to this job" in found.basis
     assert (found.scope.done, found.scope.pending, own.requests) == (200, 700, 700)
     assert own.tokens_out.expected == pytest.approx(bill["output_tokens"], rel=0.1)
+
+
+def test_a_few_answers_are_no_knowledge(project: Project, emulator: Emulator) -> None:
+    """After one the ends stand far apart, however equal to itself it is."""
+    project.rows(texts(200, 200))
+    project.run(emulator.address, limit=1)
+    found = estimated(project, "no key")
+    own = found.ways[0].tokens_out
+    assert found.basis == "as 1 answer to this job took"
+    assert own.high > own.low * 2
+    assert own.low < own.expected < own.high
+
+
+def test_replies_of_a_run_that_wrote_no_part_are_known(project: Project, emulator: Emulator) -> None:
+    """They lie in the journal, of this run folder or of another job's with the same question."""
+    project.rows(texts(100, 100))
+    project.change("[output]", "[cache]\nenabled = false\n\n[output]")
+    project.run(emulator.address, limit=40)
+    shutil.rmtree(project.plan().folder.parts)
+    assert estimated(project, "no key").basis == "as 40 answers to this job took"
+    project.change('name = "labels"', 'name = "others"')
+    found = estimated(project, "no key")
+    assert (found.basis, found.guessed) == ("as 40 answers to another job with the same question took", False)
+
+
+def test_answers_in_the_response_cache_are_known(project: Project, emulator: Emulator) -> None:
+    """What it has to some prompts tells what the others will take."""
+    made = texts(100, 100)
+    project.rows(made[:40])
+    project.run(emulator.address)
+    shutil.rmtree(project.plan().folder.path)
+    project.rows(made)
+    found = estimated(project, "no key")
+    assert found.basis == "as 40 answers to its prompts in the response cache took"
+    assert found.ways[0].tokens_out.low > 0
 
 
 def test_answers_to_another_prompt_are_better_than_none(project: Project, emulator: Emulator) -> None:
@@ -175,8 +215,19 @@ def test_what_the_response_cache_has_is_taken_off(project: Project, emulator: Em
     assert emulator.stats()["requests"] == 250
     project.change('name = "others"', 'name = "third"')
     assert estimated(project, "no key").scope.prompts == 0
+    for use in (Use.REFRESH, Use.NONE):
+        assert (found := estimated(project, "no key", use=use)).scope.prompts == 400
+        assert ("response cache" in found.basis) is (use is Use.REFRESH)
     project.change("[output]", "[cache]\nenabled = false\n\n[output]")
     assert estimated(project, "no key").scope.prompts == 400
+
+
+def test_the_flags_of_the_cache_are_those_of_a_run(shell: Shell, project: Project) -> None:
+    """Both are taken, and refused together."""
+    project.rows(["good"])
+    for flag in ("--no-cache", "--refresh"):
+        assert shell("estimate", project.job, flag).code == 0
+    assert shell("estimate", project.job, "--no-cache", "--refresh").code == 2
 
 
 @pytest.mark.parametrize("mode", ["--batch", "--online"])
@@ -224,11 +275,31 @@ def test_a_calibration_takes_what_is_said(shell: Shell, project: Project, emulat
     said = shell("estimate", *told)
     found = json.loads(shell("estimate", *told, "--json").out)["calibration"]
     took = json.loads(shell("calibrate", *told, "--json").out)["this_run"]
-    about = pytest.approx(took["requests"], rel=0.05)  # packs are fuller once answers are known
-    assert found["requests"] == about
+    done = json.loads(shell("estimate", *told, "--json").out)
+    assert found["requests"] == took["requests"]
+    assert shell("run", *told).code == 0
+    after = json.loads(shell("estimate", *told, "--json").out)
+    assert (after["prompts"], after["calibration"]["requests"]) == (0, found["requests"])
+    assert after["calibration"]["cost_usd"]["expected"] > done["calibration"]["cost_usd"]["expected"] / 2
     assert found["cost_usd"]["low"] <= took["cost_usd"] <= found["cost_usd"]["high"]
     words = f"with about {found['requests']} requests for \\$[0-9.]+ to \\$[0-9.]+, more than this job takes"
     assert re.search(words, said.out)
+
+
+def test_an_earlier_calibration_is_told(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """What it found stands where another one would be advised."""
+    project.change("You label reviews.", "You label reviews. " + "Praise is positive. " * 60)
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    assert shell("calibrate", *at, "--sample", "20", "--sizes", "10").code == 0
+    said = shell("estimate", *at).out
+    assert re.search(
+        r"`--pack 20` would take .*; the calibration of \S+ with 20 rows recommends 1 row a request: at 10",
+        said,
+    )
+    assert "`rowmill calibrate` measures" not in said
+    assert "recommends 1 row" in json.loads(shell("estimate", *at, "--json").out)["calibration"]["found"]
 
 
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
@@ -248,7 +319,7 @@ def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, e
     emulator.reset()
     said = shell("estimate", project.job, "--base-url", emulator.address)
     assert (said.code, said.err) == (0, "")
-    assert "100 counted by the API (countTokens)" in said.out
+    assert "100 counted by the emulator (countTokens)" in said.out
     assert "> 1 row, tier 1 " in said.out
     assert emulator.stats()["requests"] == 0
     assert not (project.folder / ".rowmill").exists()
@@ -303,6 +374,22 @@ def test_a_finished_job_has_nothing_left(shell: Shell, project: Project, emulato
     said = shell("estimate", project.job, *at)
     assert "2 rows, 2 done, 0 to do" in said.out
     assert said.out.endswith("nothing is left to ask\n")
+
+
+def test_what_the_cache_answers_alone_is_said(shell: Shell, project: Project, emulator: Emulator) -> None:
+    """A table is still to be written, and the money that it does not take is named."""
+    project.rows(["good", "bad"])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = ("--base-url", emulator.address)
+    cost = json.loads(shell("run", project.job, "--json", *at).out)["this_run"]["cost_usd"]
+    project.change('name = "labels"', 'name = "others"')
+    said = shell("estimate", project.job, *at)
+    assert "2 rows, 0 done, 2 to do" in said.out
+    assert said.out.endswith(
+        "nothing is left to ask: the answers are in the response cache, so `rowmill run` writes the table "
+        f"without a request and saves {usd(cost)} with the cache\n"
+    )
+    assert json.loads(shell("estimate", project.job, "--json", *at).out)["saved_usd"] == round(cost, 6)
 
 
 def test_an_estimate_says_what_auto_means_now(project: Project) -> None:

@@ -8,7 +8,8 @@ from pipeline.backlog import Scope
 from pipeline.estimate import Service, Span, Way
 from pipeline.forecast import Calibrating, Forecast
 from pipeline.models import Limits, Price
-from pipeline.recommendation import foot, recommended
+from pipeline.recommendation import cells, foot, recommended
+from pipeline.reuse import Saving
 from pipeline.usage import Today
 
 TIER = Service("online", "tier 1", Price(0.25, 1.5, 0.025), Limits(rpd=500), Today(480, 3_600.0))
@@ -48,7 +49,7 @@ def forecast(*ways: Way) -> Forecast:
         (
             1.5,
             900,
-            "15 requests instead of 300, 15 min instead of 33 min, but more of this: $1.50 instead of",
+            "15 requests instead of 300, 15 min instead of 33 min, but dearer: $1.50 instead of",
         ),
         (1.5, 1_990, None),
         (0.95, 1_900, None),
@@ -59,6 +60,33 @@ def test_packs_are_advised_where_they_take_less(usd: float, seconds: float, said
     words = "\n".join(recommended(forecast(way(1.0, 2_000), way(usd, seconds, rows=20))))
     assert ("--pack 20" in words) is (said is not None)
     assert said is None or said in words
+
+
+def test_what_packs_take_longer_is_called_slower() -> None:
+    """Money that is saved and time that is lost each have their own word."""
+    words = "\n".join(recommended(forecast(way(1.0, 1_990), way(0.5, 3_000, rows=20))))
+    assert "$0.5000 instead of $1.00, but slower: 50 min instead of 33 min;" in words
+
+
+def test_a_note_on_the_cache_names_the_ends_of_the_table() -> None:
+    """Whatever tokens may be off by is in both."""
+    wide, caching = Span(1.0, 0.6, 1.5), Saving(expected=0.2, most=0.3, least=0.1)
+    own = replace(way(1.0, 50), usd=wide, saving=caching)
+    said = "\n".join(foot(forecast(own)))
+    assert cells(own)[4] == "$0.60 to $1.50"
+    assert "all do at the lower end of the cost, $0.60, the fewest at the upper one, $1.50" in said
+    assert "flex may answer late" not in said
+
+
+def test_flex_that_may_cost_more_than_online_is_explained() -> None:
+    """Its requests may all have left before there is a cache."""
+    online = replace(way(1.0, 50), usd=Span(1.0, 0.6, 1.5))
+    flex = replace(
+        online, service=replace(TIER, name="flex"), usd=Span(1.2, 0.3, 2.0), saving=Saving(most=0.9)
+    )
+    assert "flex may answer late" in "\n".join(foot(forecast(online, flex)))
+    cheap = replace(flex, usd=Span(0.5, 0.3, 0.8))
+    assert "flex may answer late" not in "\n".join(foot(forecast(online, cheap)))
 
 
 def test_seconds_are_not_worth_money() -> None:

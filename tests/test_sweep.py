@@ -16,7 +16,7 @@ from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.plan import check_job, make_plan
 from pipeline.store.advice import FILE, advice
-from pipeline.sweep import Ended, Told, calibrate
+from pipeline.sweep import Ended, Told, by_trial, calibrate
 from tests.conftest import TODAY, Emulator, Project, emulating, unwatched
 from tests.test_cli import started, wait_for
 
@@ -90,6 +90,27 @@ def test_equal_rows_are_no_evidence(auto: Project, emulator: Emulator) -> None:
     assert ended.calibration is not None
     assert (ended.calibration.rows, len(ended.calibration.sizes)) == (1, 1)
     assert ended.calibration.reason.startswith("no larger size was tried")
+
+
+def test_a_last_request_that_is_not_full_is_told(auto: Project, emulator: Emulator) -> None:
+    """Before it is paid for and with the figures that it raises, with a sample that fills all."""
+    said: list[str] = []
+    ended = calibrating(auto, emulator, replace(TOLD, sample=50), said=said)
+    words = "with 50 rows the last request of 20 has only 10 rows"
+    assert words in said[1]
+    assert said[1].endswith(": `--sample 60` has full ones")
+    assert ended.notes[-1] == said[1]
+    heard: list[str] = []
+    less = calibrating(auto, emulator, Told(sample=500, sizes=(5, 20)), said=heard)
+    assert "was to have 500 rows, but the input has only 90 different prompts" in heard[1]
+    assert less.notes[-1].endswith(": `--sample 80` has full ones")
+    assert not calibrating(auto, emulator).notes
+
+
+def test_notes_name_the_trial_that_they_are_of() -> None:
+    """What two trials say alike stands there once, by itself."""
+    heard = {"slow": ["each row alone", "5 in a request, in order"], "cached": ["each row alone"]}
+    assert by_trial(heard) == ["slow", "each row alone: cached"]
 
 
 @pytest.mark.parametrize("texts", [["good"], [""] * 9])
@@ -177,6 +198,7 @@ def test_each_trial_is_announced_with_the_time_left(auto: Project, emulator: Emu
     calibrating(auto, emulator, said=said)
     assert said[1] == "1 of 6: each row alone"
     assert said[2].startswith("2 of 6: each row alone again, with another seed; about ")
+    assert said[2].endswith(" to go for all trials left")
     assert said[6].startswith("6 of 6: 20 in a request, shuffled; about ")
 
 

@@ -124,8 +124,7 @@ def _show(ended: Ended, found: Calibration) -> None:
     for table in tables(found):
         stdout.print(table)
     stdout.print(TWICE, markup=False)
-    click.echo(f"recommended: {many(found.rows, 'row')} a request\n  {found.reason}")
-    _say(ended.better or TAKEN)
+    click.echo(f"recommended: {many(found.rows, 'row')} a request\n  {found.reason}\n{ended.better or TAKEN}")
 
 
 def _stopped(ended: Ended) -> None:

@@ -15,7 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.app import rowmill
-from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, sent_today
+from pipeline.cli.options import (
+    cache_options,
+    cache_use,
+    checked_job,
+    endpoint_of,
+    job_options,
+    plan_of,
+    sent_today,
+)
 from pipeline.errors import UsageError
 from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
@@ -33,12 +41,14 @@ ROOMY = 110  # that all columns need
 @rowmill.command(name="estimate", short_help="Say what a run will take, before it. Asks no model.")
 @job_options
 @click.option("--retry-failed", is_flag=True, help="Count in rows that have failed.")
+@cache_options
 @click.option("--json", "as_json_", is_flag=True, help="Print it as JSON.")
 def estimate(*, retry_failed: bool, as_json_: bool, **options: object) -> None:
     """Say what JOB will take: rows, requests, tokens, cost and time, alone and packed, online and as a batch.
 
     With a key the API counts the tokens of a sample, which is free; no model is asked and nothing is written.
     """
+    use = cache_use(options)
     checked = checked_job(options)
     check_batches(checked, vertex=is_vertex(os.environ) and not options["offline"])
     plan = plan_of(checked, options)
@@ -46,7 +56,7 @@ def estimate(*, retry_failed: bool, as_json_: bool, **options: object) -> None:
     with _counting(checked, options) as (count, vertex):
         free = checked.loaded.job.limits.free and not vertex
         asking = Asking(free, vertex, sent_today(checked, options, now) or 0, now)
-        found = forecast(plan, count, asking, retry_failed=retry_failed)
+        found = forecast(plan, count, asking, retry_failed=retry_failed, use=use)
     if as_json_:
         click.echo(json.dumps(as_json(found), indent=2, ensure_ascii=False))
     else:

@@ -15,6 +15,7 @@ from pipeline.cli.app import rowmill
 from pipeline.cli.conflicts import check_stay
 from pipeline.cli.numbers import Whole
 from pipeline.cli.options import (
+    cache_options,
     cache_use,
     checked_job,
     endpoint_of,
@@ -48,8 +49,7 @@ BEHIND = (
     "--detach", is_flag=True, help="Leave batch jobs to the API and end with 3 while they are open."
 )
 @click.option("--retry-failed", is_flag=True, help="Ask again for rows that have failed.")
-@click.option("--no-cache", is_flag=True, help="Leave the cache of all jobs alone.")
-@click.option("--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has.")
+@cache_options
 @click.option("--quiet", is_flag=True, help="Show no progress and no summary.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("--show", type=Whole(min=0), default=0, metavar="N", help="Print the first N results.")

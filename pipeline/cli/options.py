@@ -67,6 +67,15 @@ def job_options(command: Command) -> Command:
     return command
 
 
+def cache_options(command: Command) -> Command:
+    """Add how the cache of all jobs is used."""
+    told = click.option("--no-cache", is_flag=True, help="Leave the cache of all jobs alone.")
+    again = click.option(
+        "--refresh", is_flag=True, help="Ask although the cache knows, and replace what it has."
+    )
+    return told(again(command))
+
+
 def checked_job(options: Mapping[str, object]) -> CheckedJob:
     """Load and check the job with what the flags replace; paths of flags start from the working folder."""
     check_service_tier(options)

@@ -27,12 +27,12 @@ from pipeline.gemini.bodies import line, loaded, valid
 from pipeline.gemini.client import HttpError, open_sdk
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
+from pipeline.gemini.replies import EMULATOR_HEADER
 
 MIME = "application/jsonl"
 PAGE = 100  # jobs of a page of the list
 PAGES = 500
 SLOW = 50_000  # bytes a second below which a transfer is given up
-_EMULATOR_HEADER = "x-rowmill-emulator"
 _HIDDEN = "may not exist"  # the API does not tell whether a file is gone or somebody else's
 
 
@@ -106,7 +106,7 @@ class Batches:
             if not isinstance(found, dict):
                 return found
             listed = found.get("operations") or found.get("batches")
-            mark = {_EMULATOR_HEADER: found.get(_EMULATOR_HEADER)}
+            mark = {EMULATOR_HEADER: found.get(EMULATOR_HEADER)}
             jobs = [_seen({**_object(job), **mark}) for job in listed] if isinstance(listed, list) else []
             if same := [job for job in jobs if job.name == name]:
                 return same
@@ -180,7 +180,7 @@ class Batches:
         found = loaded(came.body)
         if not isinstance(found, dict):
             return self._garbled(came.body[:200])
-        return {**found, _EMULATOR_HEADER: came.emulated}
+        return {**found, EMULATOR_HEADER: came.emulated}
 
     def _garbled(self, found: object) -> Failure:
         shown = json.dumps(found, default=str)
@@ -203,7 +203,7 @@ async def _keep_body(
     response = await send(request)
     if ":download" not in request.url.path:
         body = (await response.read()).decode("utf-8", "replace")
-        _CAME.set(_Came(body, _EMULATOR_HEADER in response.headers))
+        _CAME.set(_Came(body, EMULATOR_HEADER in response.headers))
     return response
 
 
@@ -232,7 +232,7 @@ def _seen(operation: _Object) -> Seen:
         told=told,
         seconds=max(0.0, ended - _time(metadata.get("createTime"))) if ended else 0.0,
         ended=ended,
-        emulated=operation.get(_EMULATOR_HEADER) is True,
+        emulated=operation.get(EMULATOR_HEADER) is True,
     )
 
 

@@ -17,13 +17,22 @@ from pipeline.gemini.client import HttpError, open_sdk
 from pipeline.gemini.connections import Connector
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
+from pipeline.gemini.replies import EMULATOR_HEADER
 
 TIMEOUT_S = 20.0
 UNREAD = "the answer names no number of tokens"
 AT_ONCE = 8  # calls in flight: nobody has published how many a minute are taken
 
 
-def count_all(endpoint: Endpoint, model: str, requests: Sequence[Sequence[str]]) -> list[int] | Failure:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The tokens of each request; `emulated` says that the emulator counted them."""
+
+    tokens: list[int]
+    emulated: bool = False
+
+
+def count_all(endpoint: Endpoint, model: str, requests: Sequence[Sequence[str]]) -> Counted | Failure:
     """Return the tokens of each request, whose texts are contents of their own; empty texts are left out.
 
     One call for each. The first that fails, for whatever reason, ends it: its Failure is returned.
@@ -36,12 +45,11 @@ class _Counting:
     """What was counted so far, and why it ended early if it did."""
 
     counts: dict[int, int] = field(default_factory=dict)
+    emulated: bool = False
     failure: Failure | None = None
 
 
-async def _count_all(
-    endpoint: Endpoint, model: str, requests: Sequence[Sequence[str]]
-) -> list[int] | Failure:
+async def _count_all(endpoint: Endpoint, model: str, requests: Sequence[Sequence[str]]) -> Counted | Failure:
     secrets = (endpoint.api_key,) if endpoint.api_key else ()
     todo, counting = list(enumerate(requests)), _Counting()
 
@@ -52,7 +60,8 @@ async def _count_all(
             if isinstance(counted, Failure):
                 counting.failure = counted
             else:
-                counting.counts[place] = counted
+                counting.counts[place], emulated = counted
+                counting.emulated |= emulated
 
     try:
         async with (
@@ -63,17 +72,19 @@ async def _count_all(
                 workers.start_soon(work, sdk)
     except* RefusedError as group:
         counting.failure = Failure(FailureKind.KEY, str(group.exceptions[0]))
-    return counting.failure or [counting.counts[place] for place in range(len(requests))]
+    tokens = counting.counts
+    return counting.failure or Counted([tokens[place] for place in range(len(requests))], counting.emulated)
 
 
 async def _count(
     sdk: genai.Client, model: str, texts: Sequence[str], secrets: tuple[str, ...]
-) -> int | Failure:
+) -> tuple[int, bool] | Failure:
+    """Return the tokens of texts, and whether the emulator counted them."""
     contents: list[types.ContentUnionDict] = [
         types.Content(role="user", parts=[types.Part(text=text)]) for text in texts if text
     ]
     if not contents:
-        return 0
+        return 0, False
     try:
         with anyio.fail_after(TIMEOUT_S):
             counted = await sdk.aio.models.count_tokens(model=model, contents=contents)
@@ -85,4 +96,12 @@ async def _count(
         return failure_of_exception(exc, secrets=secrets)
     except ValidationError:
         return Failure(FailureKind.GARBLED, UNREAD)
-    return counted.total_tokens or Failure(FailureKind.GARBLED, UNREAD)
+    return _read(counted)
+
+
+def _read(counted: types.CountTokensResponse) -> tuple[int, bool] | Failure:
+    if not counted.total_tokens:
+        return Failure(FailureKind.GARBLED, UNREAD)
+    came = counted.sdk_http_response
+    names = (came and came.headers) or {}
+    return counted.total_tokens, EMULATOR_HEADER in {name.lower() for name in names}

@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.flow import Failure, FailureKind, Reply
 from pipeline.gemini.bodies import line, loaded
 from pipeline.gemini.call import text_body
-from pipeline.gemini.replies import reply_of_body
+from pipeline.gemini.replies import EMULATOR_HEADER, reply_of_body
 from pipeline.gemini.statuses import failure_of_status
 
 TIER = "batch"  # lines say `standard`, and are billed at half of it
@@ -103,7 +103,7 @@ def _error_in(response: object) -> object:
 
 
 def _reply(response: Mapping[str, object], job: Job) -> Reply | Failure:
-    headers = {"x-rowmill-emulator": "1"} if job.emulated else {}
+    headers = {EMULATOR_HEADER: "1"} if job.emulated else {}
     body = json.dumps(response)
     found = reply_of_body(body, headers, seconds=job.seconds, at=job.at, secrets=job.secrets)
     return replace(found, tier=TIER) if isinstance(found, Reply) else found

@@ -8,7 +8,7 @@ from pipeline.gemini.bodies import line, loaded, valid
 
 _SIGNS = frozenset({"candidates", "promptFeedback", "usageMetadata"})
 _TIER_HEADER = "x-gemini-service-tier"
-_EMULATOR_HEADER = "x-rowmill-emulator"
+EMULATOR_HEADER = "x-rowmill-emulator"
 _PROMPT_DETAILS = ("promptTokensDetails", "toolUsePromptTokensDetails")
 _MOST_TOKENS = 2**31 - 1  # the API's counts are int32
 _LONGEST_NAME = 200
@@ -45,7 +45,7 @@ def reply_of_body(
         model=_last([_text(chunk.get("modelVersion")) for chunk in chunks], "").removeprefix("models/"),
         tier=_tier(known.get(_TIER_HEADER) or _text(counts.get("serviceTier"))),
         seconds=seconds,
-        source="emulator" if _EMULATOR_HEADER in known else "api",
+        source="emulator" if EMULATOR_HEADER in known else "api",
         at=at,
     )
 

@@ -208,18 +208,18 @@ def stock(path: Path) -> Stock:
     return found
 
 
-def answered(path: Path, ids: Sequence[bytes], most_rows: int) -> set[bytes]:
-    """Return which requests have an answer here that shared its request with at most so many rows.
+def answered(path: Path, ids: Sequence[bytes], most_rows: int) -> dict[bytes, Reply]:
+    """Return the answers here to these requests that shared their request with at most so many rows.
 
     Of a file that is missing or cannot be read none: a run would go on without it, too.
     """
-    found: set[bytes] = set()
+    found: dict[bytes, Reply] = {}
     with suppress(sqlite3.Error, OSError), closing(opened(path, PATIENCE)) as db:
         for id_ in ids:
             values = db.execute("SELECT key, digest, body, crc FROM answer WHERE id = ?", (id_,)).fetchone()
             reply = None if values is None else answer_of(id_, values)
             if reply is not None and reply.rows <= most_rows:
-                found.add(id_)
+                found[id_] = reply
     return found
 
 

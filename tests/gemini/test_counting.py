@@ -9,7 +9,7 @@ from anyio.to_thread import run_sync
 
 from benchmarks.account import write_account
 from pipeline.flow import Failure, FailureKind
-from pipeline.gemini.counting import count_all
+from pipeline.gemini.counting import Counted, count_all
 from pipeline.gemini.endpoint import Endpoint
 from tests.gemini.conftest import Server, developer
 
@@ -21,7 +21,8 @@ MODEL = "gemini-3.1-flash-lite"
 async def counted(endpoint: Endpoint, *requests: list[str]) -> list[int] | Failure:
     """Count in a thread, as the command does without an event loop of its own."""
     with anyio.fail_after(20):
-        return await run_sync(count_all, endpoint, MODEL, list(requests))
+        found = await run_sync(count_all, endpoint, MODEL, list(requests))
+    return found.tokens if isinstance(found, Counted) else found
 
 
 async def test_instructions_are_counted_as_contents(server: Server) -> None:
