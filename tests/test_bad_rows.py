@@ -296,6 +296,18 @@ def test_every_command_says_what_is_left_out(project: Project, shell: Shell) -> 
         assert "left out: 2 bad rows of the input" in " ".join((shown.out + shown.err).split())
 
 
+@pytest.mark.parametrize("flags", [["--quiet"], ["--json"], ["--quiet", "--json"]])
+def test_a_quiet_run_says_that_rows_were_left_out(project: Project, shell: Shell, flags: list[str]) -> None:
+    """In one line on standard error, which cron mails: no table shows them, as it does rows that failed."""
+    skipping(project, "id,text\n1,one\n2\n3,three\n")
+    file = project.plan("emulator").bad_rows
+    for _ in "12":
+        said = shell("run", project.job, "--offline", *flags)
+        assert said.code == 1
+        assert said.err == f"left out: 1 bad row of the input; mend what stands in {file}\n"
+    assert said.out == "" or json.loads(said.out)["left_out"]["file"] == str(file)
+
+
 def test_copies_without_bad_rows_go_with_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
