@@ -63,6 +63,13 @@ class Plan:
     pack: int  # how many rows may share a request
     advice: Advice | None  # what calibration has found about that
 
+    @property
+    def bad_rows(self) -> Path:
+        """Where a run writes down what it leaves out; in a project that was moved it has the same name."""
+        project = self.checked.loaded.project
+        path = resolve(project, self.checked.loaded.job.input.path)
+        return self.folder.bad_rows(os.path.relpath(path, project))
+
 
 def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> CheckedJob:
     """Check model, limits, schema and template of a job; raises JobError."""

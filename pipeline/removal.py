@@ -12,7 +12,7 @@ from pipeline.disk import is_set_aside, sync_folder
 from pipeline.errors import StoreError, UsageError
 from pipeline.runs import Run
 from pipeline.store.completion import completion
-from pipeline.store.folder import IDENTITY, ROUND, SHORT, claimed
+from pipeline.store.folder import BAD_ROWS, IDENTITY, ROUND, SHORT, claimed
 
 REMOVED = ".removed"  # behind the name of a folder that is being removed
 OURS = (
@@ -27,7 +27,7 @@ OURS = (
     "calibration",
     "emulated",
     "batches",
-    "bad-rows",
+    BAD_ROWS,
 )  # how names there begin
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 

@@ -249,8 +249,8 @@ def _unneeded(plan: Plan) -> list[str]:
 
 
 def _left_out(plan: Plan) -> LeftOut:
-    """Write the bad rows into the run folder, in place of those of the last run."""
-    path = plan.folder.bad_rows
+    """Write the bad rows into the run folder, in place of those of the last run of this input."""
+    path = plan.bad_rows
     try:
         return plan.source.write_left_out(path)
     except OSError as exc:

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.disk import is_draft, whole_file
 from pipeline.errors import Exit, InputError
 from pipeline.input.recode import PREFIX
 from pipeline.input.source import open_source
@@ -17,6 +19,7 @@ from pipeline.report import RunReport
 from pipeline.status import job_status
 from pipeline.store import census as subject
 from pipeline.store.census import census
+from pipeline.store.folder import Folder
 from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
 from tests.test_cli import Shell, shell
@@ -61,7 +64,7 @@ def test_rows_without_a_key_of_their_own_are_left_out(project: Project, emulator
         f"row 4 of `{path}`: key column `id` is empty",
         f"row 6 of `{path}`: the key `2` is that of row 2",
     )
-    assert (project.plan().folder.bad_rows).read_text().count('{"id": ') == 3
+    assert project.plan().bad_rows.read_text().count('{"id": ') == 3
 
 
 def test_a_run_without_bad_rows_leaves_nothing_out(project: Project, emulator: Emulator) -> None:
@@ -71,7 +74,40 @@ def test_a_run_without_bad_rows_leaves_nothing_out(project: Project, emulator: E
     path.write_text("id,text\n1,one\n2,two\n3,three\n4,four\n5,none\n")
     report, requests = asked(project, emulator)
     assert (report.rows, requests, report.exit_code, report.left_out.rows) == (5, 1, Exit.OK, 0)
-    assert not project.plan().folder.bad_rows.exists()
+    assert not project.plan().bad_rows.exists()
+
+
+def test_each_input_has_a_file_of_its_bad_rows(project: Project, emulator: Emulator) -> None:
+    """A run of another input leaves it, also under the same name; only its own run removes it."""
+    path = skipping(project, DOUBLE)
+    first = asked(project, emulator)[0].left_out.file
+    (project.folder / "later").mkdir()
+    later = project.folder / "later" / "rows.csv"
+    later.write_text("id,text\n5,five\n")
+    project.change('"rows.csv"', '"later/rows.csv"')
+    assert asked(project, emulator)[0].left_out.file is None
+    later.write_text("id,text\n5,five\n,six\n")
+    second = asked(project, emulator)[0].left_out.file
+    assert first is not None
+    assert second is not None
+    assert [one.read_text().count("# row ") for one in (first, second)] == [3, 1]
+    assert verify_job(project.plan()).findings == []
+    project.change('"later/rows.csv"', '"rows.csv"')
+    path.write_text("id,text\n1,one\n")
+    asked(project, emulator)
+    assert [one.exists() for one in (first, second)] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["ü" * 100 + ".csv", "a*?\udcff b/[x].csv", "in", "x.csv.1.tmp"])
+def test_any_input_can_have_a_file_of_bad_rows(tmp_path: Path, name: str) -> None:
+    """However long its name is, and whatever stands in it; none looks like half a file."""
+    path = Folder(tmp_path).bad_rows(name)
+    path.parent.mkdir()
+    with whole_file(path) as draft:
+        assert not re.search(r"[*?\[/ ]", path.name)
+        assert is_draft(draft)
+    assert path.exists()
+    assert not is_draft(path)
 
 
 def test_status_and_summary_name_what_is_left_out(project: Project, emulator: Emulator) -> None:
@@ -79,7 +115,7 @@ def test_status_and_summary_name_what_is_left_out(project: Project, emulator: Em
     path = skipping(project, DOUBLE)
     report, _ = asked(project, emulator)
     said = "\n".join(report.sentences())
-    assert f"left out: 3 bad rows of the input; mend what stands in {project.plan().folder.bad_rows}" in said
+    assert f"left out: 3 bad rows of the input; mend what stands in {project.plan().bad_rows}" in said
     found = job_status(project.plan(), None, 0.0)
     assert f"    row 4 of `{path}`: key column `id` is empty" in found.sentences()
     assert found.as_json()["left_out"] == report.left_out.as_json() | {"file": None}
@@ -211,7 +247,7 @@ def test_a_run_over_many_bad_rows_ends_with_the_table_of_the_others(
     assert requests == 1_000
     assert verify_job(project.plan()).findings == []
     table = project.table()
-    told = project.plan().folder.bad_rows.read_bytes().split(b"\n")
+    told = project.plan().bad_rows.read_bytes().split(b"\n")
     assert sum(line.startswith(b"# ") for line in told) == 40
     path.write_text(good)
     report, requests = asked(project, emulator)
@@ -260,6 +296,18 @@ def test_every_command_says_what_is_left_out(project: Project, shell: Shell) -> 
         assert "left out: 2 bad rows of the input" in " ".join((shown.out + shown.err).split())
 
 
+@pytest.mark.parametrize("flags", [["--quiet"], ["--json"], ["--quiet", "--json"]])
+def test_a_quiet_run_says_that_rows_were_left_out(project: Project, shell: Shell, flags: list[str]) -> None:
+    """In one line on standard error, which cron mails: no table shows them, as it does rows that failed."""
+    skipping(project, "id,text\n1,one\n2\n3,three\n")
+    file = project.plan("emulator").bad_rows
+    for _ in "12":
+        said = shell("run", project.job, "--offline", *flags)
+        assert said.code == 1
+        assert said.err == f"left out: 1 bad row of the input; mend what stands in {file}\n"
+    assert said.out == "" or json.loads(said.out)["left_out"]["file"] == str(file)
+
+
 def test_copies_without_bad_rows_go_with_their_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +335,7 @@ def test_the_survey_of_an_input_with_bad_rows_is_kept(
     monkeypatch.setattr(subject, "SETTLED", -1.0)
     skipping(project, DOUBLE)
     report, _ = asked(project, emulator)
-    told = (project.plan().folder.bad_rows).read_text()
+    told = project.plan().bad_rows.read_text()
     plan = project.plan()
     taken = census(plan.source, plan.folder)
     assert taken.kept
@@ -295,7 +343,7 @@ def test_the_survey_of_an_input_with_bad_rows_is_kept(
     assert plan.source.left_out.first == report.left_out.first
     again, requests = asked(project, emulator)
     assert (requests, again.left_out, again.exit_code) == (0, report.left_out, Exit.ROWS_FAILED)
-    assert plan.folder.bad_rows.read_text() == told
+    assert plan.bad_rows.read_text() == told
     assert verify_job(project.plan()).findings == []
     project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
     with pytest.raises(InputError, match="row 4"):

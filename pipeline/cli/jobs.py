@@ -139,6 +139,9 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
     elif not quiet:
         for line in [*report.notes, *report.sentences()]:
             console.print(line, markup=False, soft_wrap=True)
+    if (quiet or as_json) and (left_out := report.left_out.sentences()):
+        # cron mails what is said here, and the table does not show these rows as it does failed ones
+        console.print(left_out[0].strip(), markup=False, soft_wrap=True)
     if report.stop is not None:
         _print_stop(report.stop, quiet=quiet or as_json)
     elif report.table.failed and not (quiet or as_json):

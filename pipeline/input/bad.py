@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipeline.disk import whole_file
+from pipeline.disk import make_folder, whole_file
 from pipeline.scratch import IN_MEMORY, Column, failed
 
 LEAVE_OUT = 'or set `bad_rows = "skip"` in [input]: such rows are left out and named, all others asked'
@@ -98,6 +98,7 @@ def write(path: Path, bad: Sequence[BadRows]) -> LeftOut:
     if not found.rows:
         path.unlink(missing_ok=True)
         return found
+    make_folder(path.parent)
     with whole_file(path) as draft, draft.open("wb") as file:
         for one in bad:
             one.copy_to(file)

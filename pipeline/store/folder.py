@@ -10,7 +10,7 @@
         survey          what a large input held when it was last read (`census`)
         parts/          the truth (`parts`)
         finished.json   the mark of a finished run (`completion`)
-        bad-rows.txt    the rows of the input that the last run left out, and why
+        bad-rows/       the rows that the last run of each input left out, and why
         round           the round of --retry-failed that is under way
 
 Nothing in it is ever changed by a run with another identity, so an old answer cannot be passed off as
@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,13 +32,16 @@ from pathlib import Path
 
 from pipeline.disk import clear_drafts, make_folder, may_write, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
+from pipeline.keys import digest
 from pipeline.mounts import TABLE, network
 
 IDENTITY = "identity.json"
 OFFLINE = "emulator"  # the endpoint of a run that asks an emulator of its own
 SIGN = "lock"  # names the owner; what is locked is the folder itself, so that deleting this frees nothing
+BAD_ROWS = "bad-rows"
 ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
+NAME = 40  # letters of an input's name, which may be as long as a file name can be
 SHORT = 12  # letters of the fingerprint in a folder's name
 CONTINUE = (
     "see that you may write there, and free some space if the disk is full, or choose another folder with "
@@ -63,14 +67,17 @@ class Folder:
         return self.path / "replies.sqlite"
 
     @property
-    def bad_rows(self) -> Path:
-        """The rows of the input that were left out."""
-        return self.path / "bad-rows.txt"
-
-    @property
     def parts(self) -> Path:
         """The folder of checkpoint parts."""
         return self.path / "parts"
+
+    def bad_rows(self, path: str) -> Path:
+        """Return the file of the rows that were left out of the input with this path.
+
+        Inputs have one each, since nothing of the last one need be mended when the next is asked.
+        """
+        name = re.sub(r"[^\w.-]", "_", os.path.basename(path))[:NAME]
+        return self.path / BAD_ROWS / f"{name}-{digest([os.fsencode(path)]).hex()[:8]}.txt"
 
 
 def run_folder(runs: Path, name: str, fingerprint: str) -> Folder:
@@ -275,6 +282,7 @@ def _tidy(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     text = json.dumps(identity, indent=2, ensure_ascii=False, default=str)
     try:
         clear_drafts(folder.path)
+        clear_drafts(folder.path / BAD_ROWS)
         if path.exists():
             if _identity(path) == json.loads(text):
                 return notes
