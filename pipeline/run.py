@@ -47,6 +47,7 @@ UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
+BEYOND = "spent {spent}, {more} more than `max_cost`"
 SHORTER = (
     "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
     "folder, and `--output` keeps tables apart"
@@ -76,6 +77,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
             remember(standing, taken, plan.folder)
         turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
+        tally.before_usd = service.spent
         notes += [] if survey.rows else [EMPTY]
         notes += gone(before, standing, state) if not parts.set_aside else []
         notes += kept(plan, tally.earlier - tally.alike) if service.use is Use.REFRESH else []
@@ -83,6 +85,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += _damaged(run)
+        notes += _beyond(plan, tally) if ended.stop is None else []
         notes += [] if ended.left else _unneeded(plan)
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
@@ -195,6 +198,14 @@ def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | C
         return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
     except RowmillError:
         raise error from None
+
+
+def _beyond(plan: Plan, tally: Tally) -> list[str]:
+    """Return a note where more was spent than the job allows, without a stop that tells."""
+    most = plan.checked.loaded.job.limits.max_cost
+    if most is None or tally.spent_usd <= most:
+        return []
+    return [BEYOND.format(spent=usd(tally.spent_usd), more=usd(tally.spent_usd - most))]
 
 
 def _turn(plan: Plan, standing: Standing, notes: list[str]) -> int:
@@ -311,7 +322,7 @@ def _stopped_by(reason: Failure, tally: Tally) -> Stop:
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
-        message = f"the run has spent {usd(tally.cost_usd)}, and {reason.message}"
+        message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}"
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:
