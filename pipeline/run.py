@@ -11,6 +11,7 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.input.bad import LeftOut
+from pipeline.job import place_of
 from pipeline.output import Written, count, write_output
 from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
@@ -18,7 +19,7 @@ from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
 from pipeline.remarks import gone, kept, open_elsewhere
 from pipeline.report import RunReport, Stop
-from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.retry import MORE_MONEY, OUTAGE, TABLE, Act, hint_of
 from pipeline.shipping import by_batches
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
@@ -174,7 +175,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         unmark(plan.folder)
         halt = ask_all(work, watch)
-        stop = _stop(halt, run.tally) if halt.pulled.is_set() else None
+        stop = _stop(halt, run.tally, plan) if halt.pulled.is_set() else None
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
@@ -286,10 +287,10 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(halt: Halt, tally: Tally) -> Stop:
+def _stop(halt: Halt, tally: Tally, plan: Plan) -> Stop:
     """Say why a run stopped; some requests were not waited for where Ctrl-C was pressed again."""
     reason, stopped = halt.reason, STOPPED.format(signal=halt.signal)
-    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally)
+    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally, plan)
     if not tally.dropped:
         return stop
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
@@ -314,7 +315,7 @@ def _silence(seconds: float) -> str:
     return f"; no answer since {since:%a %d %b %H:%M %Z}, for {span(seconds)}" if seconds else ""
 
 
-def _stopped_by(reason: Failure, tally: Tally) -> Stop:
+def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
     """Say what stopped a run; what it has spent includes what was in flight then."""
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
@@ -323,6 +324,8 @@ def _stopped_by(reason: Failure, tally: Tally) -> Stop:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
         message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}"
+        hint = MORE_MONEY.format(limit=place_of(plan.checked.loaded, "limits", "max_cost"))
+        return Stop(message, hint, Exit.STOPPED)
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:

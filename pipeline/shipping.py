@@ -145,7 +145,7 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
 async def _prove(line: Line, *, endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake) -> None:
     """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
     if cargo.purse is not None and not cargo.purse.fits(line.text, len(line.members)):
-        return  # online it costs more than in a batch
+        return  # online it may cost more than in a batch
     generation = cargo.together if line.packed else cargo.alone
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
         cargo.tally.sent()
