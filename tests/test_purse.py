@@ -18,6 +18,7 @@ from pipeline.progress import usd
 from pipeline.run import run_job
 from pipeline.usage import Enqueued, Tally
 from tests.conftest import Emulator, Project, emulating, unwatched
+from tests.test_gate import DAY, REPLY, Api, calls, gate
 
 
 @pytest.fixture
@@ -175,3 +176,12 @@ def test_free_tokens_hold_nothing_up(project: Project, slow: Emulator) -> None:
     service = Service(offline_endpoint(slow.address), Ledger(None, "test"), free=True)
     report = run_job(project.plan(), service, watch=unwatched)
     assert (report.exit_code, report.cost_usd, report.notes) == (Exit.OK, 0.0, [])
+
+
+@pytest.mark.anyio
+async def test_a_closed_gate_and_a_short_purse_do_not_wait_for_each_other() -> None:
+    """Who waits for money does not leave while the day is in doubt, and who probes gets some."""
+    one, api = gate(), Api([REPLY, DAY])
+    one.purse = Purse(1.0, lambda _text, _rows: 0.4, Tally(total=20, started=0.0), one._halt)
+    assert await calls(one, api.send, 20) == [REPLY] * 20
+    assert api.calls == 21
