@@ -37,7 +37,7 @@ from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.lookout import Lookout
 from pipeline.plan import Plan
-from pipeline.posing import costing, generation, packed, packing, question
+from pipeline.posing import costing, generation, packed, packing, purse, question
 from pipeline.progress import Watched
 from pipeline.remarks import lower
 from pipeline.retry import LONGEST_OUTAGE
@@ -70,8 +70,8 @@ class Service:
 
     `wait` waits for the reset of the daily quota instead of stopping there; `longest_outage` is how many
     seconds without any answer are waited out; `use` says how the cache of all jobs is used, where the job has
-    not turned it off. `detach` leaves batch jobs to the API, at whose `pace`
-    they are looked at.
+    not turned it off. `detach` leaves batch jobs to the API, at whose `pace` they are looked at; `spent` is
+    what runs before this one have taken of `max_cost` (USD), which is for all of them.
     """
 
     endpoint: Endpoint
@@ -82,6 +82,7 @@ class Service:
     use: Use = Use.FULL
     detach: bool = False
     pace: Pace = PACE
+    spent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,8 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     day = Day(limiter, service.ledger, halt, wait=service.wait)
     costs = costing(plan, free=service.free)
     lookout = Lookout(plan.source)
-    gate = Gate(limiter, day, halt, crew, costing=costs)
+    money = purse(plan, costs, work.tally, halt, free=service.free)
+    gate = Gate(limiter, day, halt, crew, costing=costs, purse=money)
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as clients, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
@@ -207,6 +209,7 @@ async def _ask_pending(run: _Open) -> None:
         halt=run.halt,
         tally=work.tally,
         costing=run.costing,
+        purse=run.gate.purse,
         notes=work.notes,
         rows=Rows(work.pending, lambda mask: _batches(replace(work, pending=mask)), ask),
         alone=generation(plan),
@@ -235,7 +238,6 @@ async def _courier(run: _Open, shared: Generation, *, most: bool) -> Courier:
         crew=run.crew,
         tally=run.work.tally,
         longest_outage=run.work.service.longest_outage,
-        max_cost=run.work.plan.checked.loaded.job.limits.max_cost,
     )
 
 

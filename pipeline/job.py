@@ -58,6 +58,13 @@ def _replaced(overrides: Mapping[str, object]) -> Iterator[tuple[str, str]]:
             yield from ((table, str(key)) for key, value in keys.items() if value is not None)
 
 
+def place_of(loaded: LoadedJob, table: str, key: str) -> str:
+    """Name what has set a key that a flag may replace: the flag, or the key in its table of the job file."""
+    if (table, key) in loaded.replaced:
+        return f"`{_FLAGS[f'{table}.{key}']}`"
+    return f"`{key}` under [{table}] in `{loaded.given}`"
+
+
 def project_of(path: Path) -> Path:
     """Return the project of a job file, the folder that its relative paths start from."""
     return path.parent.parent if path.parent.name == "jobs" else path.parent

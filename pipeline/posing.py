@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 
 from pipeline.billing import billing
 from pipeline.executors.asker import Question
+from pipeline.executors.halt import Halt
 from pipeline.executors.packed import Packing
+from pipeline.executors.purse import Purse
 from pipeline.flow import Reply
 from pipeline.gemini.call import Generation
 from pipeline.packing import Budget, id_name, packed_schema, packed_system
 from pipeline.plan import Plan
-from pipeline.tiers import wire_tier
+from pipeline.tiers import STANDARD, wire_tier
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
+from pipeline.usage import Tally
 
 OUTPUT_TOKENS = 65_535  # the cap of every Flash-Lite model so far; for models of unknown limits
 
@@ -77,6 +80,17 @@ def costing(plan: Plan, *, free: bool) -> Costing:
     return Costing(
         TokenEstimate(checked.loaded.job.prompt.system), CostEstimate(price), _price(plan, free=free)
     )
+
+
+def purse(plan: Plan, costs: Costing, tally: Tally, halt: Halt, *, free: bool) -> Purse | None:
+    """Return what keeps a run from spending more than `max_cost`; None where the job sets none."""
+    checked, most = plan.checked, plan.checked.loaded.job.limits.max_cost
+    if most is None:
+        return None
+    tier, today = checked.loaded.job.model.service_tier, datetime.now(UTC).date()
+    price = checked.model.price(today, tier) or checked.model.price(today, STANDARD)
+    price = None if free else price
+    return Purse(most, lambda text, rows: costs.expected_usd(text, rows, price), tally, halt)
 
 
 def _price(plan: Plan, *, free: bool) -> Callable[[Reply], float]:

@@ -95,6 +95,9 @@ PACK_TRIES = 2
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
 
+MORE_MONEY = (
+    "run the same command again to spend as much again, or raise {limit}: it goes on where it stopped"
+)
 AGAIN = "then run the same command again: it goes on where it stopped"
 
 HINTS: Mapping[FailureKind, str] = {
@@ -114,8 +117,7 @@ HINTS: Mapping[FailureKind, str] = {
     "`spend_10min_usd` under [limits] keeps a run below the limit",
     FailureKind.QUOTA_DAY: "run the same command again after the reset: it goes on where it stopped; with "
     "`--wait` it waits for the reset by itself",
-    FailureKind.MAX_COST: "run the same command again to spend as much again, or raise `--max-cost`: it goes "
-    "on where it stopped",
+    FailureKind.MAX_COST: MORE_MONEY.format(limit="`max_cost`"),
     FailureKind.LEFT_OPEN: "run the same command again later, for example from cron: it takes in what was "
     "answered by then; without `--detach` it waits",
     FailureKind.NO_QUOTA: "this tier has no quota for the model: choose another model id in [model], or "

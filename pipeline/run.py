@@ -11,6 +11,7 @@ from pipeline.executors.halt import Halt
 from pipeline.executors.parting import enqueued, jobs_of, price_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.input.bad import LeftOut
+from pipeline.job import place_of
 from pipeline.output import Written, count, write_output
 from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
@@ -18,7 +19,7 @@ from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
 from pipeline.remarks import gone, kept, open_elsewhere
 from pipeline.report import RunReport, Stop
-from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.retry import MORE_MONEY, OUTAGE, TABLE, Act, hint_of
 from pipeline.shipping import by_batches
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
@@ -47,6 +48,7 @@ UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
+BEYOND = "spent {spent}, {more} more than `max_cost`"
 SHORTER = (
     "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
     "folder, and `--output` keeps tables apart"
@@ -76,6 +78,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
             remember(standing, taken, plan.folder)
         turn = _turn(plan, standing, notes) if retry_failed else None
         tally = _tally(standing, turn, plan.pack)
+        tally.before_usd = service.spent
         notes += [] if survey.rows else [EMPTY]
         notes += gone(before, standing, state) if not parts.set_aside else []
         notes += kept(plan, tally.earlier - tally.alike) if service.use is Use.REFRESH else []
@@ -83,6 +86,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         while (ended := _round(plan, service, run, watch, standing)) is None:
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += _damaged(run)
+        notes += _beyond(plan, tally) if ended.stop is None else []
         notes += [] if ended.left else _unneeded(plan)
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
@@ -171,7 +175,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
         work = Work(plan, service, parts, standing, pending, run.tally, run.turn, run.notes, memo.follow)
         unmark(plan.folder)
         halt = ask_all(work, watch)
-        stop = _stop(halt, run.tally) if halt.pulled.is_set() else None
+        stop = _stop(halt, run.tally, plan) if halt.pulled.is_set() else None
         standing = stand(survey, parts, memo.standing)
         if stop is not None:
             remember(standing, run.taken, plan.folder)
@@ -195,6 +199,14 @@ def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | C
         return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
     except RowmillError:
         raise error from None
+
+
+def _beyond(plan: Plan, tally: Tally) -> list[str]:
+    """Return a note where more was spent than the job allows, without a stop that tells."""
+    most = plan.checked.loaded.job.limits.max_cost
+    if most is None or tally.spent_usd <= most:
+        return []
+    return [BEYOND.format(spent=usd(tally.spent_usd), more=usd(tally.spent_usd - most))]
 
 
 def _turn(plan: Plan, standing: Standing, notes: list[str]) -> int:
@@ -275,10 +287,10 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
     return count(parts, standing)
 
 
-def _stop(halt: Halt, tally: Tally) -> Stop:
+def _stop(halt: Halt, tally: Tally, plan: Plan) -> Stop:
     """Say why a run stopped; some requests were not waited for where Ctrl-C was pressed again."""
     reason, stopped = halt.reason, STOPPED.format(signal=halt.signal)
-    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally)
+    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally, plan)
     if not tally.dropped:
         return stop
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
@@ -303,7 +315,7 @@ def _silence(seconds: float) -> str:
     return f"; no answer since {since:%a %d %b %H:%M %Z}, for {span(seconds)}" if seconds else ""
 
 
-def _stopped_by(reason: Failure, tally: Tally) -> Stop:
+def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
     """Say what stopped a run; what it has spent includes what was in flight then."""
     act = TABLE[reason.kind].act
     if reason.kind in OUTAGE:
@@ -311,7 +323,9 @@ def _stopped_by(reason: Failure, tally: Tally) -> Stop:
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
-        message = f"the run has spent {usd(tally.cost_usd)}, and {reason.message}"
+        message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}"
+        hint = MORE_MONEY.format(limit=place_of(plan.checked.loaded, "limits", "max_cost"))
+        return Stop(message, hint, Exit.STOPPED)
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:

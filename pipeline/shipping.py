@@ -18,6 +18,7 @@ from pipeline.executors.keeping import Keeping, Terms
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
+from pipeline.executors.purse import Purse
 from pipeline.executors.stranded import take_back, told
 from pipeline.flow import FailureKind, Reply, Request
 from pipeline.gemini.batches import open_batches
@@ -51,6 +52,7 @@ class Cargo:
     halt: Halt
     tally: Tally
     costing: Costing
+    purse: Purse | None
     notes: list[str]
     rows: Rows
     alone: Generation
@@ -153,6 +155,8 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
 
 async def _prove(line: Line, *, endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake) -> None:
     """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
+    if cargo.purse is not None and not cargo.purse.fits(line.text, len(line.members)):
+        return  # online it may cost more than in a batch
     generation = cargo.together if line.packed else cargo.alone
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
         cargo.tally.sent()

@@ -28,7 +28,7 @@ from pipeline.prompts import first_rows, rows_at
 from pipeline.report import Stop
 from pipeline.run import run_job
 from pipeline.schema_file import nearest
-from pipeline.sections import MOST_ROWS, Job
+from pipeline.sections import MOST_ROWS
 from pipeline.shape import shape_of
 from pipeline.store.advice import Advice, keep_advice
 from pipeline.store.folder import owned
@@ -244,14 +244,12 @@ def _announced(rows: int, sizes: Sequence[int], planned: Sequence[Arm], plan: Pl
 def _run(
     planned: Sequence[Arm], plan: Plan, service: Service, ended: Ended, *, watch: Watch, say: Say
 ) -> Ended:
-    """Run the trials one after the other until one stops; each may spend what those before it have left."""
-    most = plan.checked.loaded.job.limits.max_cost
+    """Run the trials one after the other until one stops; all together may spend `max_cost`."""
     heard: dict[str, list[str]] = {}
     for number, arm in enumerate(planned, 1):
         if not arm.done:
             say(f"{number} of {len(planned)}: {arm.name}{_left(planned, plan, ended)}")
-        left = None if most is None else max(1e-12, most - ended.cost_usd)
-        report = run_job(_limited(arm.plan, left), service, watch=watch)
+        report = run_job(arm.plan, replace(service, spent=ended.cost_usd), watch=watch)
         for note in report.notes:
             heard.setdefault(note, []).append(arm.name)
         ended = replace(
@@ -291,14 +289,6 @@ def _left(planned: Sequence[Arm], plan: Plan, ended: Ended) -> str:
 def by_trial(heard: Mapping[str, Sequence[str]]) -> list[str]:
     """Return each note once, behind the name of its trial where no other has said the same."""
     return [note if len(names) > 1 else f"{names[0]}: {note}" for note, names in heard.items()]
-
-
-def _limited(plan: Plan, max_cost: float | None) -> Plan:
-    loaded = plan.checked.loaded
-    job: Job = loaded.job.model_copy(
-        update={"limits": loaded.job.limits.model_copy(update={"max_cost": max_cost})}
-    )
-    return replace(plan, checked=replace(plan.checked, loaded=replace(loaded, job=job)))
 
 
 def _priced_as(plan: Plan, today: date, *, free: bool) -> str:

@@ -118,6 +118,16 @@ class Costing:
         """Return what is reserved for a request with `text`, which asks about `rows`."""
         return self.cost.amount(self.tokens.most(text), rows)
 
+    def expected_usd(self, text: str, rows: int, price: Price | None) -> float:
+        """Return what a request with `text` about `rows` may cost in USD at this price; nothing without one.
+
+        The fewer answers have been seen, the longer the others may be.
+        """
+        if price is None:
+            return 0.0
+        output = rows * self.cost.output * (1 + 1 / math.sqrt(1 + self.cost.seen))
+        return (self.tokens.most(text) * price.input + output * price.output) / 1e6
+
     def learn(self, text: str, reply: Reply, rows: int = 1) -> None:
         """Take in what a request with `text` did count."""
         self.tokens.learn(text, reply.usage.prompt)

@@ -202,6 +202,7 @@ class Tally:
     overloaded: int = 0  # of these, 503s
     dropped: int = 0
     silence: float = 0.0
+    before_usd: float = 0.0  # what other runs of this command have spent of what it may spend
     emulated: bool = False  # a reply came from the emulator
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
@@ -275,9 +276,14 @@ class Tally:
         return self._pico / PICO
 
     @property
+    def spent_usd(self) -> float:
+        """What the replies of this command cost in USD: of this run and those before it."""
+        return self.before_usd + self.cost_usd
+
+    @property
     def committed_usd(self) -> float:
-        """What the replies of this run cost and what open batch jobs may yet, in USD."""
-        return self.cost_usd + (self.enqueued.usd if self.enqueued else 0.0)
+        """What the replies of this command cost and what open batch jobs may yet, in USD."""
+        return self.spent_usd + (self.enqueued.usd if self.enqueued else 0.0)
 
     def rows_per_minute(self, now: float) -> float | None:
         """Return at what rate rows that were asked for end, of the last minute or since the first did.

@@ -237,6 +237,15 @@ def test_the_cost_limit_counts_open_jobs(batched: Project, emulator: Emulator) -
     assert 0 < report.pending < ROWS
 
 
+def test_no_line_is_tried_online_for_which_there_is_no_money(batched: Project, another: Emulator) -> None:
+    """As standard it costs twice as much as in a batch, where it is still asked."""
+    batched.rows(texts(120))
+    batched.change("[model]", '[model]\nservice_tier = "standard"')
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.00017')
+    batched.run(another.address)
+    assert bill(another) == (1, 0)
+
+
 def test_no_job_may_cost_more_than_the_limit(batched: Project, another: Emulator) -> None:
     """Before any answer has come, each line counts as if it used all the output tokens that it may."""
     another.change(batch_wait=60)

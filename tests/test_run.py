@@ -355,7 +355,7 @@ def test_what_the_last_requests_of_the_day_bring_is_waited_for(project: Project)
 
 
 def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
-    """At most what was in flight is paid beyond the limit, and the same command spends as much again."""
+    """About one request is paid beyond the limit, and the same command spends as much again."""
     project.rows([f"good {n}" for n in range(300)])
     project.change("rpm = 600000\n", "rpm = 600000\nmax_cost = 0.002\nconcurrency = 4\n")
     with emulating("--latency", "0.02") as emulator:
@@ -365,16 +365,14 @@ def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
         assert report.stop is not None
         spent = f"the run has spent ${report.cost_usd:,.4f}, and `max_cost` stops it at $0.002"
         assert report.stop.message == spent
-        assert 0.002 <= report.cost_usd <= 0.002 + 4 * each * 1.5
+        assert 0.002 <= report.cost_usd <= 0.002 + each * 1.5
         assert project.run(emulator.address).cost_usd >= 0.002
         assert emulator.stats()["repeated"] == 0
 
 
 @pytest.mark.parametrize("pack", [1, 20])
 @pytest.mark.parametrize("flying", [1, 16])
-def test_no_more_than_what_is_in_flight_is_spent_beyond_the_limit(
-    project: Project, pack: int, flying: int
-) -> None:
+def test_no_more_than_a_request_is_spent_beyond_the_limit(project: Project, pack: int, flying: int) -> None:
     """By the emulator's own bill, alone or packed, and the hint says what to do next."""
     each = 1e-4 * pack  # USD that no request of this job reaches
     project.rows([f"good {'and very ' * (n % 9)} {n}" for n in range(400 * pack)])
@@ -388,10 +386,10 @@ def test_no_more_than_what_is_in_flight_is_spent_beyond_the_limit(
     assert report.exit_code is Exit.STOPPED
     assert usd == pytest.approx(report.cost_usd)
     assert usd / bill["answered"] < each
-    assert 10 * each <= usd <= (10 + flying) * each
+    assert 10 * each <= usd <= (10 + 1) * each
     assert report.pending > 0
     assert report.stop is not None
-    assert "--max-cost" in report.stop.hint
+    assert f"raise `max_cost` under [limits] in `{project.job}`" in report.stop.hint
 
 
 def test_a_daily_429_stops_the_run(project: Project) -> None:

@@ -256,6 +256,7 @@ def test_the_cost_limit_is_of_all_trials(auto: Project, emulator: Emulator) -> N
     assert ended.stop.exit_code is Exit.STOPPED
     assert ended.calibration is None
     assert (ended.done, ended.trials) == ([], 6)
+    assert f"raise `max_cost` under [limits] in `{auto.job}`" in ended.stop.hint
     auto.change("max_cost = 0.002", "max_cost = 1.0")
     assert ended.requests + ended.to_go == REQUESTS
     assert calibrating(auto, emulator).requests == ended.to_go
@@ -268,7 +269,9 @@ def test_a_stop_says_what_was_spent_and_what_is_left(auto: Project, emulator: Em
     ) as run:
         _, said = run.communicate(timeout=60)
     assert run.returncode == Exit.STOPPED, said
-    assert re.search(r"this run: \d+ requests, \$0\.01", said)
+    (spent,) = re.findall(r"this run: \d+ requests, (\$0\.01\d+)", said)
+    assert f"the run has spent {spent}, and `max_cost` stops it at $0.014" in said
+    assert "raise `--max-cost`" in " ".join(said.split())
     assert re.search(r"finished, [12] of 6 trials: each row alone(; each row alone again|\n)", said)
     assert re.search(r"left: about \d+ requests", said)
 

@@ -252,7 +252,7 @@ class Shipping:
         return await self._means.keeping.name()
 
     def _room(self) -> Room:
-        spent, most = self._means.tally.cost_usd, self._terms.max_cost
+        spent, most = self._means.tally.spent_usd, self._terms.max_cost
         usd = None if most is None else most - spent
         return room(self._means.table.all(), self._terms.limits, usd, time.time())
 

@@ -50,7 +50,6 @@ class Courier:
         crew: Crew,
         tally: Tally,
         longest_outage: float = LONGEST_OUTAGE,
-        max_cost: float | None = None,
     ) -> None:
         self.gate = gate
         self.tally = tally
@@ -58,7 +57,6 @@ class Courier:
         self._halt = halt
         self._crew = crew
         self._longest_outage = longest_outage
-        self._max_cost = max_cost
         self._suspects = 0  # first requests whose failure may be their own
 
     async def deliver(
@@ -106,11 +104,6 @@ class Courier:
                 self.tally.refused(answer)
             return answer
 
-        if self._max_cost is not None and self.tally.committed_usd >= self._max_cost:
-            said = f"`max_cost` stops it at ${self._max_cost:,.12g}"  # what it has spent is known at its end
-            open_ = self.tally.enqueued.usd if self.tally.enqueued else 0.0
-            beside = f" beside open batch jobs, which may cost ${open_:,.4f}" if open_ else ""
-            self._halt.pull(Failure(FailureKind.MAX_COST, said + beside))
         return await self.gate.call(send, request.text, rows=rows)
 
     async def _again(self, step: Step, failure: Failure) -> bool:

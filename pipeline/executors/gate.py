@@ -1,4 +1,4 @@
-"""What a request passes before it leaves: the budgets of minute and day, and the first answer.
+"""What a request passes before it leaves: the first answer, the money, the budgets of minute and day.
 
 The gate is closed until the API has answered once: requests go one at a time, for one row. A wrong key, model
 or schema is then found with a single request instead of one for each worker, and nothing is spent. It closes
@@ -14,6 +14,7 @@ import anyio
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.halt import Halt
+from pipeline.executors.purse import Purse
 from pipeline.flow import Failure, FailureKind, Reply
 from pipeline.leases import Full
 from pipeline.limiter import Admission, Limiter
@@ -37,12 +38,14 @@ class Gate:
         crew: Crew,
         *,
         costing: Costing,
+        purse: Purse | None = None,
     ) -> None:
         self.limiter = limiter
         self.day = day
         self.answered = False  # at least once
         self.down_since: float | None = None  # when the API ceased to answer at all
         self._costing = costing
+        self.purse = purse  # where the run may not spend what it likes
         self._halt = halt
         self._crew = crew
         self._open = False
@@ -115,6 +118,15 @@ class Gate:
         return Failure(FailureKind.TOO_LONG, said)
 
     async def _pass(self, send: Send, text: str, rows: int) -> Reply | Failure | Full | None:
+        if self.purse is None:
+            return await self._sent(send, text, rows)
+        probe = not self._open
+        async with self.purse.held(text, rows) as paid:  # first: whoever waits for money keeps no quota
+            if not paid or not (probe or self._open):
+                return None
+            return await self._sent(send, text, rows)
+
+    async def _sent(self, send: Send, text: str, rows: int) -> Reply | Failure | Full | None:
         admission = await self._admitted(text, rows)
         if not isinstance(admission, Admission):
             return admission
