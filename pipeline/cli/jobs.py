@@ -29,6 +29,7 @@ from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
 from pipeline.report import RunReport
+from pipeline.retry import hint_of_rows
 from pipeline.run import run_job
 from pipeline.status import job_status
 from pipeline.verify import verify_job
@@ -138,10 +139,7 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
     if report.stop is not None:
         complain(report.stop.message, report.stop.hint)
     elif report.table.failed and not (quiet or as_json):
-        note = (
-            "hint: `_error_kind` and `_error` in the output say why rows failed; `--retry-failed` asks again"
-        )
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(f"hint: {hint_of_rows(report.table.kinds)}", markup=False, soft_wrap=True)
 
 
 def _show(report: RunReport, checked: CheckedJob, rows: int) -> None:
