@@ -32,7 +32,15 @@ Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]
 FORMULA = r"\A(?:[\t\r\n]|[\s\p{Cc}\p{Cf}]*[=+\-@＝＋－＠])"
 TOKENS = ["_prompt_tokens", "_cached_tokens", "_thought_tokens", "_output_tokens", "_total_tokens"]
 GROUP = 50_000  # rows of a Parquet row group, or a few more
-COUNTED = ["_status", "_prompt_tokens", "_output_tokens", "_thought_tokens", "_cost_usd", "_source"]
+COUNTED = [
+    "_status",
+    "_error_kind",
+    "_prompt_tokens",
+    "_output_tokens",
+    "_thought_tokens",
+    "_cost_usd",
+    "_source",
+]
 
 
 @dataclass(slots=True)
@@ -46,6 +54,7 @@ class Written:
     cost_usd: float = 0.0
     shared: int = 0  # rows that took the answer of another
     sources: set[str] = field(default_factory=set)  # where answers came from
+    kinds: set[str] = field(default_factory=set)  # of failure
 
     def count(self, rows: pa.Table) -> None:
         """Add the part rows `rows`."""
@@ -59,6 +68,7 @@ class Written:
         self.cost_usd = (round(self.cost_usd * PICO) + pico) / PICO  # as the run itself adds up
         self.shared += pc.sum(pc.equal(rows["_source"], "cache")).as_py() or 0
         self.sources |= set(rows["_source"].unique().to_pylist())
+        self.kinds |= set(rows["_error_kind"].drop_null().unique().to_pylist())
 
 
 def write_output(

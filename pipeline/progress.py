@@ -169,7 +169,7 @@ def words_of(run: Watched) -> Words:
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
         rates=rates if enqueued is None or enqueued.beside else [],
-        totals=[usd(tally.cost_usd), many(tally.requests, "request"), tokens],
+        totals=[usd(tally.cost_usd), many(tally.departed, "request"), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
 

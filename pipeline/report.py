@@ -29,13 +29,14 @@ class Stop:
 class RunReport:
     """What a run did and where its job stands now.
 
-    `requests`, the rows `asked` with them, `usage`, `cost_usd` (USD) and `seconds` are of this run, of which
-    `shipped` tells apart what batch jobs have to do with; `table`
-    is of all rows of the input that have an answer. `limited` says that only the first rows were taken,
-    `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no table was
-    written because rows are pending or the disk failed; `target` is where it will stand; `tiers` counts the
-    replies of this run by the service tier that served them. `replied` of the pending rows have a reply in
-    the journal; it is counted where the disk failed or the input changed, and 0 otherwise.
+    `requests` that left this machine (`unsent` never did), the rows `asked` with them, `usage`, `cost_usd`
+    (USD) and `seconds` are of this run, of which `shipped` tells apart what batch jobs have to do with;
+    `table` is of all rows of the input that have an answer. `limited` says that only the first rows were
+    taken, `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no
+    table was written because rows are pending or the disk failed; `target` is where it will stand;
+    `tiers` counts the replies of this run by the service tier that served them. `replied` of the pending
+    rows have a reply in the journal; it is counted where the disk failed or the input changed, and 0
+    otherwise.
     """
 
     job: str
@@ -53,6 +54,7 @@ class RunReport:
     seconds: float
     failures: Mapping[FailureKind, int]
     tiers: Mapping[str, int] = field(default_factory=dict)
+    unsent: int = 0
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     shipped: Shipped = field(default_factory=Shipped)
@@ -92,6 +94,7 @@ class RunReport:
             "free_tier": self.free,
             "this_run": {
                 "requests": self.requests,
+                "unsent": self.unsent,
                 "rows_asked": self.asked,
                 "batches": {
                     "jobs": len(self.shipped.numbers),
@@ -143,14 +146,14 @@ class RunReport:
             kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.failures.items())
             lines.append(f"  failed in this run: {kinds}")
         if self.table.shared not in (0, self.saved.shared + self.saved.cached):
-            lines.append(
-                f"  in the table: {many(self.table.shared, 'row')} took the answer to an equal prompt"
-            )
+            earlier = "" if took or self.saved.shared or self.saved.cached else ", asked in an earlier run"
+            shared = many(self.table.shared, "row")
+            lines.append(f"  in the table: {shared} took the answer to an equal prompt{earlier}")
         if self.output is not None:
             lines.append(f"  written: {self.output}")
         else:
             lines.append(f"  not written{' while rows are pending' if self.pending else ''}: {self.target}")
-        if self.emulated:
+        if self.emulated and self.rows:
             lines.append(f"  {EMULATED}")
         return lines
 
@@ -165,14 +168,22 @@ class RunReport:
         return f"  saved: {words}{'' if self.free else f', {about} at what their answers cost when asked'}"
 
     def _this_run(self) -> str:
+        never = f", {self.unsent:,} {'more ' if self.requests else ''}never left this machine"
+        unsent = never if self.unsent else ""
         if not self.requests:
-            taken = self.saved.shared or self.saved.cached or self.shipped.earlier_rows
-            known = not (self.pending or self.failures or taken)
-            return "  this run: no request was made" + (", every row had its answer" if known else "")
+            return f"  this run: no request was made{unsent or self._known()}"
         earlier = self.shipped.earlier_usage
         took = self._took(_without(self.usage, earlier), self.cost_usd - self.shipped.earlier_usd)
         waiting = self.requests == self.shipped.requests and self.usage.total == earlier.total
-        return f"  this run: {self._asked()}, {'not answered yet' if waiting else took}, {span(self.seconds)}"
+        answered = "not answered yet" if waiting else took
+        return f"  this run: {self._asked()}{unsent}, {answered}, {span(self.seconds)}"
+
+    def _known(self) -> str:
+        """Say why a run made no request, where every row that there is had been answered before it."""
+        taken = self.saved.shared or self.saved.cached or self.shipped.earlier_rows
+        return (
+            ", every row had its answer" if self.rows and not (self.pending or self.failures or taken) else ""
+        )
 
     def _earlier(self) -> str:
         """Say what came in from jobs that this run has not created: its own requests have no part in it."""

@@ -4,7 +4,7 @@ The table answers three questions: may asking again cure it, in which way, and h
 cured by asking again is not asked again, since each call may cost money.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -148,10 +148,25 @@ UNSENT_HINTS: Mapping[Unsent, str] = {
 }
 
 
+SELDOM = "change the row or the prompt, since `--retry-failed` asks the same again and seldom cures it"
+UNCURED = "mend the row or `prompt.row`, then run the same command again; `--retry-failed` does not cure it"
+
+
 def hint_of(failure: Failure) -> str:
     """Return what to do about a failure that stops the run; KeyError for a kind that never does."""
     own = None if failure.unsent is None else UNSENT_HINTS.get(failure.unsent)
     return own or HINTS[failure.kind]
+
+
+def hint_of_rows(kinds: Collection[str]) -> str:
+    """Return what to do about rows that have failed in these ways; asking again does not cure them all."""
+    final = {kind for kind in kinds if is_final(FailureKind(kind))}
+    seldom = ", ".join(f"`{kind}`" for kind in sorted(final - {FailureKind.TEMPLATE}))
+    steps = ["`_error_kind` and `_error` in the output say why rows failed"]
+    steps += ["`--retry-failed` asks again"] if set(kinds) - final else []
+    steps += [f"{seldom}: {SELDOM}"] if seldom else []
+    steps += [f"`{FailureKind.TEMPLATE}`: {UNCURED}"] if FailureKind.TEMPLATE in final else []
+    return "; ".join(steps)
 
 
 def next_step(failure: Failure, seen: int, draw: float) -> Step:
@@ -173,9 +188,9 @@ def next_step(failure: Failure, seen: int, draw: float) -> Step:
     return Step(rule.act, backoff * (0.5 + draw / 2))
 
 
-def is_final(failure: Failure) -> bool:
+def is_final(kind: FailureKind) -> bool:
     """Say whether asking again is never tried, so that the failure is worth keeping as an answer."""
-    return TABLE[failure.kind].act is Act.GIVE_UP
+    return TABLE[kind].act is Act.GIVE_UP
 
 
 def is_of_cache(failure: Failure) -> bool:

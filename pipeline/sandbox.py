@@ -30,6 +30,10 @@ _WIDE_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:[0-9]*\.)?(?:[0-9]{6}|\*)
 _WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*(?:[0-9]{6}|\{)")
 
 
+class OverlongError(OverflowError):
+    """A prompt, or something on the way to it, is longer than any model can read."""
+
+
 class Null(str):
     """A null cell: empty text that passes `is none` and `== none`."""
 
@@ -161,7 +165,7 @@ def _size(operator: str, left: object, right: object) -> float:
 
 def _check_size(size: float) -> None:
     if size > LONGEST:
-        raise OverflowError("the template writes more than any model can read")
+        raise OverlongError("the template writes more than any model can read: shorten the row")
 
 
 def _guarded(function: Callable[..., object], first: int) -> Callable[..., object]:

@@ -6,6 +6,7 @@ writes the same text whenever it is asked. A null cell is empty text, falsy and 
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import DecimalException
 
 from jinja2 import Template as JinjaTemplate
 from jinja2 import TemplateError, TemplateSyntaxError, meta, nodes
@@ -14,7 +15,7 @@ from pipeline.columns import column_hint
 from pipeline.errors import JobError
 from pipeline.fence import TAG, clean
 from pipeline.flow import Failure, FailureKind
-from pipeline.sandbox import GLOBALS, Sandbox, cell_of
+from pipeline.sandbox import GLOBALS, OverlongError, Sandbox, cell_of
 
 ROW = "row"  # in a template: the mapping of all columns, for names that are no identifiers
 
@@ -69,8 +70,10 @@ class Template:
             seen[ROW] = cells if self._looked_up else cells.get(ROW, cells)
         try:
             text = self._template.render(seen)
+        except OverlongError as exc:
+            return Failure(FailureKind.TOO_LONG, _line(exc))
         except _ROW_ERRORS as exc:
-            return Failure(FailureKind.TEMPLATE, f"{type(exc).__name__}: {_line(exc)}")
+            return Failure(FailureKind.TEMPLATE, _why(exc))
         return clean(text)
 
     def misuses_row(self) -> bool:
@@ -188,6 +191,18 @@ def _constant(user: nodes.Getitem | nodes.Getattr) -> str | None:
         return user.attr
     value = user.arg.value if isinstance(user.arg, nodes.Const) else None
     return value if isinstance(value, str) else None
+
+
+def _why(exc: BaseException) -> str:
+    """Return what a template has met in a row; the class only where the exception has no words besides."""
+    match exc:
+        case MemoryError():
+            return "the template needs more memory than there is"
+        case KeyError():
+            return f"no key {_line(exc)}"
+        case DecimalException():
+            return f"decimal arithmetic: {type(exc).__name__}"
+    return _line(exc)
 
 
 def _line(exc: BaseException) -> str:

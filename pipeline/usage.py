@@ -178,13 +178,13 @@ class Tally:
     """Live counters of one run, changed by one event loop only.
 
     `total` rows include `earlier`, those that need no request of their own: earlier runs finished them, or
-    they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply stands
-    in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
-    `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts
-    every call sent, retries too, `dropped` those whose answer was not waited for, since the run ended at
-    once, `silence` the seconds without an answer that ended it; tokens and cost are those of replies that
-    arrived in this run. Rates are of about the last minute where `mark` is called now and then, and since
-    the start otherwise.
+    they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply
+    stands in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this
+    run. `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests`
+    counts every call, retries too, of which `unsent` never left this machine, `dropped` those whose
+    answer was not waited for, since the run ended at once, `silence` the seconds without an answer that
+    ended it; tokens and cost are those of replies that arrived in this run. Rates are of about the last
+    minute where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -197,6 +197,7 @@ class Tally:
     done: int = 0
     failed: int = 0
     requests: int = 0
+    unsent: int = 0
     replies: int = 0
     refusals: int = 0
     overloaded: int = 0  # of these, 503s
@@ -230,6 +231,7 @@ class Tally:
     def refused(self, failure: Failure) -> None:
         """Count a call that was not answered, and remember why."""
         self.refusals += 1
+        self.unsent += failure.unsent is not None
         self.overloaded += failure.kind is FailureKind.OVERLOADED
         self.trouble = failure
 
@@ -249,6 +251,11 @@ class Tally:
             self.failures[outcome.answer.kind] += 1
         else:
             self.done += 1
+
+    @property
+    def departed(self) -> int:
+        """Requests that have left this machine, or may yet."""
+        return self.requests - self.unsent
 
     @property
     def finished(self) -> int:

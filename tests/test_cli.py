@@ -112,6 +112,17 @@ def test_offline_says_that_no_model_answered(shell: Shell, project: Project) -> 
     assert set(project.table()["_source"]) == {"emulator"}
 
 
+def test_a_row_that_cannot_be_rendered_is_not_worth_a_retry(shell: Shell, project: Project) -> None:
+    """The hint says so, in the run that finds it and in the next one, which asks nothing."""
+    project.rows(["good", "bad"])
+    project.change("{{ text }}", "{{ text }}{{ '!' if text == 'good' else text + 1 }}")
+    for _ in range(2):
+        said = shell("run", project.job, "--offline")
+        assert said.code == 1
+        assert "mend the row or `prompt.row`" in said.err
+        assert "asks again" not in said.err
+
+
 def test_json_is_all_that_stands_on_stdout(shell: Shell, project: Project, emulator: Emulator) -> None:
     """With `--json` standard output is one JSON document and standard error stays empty."""
     project.rows(["good", "<finish-safety>"])

@@ -1,6 +1,7 @@
 """The same job every night: only what is new or changed is asked, whatever the input has become."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -34,6 +35,30 @@ def test_an_unchanged_night_asks_nothing(project: Project, emulator: Emulator) -
     report = project.run("http://127.0.0.1:9")
     assert (report.exit_code, report.requests) == (Exit.OK, 0)
     assert project.table().equals(first)
+
+
+def test_answers_to_equal_prompts_are_those_of_the_night_that_asked(
+    project: Project, emulator: Emulator
+) -> None:
+    """A night that asks nothing says that they came before it."""
+    project.rows(["good", "good"])
+    first = "\n".join(project.run(emulator.address).sentences())
+    second = "\n".join(project.run(emulator.address).sentences())
+    assert "saved: 1 row shared a request" in first
+    assert "in the table" not in first
+    assert "in the table: 1 row took the answer to an equal prompt, asked in an earlier run" in second
+
+
+def test_requests_that_never_left_are_told_apart(project: Project, emulator: Emulator) -> None:
+    """They count against no quota, so they are no requests in the summary either."""
+    project.rows(["good"])
+    report = project.run(emulator.address)
+    assert "this run: 1 request, 3 more never left this machine, " in "\n".join(
+        replace(report, unsent=3).sentences()
+    )
+    assert "no request was made, 6 never left this machine" in "\n".join(
+        replace(report, requests=0, unsent=6).sentences()
+    )
 
 
 def test_a_grown_input_costs_the_new_rows(project: Project, emulator: Emulator) -> None:
@@ -200,6 +225,9 @@ def test_an_empty_night_gives_an_empty_table(
     report = project.run("http://127.0.0.1:9")
     assert (report.exit_code, report.rows, report.requests) == (Exit.OK, 0, 0)
     assert any("no rows" in note for note in report.notes)
+    said = "\n".join(report.sentences())
+    assert "no request was made\n" in said
+    assert "answers come from" not in said
     assert report.output is not None
     if output == "csv":
         assert report.output.read_text().startswith("id,text,label,reason,_status,")

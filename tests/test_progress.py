@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from pipeline.cli.talk import Talk, tell
+from pipeline.cli.talk import Talk, hanging, tell
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
@@ -180,8 +180,18 @@ def test_results_end_their_lines_between_words(
 
 def test_notes_end_their_lines_between_words() -> None:
     """On a terminal; in a file a note is one line."""
-    for terminal, lines in [(True, ["several words of a", "note"]), (False, ["several words of a note"])]:
+    said = "several words of a note"
+    for terminal, lines in [(True, ["several words of a", "  note"]), (False, [said])]:
         talk = Talk(file=io.StringIO(), force_terminal=terminal, width=18)
-        talk.print("several words of a note", soft_wrap=True)
+        talk.print(said, soft_wrap=True)
         assert isinstance(talk.file, io.StringIO)
         assert [line.rstrip() for line in talk.file.getvalue().splitlines()] == lines
+
+
+def test_what_goes_on_stands_further_in_than_its_line() -> None:
+    """So no path is taken for a line of its own, and it stays whole, whatever the width."""
+    said = "error: no file\n\n  written: /one/long-path/of/labels.parquet  twice\n"
+    broken = "error: no\n  file\n\n  written:\n    /one/long-path/of/labels.parquet\n    twice\n"
+    assert hanging(said, 12) == broken
+    assert hanging(said, 80) == said
+    assert hanging("a b", 0) == "a\n  b"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flow import Failure, FailureKind, Unsent
-from pipeline.retry import HINTS, OUTAGE, TABLE, Act, hint_of, is_final, larger_cap, next_step
+from pipeline.retry import HINTS, OUTAGE, TABLE, Act, hint_of, hint_of_rows, is_final, larger_cap, next_step
 
 KINDS = st.sampled_from(FailureKind)
 
@@ -19,6 +19,24 @@ def test_every_stop_has_a_hint() -> None:
     """Whatever ends a run says what to do next."""
     ends = {kind for kind, rule in TABLE.items() if rule.act in (Act.STOP, Act.REFUSE)}
     assert ends | OUTAGE | {FailureKind.RATE_LIMITED, FailureKind.SPEND_LIMITED} == set(HINTS)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "asks", "changed"),
+    [
+        ({"invalid"}, True, set()),
+        ({"template"}, False, {"template"}),
+        ({"safety", "too_long"}, False, {"safety", "too_long"}),
+        ({"invalid", "safety", "template"}, True, {"safety", "template"}),
+    ],
+)
+def test_a_hint_on_failed_rows_tells_which_asking_again_may_cure(
+    kinds: set[str], asks: bool, changed: set[str]
+) -> None:
+    """What comes again with the same prompt wants another row or another prompt."""
+    hint = hint_of_rows(kinds)
+    assert ("`--retry-failed` asks again" in hint) is asks
+    assert {kind for kind in FailureKind if f"`{kind}`" in hint} == changed
 
 
 def test_a_hint_names_why_nothing_left() -> None:
@@ -39,7 +57,7 @@ def test_no_row_is_asked_for_ever(kind: FailureKind, draw: float) -> None:
 def test_a_refused_text_costs_one_call(kind: FailureKind) -> None:
     """What the model refuses is not asked again."""
     assert next_step(Failure(kind, ""), 1, 0.5).act is Act.GIVE_UP
-    assert is_final(Failure(kind, ""))
+    assert is_final(kind)
 
 
 @pytest.mark.parametrize(

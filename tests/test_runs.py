@@ -78,6 +78,23 @@ def test_every_name_can_be_read(project: Project, emulator: Emulator, width: int
         assert all(line.strip() for line in shown.splitlines())
 
 
+@pytest.mark.parametrize("width", range(34, 80, 5))
+def test_a_label_stands_beside_its_value(project: Project, emulator: Emulator, width: int) -> None:
+    """Lines for each run end between these, wherever that is."""
+    project.change("labels", "labels-of-a-job-whose-name-is-long")
+    ran(project, emulator)
+    (run,) = listed(project)
+    out = io.StringIO()
+    print_runs([run], out, width)
+    told = [line.strip().rstrip(",") for line in out.getvalue().splitlines()[1:]]
+    cells = [
+        f"{name} {cell}" for name, cell in run.cells().items() if name != "run" and cell not in (None, "")
+    ]
+    assert ", ".join(told) == ", ".join(cells)
+    assert all(any(cell in line for line in told) for cell in cells)
+    assert all(len(line) <= width for line in out.getvalue().splitlines()[1:])
+
+
 @pytest.mark.parametrize("width", [None, 30])
 def test_large_counts_can_be_read(project: Project, emulator: Emulator, width: int | None) -> None:
     """In a table and in lines thousands are set apart."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
+from pipeline.flow import Failure, FailureKind, Outcome, Spent, Unsent, Usage
 from pipeline.models import Limits, Price
 from pipeline.usage import Tally, Today, cost_usd
 
@@ -118,6 +118,15 @@ def test_requests_are_counted_apart_from_rows() -> None:
     tally.sent()
     tally.sent()
     assert (tally.requests, tally.finished) == (2, 0)
+
+
+def test_a_request_that_never_left_is_none() -> None:
+    """It is counted apart, unlike one that met a busy service."""
+    tally = Tally(total=1, started=0.0)
+    for failure in (BUSY, Failure(FailureKind.CONNECTION, "refused", unsent=Unsent.REFUSED)):
+        tally.sent()
+        tally.refused(failure)
+    assert (tally.requests, tally.unsent, tally.departed) == (2, 1, 1)
 
 
 def test_rates_are_of_this_run_since_its_start() -> None:

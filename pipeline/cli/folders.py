@@ -10,11 +10,9 @@ from typing import Any, TextIO
 import click
 import polars as pl
 from rich.console import Console
-from rich.padding import Padding
-from rich.text import Text
 
 from pipeline.cli.app import rowmill
-from pipeline.cli.talk import console
+from pipeline.cli.talk import FURTHER, console, hanging
 from pipeline.errors import UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
@@ -128,8 +126,22 @@ def print_runs(found: Sequence[Run], stream: TextIO, width: int | None) -> None:
         return
     for one in cells:
         out.print(str(one.pop("run")), style="bold", markup=False, soft_wrap=True)
-        told = ", ".join(f"{name} {counted(cell)}" for name, cell in one.items() if cell not in (None, ""))
-        out.print(Padding(Text(told), (0, 0, 0, 2)))
+        told = [f"{name} {counted(cell)}" for name, cell in one.items() if cell not in (None, "")]
+        for line in _lines(told, room - len(FURTHER)):
+            out.print(hanging(f"{FURTHER}{line}", room), markup=False, soft_wrap=True)
+
+
+def _lines(told: Sequence[str], room: int) -> list[str]:
+    """Put as much into a line as it has room for, and a label with its value."""
+    lines = [""]
+    for one in told:
+        line = f"{lines[-1]}, {one}" if lines[-1] else one
+        if lines[-1] and len(line) >= room:  # a comma may follow
+            lines[-1] += ","
+            lines.append(one)
+        else:
+            lines[-1] = line
+    return lines
 
 
 def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:

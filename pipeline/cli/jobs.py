@@ -31,6 +31,7 @@ from pipeline.output import first_rows
 from pipeline.plan import CheckedJob, check_batches
 from pipeline.progress import Progress, picture
 from pipeline.report import RunReport, Stop
+from pipeline.retry import hint_of_rows
 from pipeline.run import run_job
 from pipeline.status import job_status
 from pipeline.verify import verify_job
@@ -145,10 +146,7 @@ def _print_report(report: RunReport, *, quiet: bool, as_json: bool) -> None:
     if report.stop is not None:
         _print_stop(report.stop, quiet=quiet or as_json)
     elif report.table.failed and not (quiet or as_json):
-        note = (
-            "hint: `_error_kind` and `_error` in the output say why rows failed; `--retry-failed` asks again"
-        )
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(f"hint: {hint_of_rows(report.table.kinds)}", markup=False, soft_wrap=True)
 
 
 def _print_stop(stop: Stop, *, quiet: bool) -> None:

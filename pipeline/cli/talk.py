@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any, TextIO, cast
 
 from rich.console import Console
 
 from pipeline.errors import StoreError
+
+FURTHER = "  "  # before what goes on in another line
 
 
 class Talk(Console):
@@ -19,7 +22,8 @@ class Talk(Console):
 
         Elsewhere, as in a file, a line is left whole (`soft_wrap`).
         """
-        how["soft_wrap"] = how.get("soft_wrap", False) and not self.is_terminal
+        if how.get("soft_wrap") and self.is_terminal:
+            objects = tuple(hanging(one, self.width) if isinstance(one, str) else one for one in objects)
         try:
             super().print(*objects, **how)
         except OSError:
@@ -28,6 +32,23 @@ class Talk(Console):
     def on_broken_pipe(self) -> None:
         """Say nothing more."""
         self.quiet = True
+
+
+def hanging(text: str, width: int) -> str:
+    """Break the lines of a text between words; what goes on stands further in, and a path stays whole."""
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        lines += wrap(
+            line,
+            max(1, width),
+            subsequent_indent=f"{indent}{FURTHER}",
+            expand_tabs=False,
+            replace_whitespace=False,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return "\n".join(lines)
 
 
 console = Talk(stderr=True, highlight=False)
@@ -42,7 +63,7 @@ def tell(lines: Iterable[str]) -> None:
     """Print results for people on standard output; on a terminal their lines end between words."""
     out = Console(highlight=False)
     for line in lines:
-        out.print(line, markup=False, soft_wrap=not out.is_terminal)
+        out.print(hanging(line, out.width) if out.is_terminal else line, markup=False, soft_wrap=True)
 
 
 class Results:

@@ -228,7 +228,7 @@ class Asker:
         if isinstance(answer, Reply):
             self._journal.keep(id_, attempt.row, answer)
             self._count(answer)
-        elif attempt.sent and is_final(answer) and not self._courier.gate.doubts(answer):
+        elif attempt.sent and is_final(answer.kind) and not self._courier.gate.doubts(answer):
             self._journal.keep(id_, attempt.row, answer)
 
     def _count(self, reply: Reply) -> None:

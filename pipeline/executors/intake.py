@@ -138,7 +138,7 @@ class Intake:
         taken.kinds[failure.kind] += 1
         if taken.refusal is None and TABLE[failure.kind].act in (Act.REFUSE, Act.GIVE_UP):
             taken.refusal = failure
-        if is_final(failure) and not members[0].tag:
+        if is_final(failure.kind) and not members[0].tag:
             place = suspects if failure.kind is FailureKind.BAD_REQUEST else kept
             place.append((members[0].id, _row(members[0]), failure))
 

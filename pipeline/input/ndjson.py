@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -40,13 +41,27 @@ def check_ndjson(path: Path) -> int:
                 raise fault
             records += not _is_blank(line)
             if _HALF_LETTER.search(line):
-                _check_letters(path, number, line)
+                try:
+                    _check_letters(path, number, line)
+                except InputError as fault:
+                    raise _earlier_fault(path, number) or fault from fault.__cause__
     return records
 
 
 def _is_blank(line: bytes) -> bool:
     """Tell whether a line holds nothing, and so is no row."""
     return not line.strip(BLANKS)
+
+
+def _earlier_fault(path: Path, line: int) -> InputError | None:
+    """Return what is wrong with the first line above `line` that is no object, if there is one."""
+    with path.open("rb") as file:
+        for number, above in enumerate(islice(file, line - 1), 1):
+            try:
+                _cells(path, number, b"{}" if _is_blank(above) else above)
+            except InputError as fault:
+                return fault
+    return None
 
 
 def _check_letters(path: Path, number: int, line: bytes) -> None:
@@ -132,16 +147,15 @@ def _sound(path: Path, number: int, line: bytes) -> dict[str, object]:
 def _cells(path: Path, number: int, line: bytes) -> dict[str, object]:
     """Return the object that stands in a line; raises InputError."""
     try:
-        cells = json.loads(line.decode(), parse_constant=_no_number, parse_float=_float, parse_int=_integer)
+        text = line.decode().rstrip("\r\n")
+        cells = json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_integer)
     except UnicodeDecodeError as exc:
         raise BadRowError(f"`{path}`, line {number}: bytes that are not UTF-8", RESAVE) from exc
     except _TooLargeError as exc:
         raise BadRowError(f"`{path}`, line {number}: {exc}", "write the column as text") from exc
     except (ValueError, RecursionError) as exc:
-        said = str(exc).split(": line", maxsplit=1)[0][:200]
-        said = said[:1].lower() + said[1:]
         raise BadRowError(
-            f"`{path}`, line {number}: no JSON: {said}", "each line must be one object"
+            f"`{path}`, line {number}: no JSON: {_said(exc)}", "each line must be one object"
         ) from exc
     if not isinstance(cells, dict):
         raise BadRowError(
@@ -158,6 +172,16 @@ class _TooLargeError(ValueError):
         super().__init__(
             f"a number that is too large: `{word if len(word) <= SHOWN else word[:SHOWN] + '…'}`"
         )
+
+
+def _said(exc: BaseException) -> str:
+    """Return what is wrong with a line, and where in it."""
+    said = str(exc)
+    if isinstance(exc, json.JSONDecodeError):
+        ended = exc.pos >= len(exc.doc.rstrip())
+        where = "the end of the line" if ended else f"character {exc.pos + 1:,}"
+        said = f"{exc.msg.rstrip(': ').removesuffix(' at')} at {where}"
+    return said[:1].lower() + said[1:200]
 
 
 def _no_number(word: str) -> float:

@@ -244,9 +244,12 @@ def test_a_pair_written_as_escapes_is_a_letter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a":1}\n\n{"a":2\n', "it, line 3: no JSON: expecting ',' delimiter"),
+        (b'{"a":1}\n\n{"a":2\n', "it, line 3: no JSON: expecting ',' delimiter at the end of the line"),
         (b'{"a":1}\n{"a":NaN}\n', "it, line 2: no JSON: `NaN` is no JSON number"),
-        (b'{"a":1}{"a":2}\n', "it, line 1: no JSON: extra data"),
+        (b'{"a":1}{"a":2}\n', "it, line 1: no JSON: extra data at character 8"),
+        (b'{"a":"\x07"}\n', "it, line 1: no JSON: invalid control character at character 7"),
+        (b'{"a":"\\d"}\n', "it, line 1: no JSON: invalid \\escape at character 7"),
+        (b'{"a":"b}\n', "it, line 1: no JSON: unterminated string starting at character 6"),
         (b"[1]\n", "it, line 1: a list where an object should be"),
         (b'{"a":1}\nnull\n', "it, line 2: null where an object should be"),
         (

@@ -584,6 +584,7 @@ def test_an_arrow_stream_is_no_arrow_file(tmp_path: Path) -> None:
         ('{"a":{"b":1}}\n{"a":3}\n', "`t.ndjson`, line 2: `a` is a number, but an object in line 1"),
         ('{"a":1}\n{"a":1e999}\n', "`t.ndjson`, line 2: a number that is too large: `1e999`"),
         ("[\n" * 100_000, "`t.ndjson`, line 1: no JSON"),
+        ('{"a":1}\n\nx\n{"a":"\\ud800"}\n', "`t.ndjson`, line 3: no JSON: expecting value"),
     ],
 )
 def test_a_broken_line_of_ndjson_is_named(tmp_path: Path, content: str, said: str) -> None:
