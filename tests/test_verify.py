@@ -170,6 +170,30 @@ def test_a_wrong_type_is_found(project: Project, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("strange", ["_attempts", "_cost_usd", "id"])
+def test_a_strange_column_hides_nothing(
+    project: Project, emulator: Emulator, ending: str, strange: str
+) -> None:
+    """Rows and answers are compared by the columns that are as they should be, with the key or without."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    output = project.output.with_suffix(f".{ending}")
+    frame = with_another_answer(read(output)).head(5)
+    write(frame.rename({strange: "odd"}), output)
+    found = said(project)
+    assert f"column `{strange}` is missing" in found
+    assert "row 3: the answer is not what the row's part says" in found
+    assert "row 6 of the input is missing" in found
+
+
+def test_rows_are_counted_where_nothing_names_them(project: Project, emulator: Emulator) -> None:
+    """A table without any column of the input has too few rows, whichever they are."""
+    ran(project, emulator)
+    project.table().drop("id", "text").head(4).write_parquet(project.output)
+    assert "the rows are 4 and should be 6" in said(project)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("left", [0, 20, 0.5])
 def test_a_truncated_output_is_found(project: Project, emulator: Emulator, ending: str, left: float) -> None:
     """A cut file is something to report and no crash."""
