@@ -236,6 +236,9 @@ def test_parts_that_are_gone_are_found(project: Project, emulator: Emulator) -> 
         path.unlink()
     assert said(project) == ["6 rows that the last run had finished have no answer in the parts"]
     assert [run.state for run in find_runs(project.folder / RUNS)] == ["damaged"]
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert told.startswith("6 rows that the last run had finished have no answer")
+    assert "paid for again" in told
     (note,) = [one for one in project.run(emulator.address).notes if one.startswith("6 rows that the last")]
     assert "asked again" in note
     assert said(project) == []
@@ -331,6 +334,20 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
     assert said(project) == []
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_status_tells_a_truncated_journal(project: Project, emulator: Emulator, *, needed: bool) -> None:
+    """It says whether something is lost with it, and what that means."""
+    folder = ran(project, emulator).folder
+    journal = folder / "replies.sqlite"
+    journal.write_bytes(journal.read_bytes()[:-4_096])
+    if needed:
+        (folder / "parts" / "part-0000001.parquet").unlink()
+        (folder / "finished.json").unlink()
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert "`replies.sqlite`" in told
+    assert ("paid for again" in told, "nothing is lost" in told) == (needed, not needed)
 
 
 def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulator: Emulator) -> None:
