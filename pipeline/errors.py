@@ -54,6 +54,12 @@ class UsageError(RowmillError):
     """The command line or the environment does not say enough (exit 2)."""
 
 
+class DeclinedError(RowmillError):
+    """Somebody was asked and stopped the command instead of answering (exit 3): nothing was done."""
+
+    exit_code = Exit.STOPPED
+
+
 class StoreError(RowmillError):
     """The run folder cannot be read, written or owned (exit 4)."""
 

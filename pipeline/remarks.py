@@ -13,7 +13,8 @@ from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion
-from pipeline.store.folder import IDENTITY, differences, in_words
+from pipeline.store.folder import IDENTITY, Folder, differences, identity_fault, in_words, is_used
+from pipeline.store.inspection import count_replies
 from pipeline.store.standing import Standing
 
 NAMED = 3  # parts
@@ -29,11 +30,23 @@ ELSEWHERE = (
 )
 UNREAD = (
     "counted without {parts} ({names}): the next run sets aside what is damaged, takes its rows from the "
-    "journal and asks for the rest"
+    "journal and asks for the rest, which is paid for again"
 )
 GONE = (
     "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
-    "cache holds of that is taken, the rest is asked again"
+    "cache holds of that is taken, the rest is asked again and paid for again"
+)
+JOURNAL = (
+    "the journal (`replies.sqlite`) is damaged or cannot be read: the next run takes over what it can; what "
+    "it held besides and no part holds is asked again and paid for again"
+)
+SPARE = (
+    "the journal (`replies.sqlite`) is damaged or cannot be read: nothing is lost, since parts answer every "
+    "row"
+)
+UNNAMED = (
+    "`identity.json`, which names what was asked here, {fault}: the next run writes it anew and keeps the "
+    "answers"
 )
 LOWER = (
     "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
@@ -74,6 +87,19 @@ def unread(damaged: Sequence[str]) -> list[str]:
     names = ", ".join(f"`{name}`" for name in damaged[:NAMED])
     more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
     return [UNREAD.format(parts=many(len(damaged), "damaged part"), names=names + more)]
+
+
+def unsound(folder: Folder, *, waiting: bool) -> list[str]:
+    """Return notes on a journal and an identity that are not as a run left them; nothing is changed.
+
+    `waiting` says whether rows have no answer in the parts, so that the journal counts.
+    """
+    notes = []
+    if count_replies(folder.journal) is None:
+        notes.append(JOURNAL if waiting else SPARE)
+    if is_used(folder) and (fault := identity_fault(folder)) is not None:
+        notes.append(UNNAMED.format(fault=fault))
+    return notes
 
 
 def lower(told: Limits, found: Limits) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,10 +13,11 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
-from pipeline.store.folder import IDENTITY, SHORT, Folder, in_words, owner
+from pipeline.store.folder import IDENTITY, SHORT, Folder, identity_fault, in_words, is_used, owner
 from pipeline.store.inspection import count_replies
 from pipeline.store.reading import answers_in
 
+NAME = re.compile(rf"[0-9a-f]{{{SHORT}}}")  # of a run folder
 ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 
 
@@ -26,7 +28,8 @@ class Run:
     `answered` and `failed` are rows of all inputs that were ever asked, without those in parts that are
     `unread`, since they cannot be; `replies` is None where the journal cannot. `running` says which process
     runs. `differs` names what is not as in the newest run folder of the same job, `changed` is the last
-    change, in UTC. `batches` are open jobs of the Batch API, None where their table cannot be read.
+    change, in UTC. `batches` are open jobs of the Batch API, None where their table cannot be read. `fault`
+    says what is wrong with its identity.
     """
 
     folder: Folder
@@ -41,6 +44,7 @@ class Run:
     finished: Completion | None
     differs: tuple[str, ...]
     batches: int | None
+    fault: str | None = None
 
     @property
     def job(self) -> str:
@@ -54,9 +58,11 @@ class Run:
 
     @property
     def state(self) -> str:
-        """`running`, `finished`, `unfinished`, or `damaged`: finished, and answers are gone since."""
+        """`running`, `finished`, `unfinished`, or `damaged`: answers are gone since, or the identity."""
         if self.running is not None:
             return "running"
+        if self.fault is not None:
+            return "damaged"
         if self.finished is None:
             return "unfinished"
         lost = self.finished.gone(None, rows=0, waiting=0, answers=self.answered)
@@ -68,6 +74,8 @@ class Run:
         shown, done = self.state, self.finished
         if shown == "finished" and done is not None and done.limited:
             shown += f" (first {many(done.ok + done.failed, 'row')})"
+        if self.fault is not None and shown == "damaged":
+            shown += f", `{IDENTITY}` {self.fault}"
         if self.unread:
             shown += f", {many(self.unread, 'part')} cannot be read"
         if self.batches == 0:
@@ -155,11 +163,13 @@ def select(found: Sequence[Run], name: str) -> list[Run]:
 
 
 def _folders(runs: Path) -> Iterator[Folder]:
-    """Find the folders that are ours: in place, named as we do, and with an identity in it."""
-    for mark in sorted(runs.glob(f"*/*/{IDENTITY}")):
-        path = mark.parent
-        if len(path.name) == SHORT and not path.is_symlink() and not path.parent.is_symlink():
-            yield Folder(path)
+    """Find the folders that are ours: in place, named as we do, and with an identity or answers in it."""
+    for path in sorted(runs.glob("*/*")):
+        if not NAME.fullmatch(path.name) or path.is_symlink() or path.parent.is_symlink():
+            continue
+        folder = Folder(path)
+        if (path / IDENTITY).exists() or is_used(folder):
+            yield folder
 
 
 def _stats(folder: Path) -> Iterator[os.stat_result]:
@@ -187,6 +197,7 @@ def _describe(folder: Folder) -> tuple[Run, Mapping[str, object]]:
         finished=completion(folder),
         differs=(),
         batches=_open_batches(folder),
+        fault=identity_fault(folder),
     )
     return run, identity
 

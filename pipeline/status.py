@@ -20,9 +20,11 @@ from pipeline.pending import Paid, paid, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
-from pipeline.remarks import unread
+from pipeline.remarks import gone, unread, unsound
 from pipeline.store.batches import open_batches_of
 from pipeline.store.census import census
+from pipeline.store.census import state_of as input_state
+from pipeline.store.completion import completion
 from pipeline.store.folder import changes, in_words, is_offline, owner
 from pipeline.store.parts import Parts
 from pipeline.store.standing import Standing, stand
@@ -39,7 +41,8 @@ class JobStatus:
     `paid` is what these replies took, which is not in `table` yet.
     `to_ask` of the others need a request, of which `pack` may share one; the rest are equal to one of these.
     `differs` names what was different in the last run, where there was none with these settings;
-    `batches` are the open jobs of the Batch API, `damaged` the names of parts whose answers do not count.
+    `batches` are the open jobs of the Batch API, `damaged` the names of parts whose answers do not count,
+    `damage` says what else is missing or cannot be read.
     `sent_today` is None when the key, and with it the project, is not known, or the count
     cannot be read; `rpd` None is no limit. `offline` says that jobs end with the run that created them.
     """
@@ -63,6 +66,7 @@ class JobStatus:
     now: float
     left_out: LeftOut = field(default_factory=LeftOut)
     offline: bool = False
+    damage: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """Return the status as JSON values; `docs/reference.md` names the keys."""
@@ -86,6 +90,7 @@ class JobStatus:
             "quota_resets": self.resets.isoformat(),
             "differs": self.differs,
             "damaged_parts": self.damaged,
+            "damage": self.damage,
             "batch_jobs": [
                 {
                     "job": batch.job or None,
@@ -117,7 +122,7 @@ class JobStatus:
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
-        lines += [f"  {note}" for note in unread(self.damaged)]
+        lines += [f"  {note}" for note in [*unread(self.damaged), *self.damage]]
         lines += self._open()
         if self.differs:
             names = ", ".join(f"`{name}`" for name in in_words(self.differs))
@@ -181,6 +186,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, ver
     parts.pass_over()
     standing, table = _counted(survey, parts)
     pending, to_ask = waiting_rows(standing), pending_rows(standing)
+    lost = [] if parts.set_aside else gone(completion(plan.folder), standing, input_state(plan.source))
     return JobStatus(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
@@ -201,6 +207,7 @@ def _seen(plan: Plan, survey: Survey, sent_today: int | None, now: float, *, ver
         now=now,
         left_out=plan.source.left_out,
         offline=is_offline(plan.folder),
+        damage=lost + unsound(plan.folder, waiting=bool(pending.any())),
     )
 
 

@@ -1,6 +1,5 @@
 """Every inconsistency of a job: its run folder, parts, journal and output, read again and compared."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,6 @@ from pipeline.comparison import UNREAD, Columns, differences
 from pipeline.disk import is_draft, is_set_aside
 from pipeline.errors import Exit, StoreError, UsageError
 from pipeline.input.survey import Survey
-from pipeline.keys import fingerprint
 from pipeline.output import write_table
 from pipeline.plan import Plan
 from pipeline.progress import many
@@ -24,23 +22,24 @@ from pipeline.store.answers import FILE as CACHE
 from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads, state_of
 from pipeline.store.completion import completion
-from pipeline.store.folder import IDENTITY, SHORT, changes, in_words, owner
+from pipeline.store.folder import IDENTITY, changes, identity_fault, in_words, is_used, owner
 from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, count_replies, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import answers_in, part_files
 from pipeline.store.salvage import INDEX, LOG
 from pipeline.store.standing import stand
 
-AGAIN = "run the same command again: it writes the table anew and asks only what no part holds"
-SPARE = "nothing is lost, since whole parts answer every row: run the same command again, or delete it"
+AGAIN = "`rowmill run JOB` writes the table anew and asks only what no part holds"
+SPARE = "nothing is lost, since whole parts answer every row: `rowmill run JOB` mends it, or delete it"
 CHANGED = "the input has changed since the last run, so the output is not compared row by row"
-UPDATE = "run the same command again: it brings the table up to date"
+UPDATE = "`rowmill run JOB` brings the table up to date"
 RESTORE = (
-    "put the parts back if you have a copy of them; else run the same command again: it takes what the "
-    "journal and the cache hold, and asks for the rest"
+    "put the parts back if you have a copy of them; else `rowmill run JOB` takes what the journal and the "
+    "cache hold, and asks and pays for the rest again"
 )
 CLEARED = "a killed process has left it; the next run removes it"
-WRITTEN = "run the same command again: it sets the file aside and writes it anew"
+WRITTEN = "`rowmill run JOB` sets the file aside and writes it anew"
+MISSING = "`rowmill run JOB` writes it anew, and keeps the answers beside it"
 KEPT = "the run that set it aside has mended the damage; `rowmill clean --damaged` removes it"
 
 
@@ -135,7 +134,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         what = (
             f"the table holds only the first {many(done.ok + done.failed, 'row')}: the last run had `--limit`"
         )
-        findings.append(Finding(plan.output, what, "run the same command without `--limit`"))
+        findings.append(Finding(plan.output, what, "`rowmill run JOB` without `--limit` writes all rows"))
     elif status is not None and compared:
         findings += few(_output(plan, survey, status, changed=done is not None and not done.is_of(state)))
     _check_idle(plan)
@@ -161,7 +160,7 @@ def _gone(rows: int) -> str:
 
 
 def _check_idle(plan: Plan) -> None:
-    if not (plan.folder.path / IDENTITY).exists() and not plan.folder.parts.exists():
+    if not (plan.folder.path / IDENTITY).exists() and not is_used(plan.folder):
         names = ", ".join(f"`{name}`" for name in in_words(changes(plan.folder, plan.identity)))
         raise UsageError(
             "this job has never been run with these settings"
@@ -177,13 +176,8 @@ def _check_idle(plan: Plan) -> None:
 
 def _folder(plan: Plan) -> Iterator[Finding]:
     path = plan.folder.path / IDENTITY
-    try:
-        name = fingerprint(json.loads(path.read_text()))[:SHORT]
-    except (OSError, ValueError, TypeError) as exc:
-        yield Finding(path, f"it cannot be read: {exc}", WRITTEN)
-        return
-    if name != plan.folder.path.name:
-        yield Finding(path, "it is not the identity of this folder", WRITTEN)
+    if (fault := identity_fault(plan.folder)) is not None:
+        yield Finding(path, f"it {fault}", WRITTEN if path.exists() else MISSING)
 
 
 def _leftovers(plan: Plan) -> Iterator[Finding]:

@@ -628,7 +628,8 @@ def test_verify_says_what_is_wrong_and_what_to_do(shell: Shell, project: Project
     wrong = shell("verify", project.job, "--offline")
     assert wrong.code == 4
     assert wrong.out.startswith(f"{project.output}: the output is missing")
-    assert "run the same command again" in wrong.out
+    assert "`rowmill run JOB`" in wrong.out
+    assert "same command" not in wrong.out
     told = json.loads(shell("verify", project.job, "--offline", "--json").out)
     assert (told["exit_code"], len(told["findings"]), told["output_compared"]) == (4, 1, True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError, UsageError
+from pipeline.keys import fingerprint
 from pipeline.removal import REMOVED, Choice, age, damaged, remove_damaged, remove_run, sweep
 from pipeline.runs import Run, find_runs
 from pipeline.store.completion import Completion, mark, unmark
@@ -18,7 +19,7 @@ NOW = datetime.now(UTC)
 
 def made(runs: Path, print_: str = "a", *, finished: bool = True) -> Folder:
     """Make a run folder with a part and a journal in it."""
-    folder = run_folder(runs, "job", print_ * 32)
+    folder = run_folder(runs, "job", fingerprint({"row": print_}))
     with owned(folder, {"row": print_}):
         Parts(folder.parts, LAYOUT.part).write(table([1], 0))
         folder.journal.write_bytes(b"")

@@ -15,7 +15,9 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.plan import RUNS
 from pipeline.report import RunReport
 from pipeline.runs import Run, find_runs, select, size
+from pipeline.status import job_status
 from pipeline.store.folder import owned
+from pipeline.verify import verify_job
 from tests.conftest import Emulator, Project, emulating
 
 
@@ -175,11 +177,42 @@ def test_what_cannot_be_read_is_unknown(project: Project, emulator: Emulator) ->
     (folder / "identity.json").write_text("{")
     (run,) = listed(project)
     assert (run.answered, run.failed, run.replies, run.model) == (0, 0, None, "?")
-    assert (run.state, run.shown_state) == ("damaged", "damaged, 1 part cannot be read")
+    assert (run.state, run.shown_state) == (
+        "damaged",
+        "damaged, `identity.json` cannot be read, 1 part cannot be read",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (None, "is missing"),
+        ("{", "cannot be read"),
+        ('{"row": "x"}', "is not the identity of this folder"),
+    ],
+)
+def test_a_run_without_its_identity_is_damaged(
+    project: Project, emulator: Emulator, text: str | None, fault: str
+) -> None:
+    """It is listed, every command says the same of it, and the next run mends it and says so."""
+    identity = ran(project, emulator).folder / "identity.json"
+    identity.unlink() if text is None else identity.write_text(text)
+    (run,) = listed(project)
+    assert (run.state, run.shown_state) == ("damaged", f"damaged, `identity.json` {fault}")
+    status = job_status(project.plan(), None, 0.0)
+    assert (status.pending, status.differs) == (0, [])
+    assert f"`identity.json`, which names what was asked here, {fault}" in "\n".join(status.sentences())
+    (finding,) = verify_job(project.plan()).findings
+    assert finding.what == f"it {fault}"
+    assert finding.hint.startswith("`rowmill run JOB` ")
+    assert ("aside" in finding.hint) is (text is not None)
+    (note,) = project.run(emulator.address).notes
+    assert "written anew" in note
+    assert [run.state for run in listed(project)] == ["finished"]
 
 
 def test_other_folders_are_no_runs(tmp_path: Path) -> None:
-    """A folder without an identity, with another name, or a link is not listed."""
+    """A folder without an identity and answers, with another name, or a link is not listed."""
     (tmp_path / "job" / "0123456789ab").mkdir(parents=True)
     (tmp_path / "job" / "notes").mkdir()
     (tmp_path / "job" / "notes" / "identity.json").write_text("{}")

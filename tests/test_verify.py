@@ -171,6 +171,30 @@ def test_a_wrong_type_is_found(project: Project, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("strange", ["_attempts", "_cost_usd", "id"])
+def test_a_strange_column_hides_nothing(
+    project: Project, emulator: Emulator, ending: str, strange: str
+) -> None:
+    """Rows and answers are compared by the columns that are as they should be, with the key or without."""
+    project.change("out/labels.parquet", f"out/labels.{ending}")
+    ran(project, emulator)
+    output = project.output.with_suffix(f".{ending}")
+    frame = with_another_answer(read(output)).head(5)
+    write(frame.rename({strange: "odd"}), output)
+    found = said(project)
+    assert f"column `{strange}` is missing" in found
+    assert "row 3: the answer is not what the row's part says" in found
+    assert "row 6 of the input is missing" in found
+
+
+def test_rows_are_counted_where_nothing_names_them(project: Project, emulator: Emulator) -> None:
+    """A table without any column of the input has too few rows, whichever they are."""
+    ran(project, emulator)
+    project.table().drop("id", "text").head(4).write_parquet(project.output)
+    assert "the rows are 4 and should be 6" in said(project)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("left", [0, 20, 0.5])
 def test_a_truncated_output_is_found(project: Project, emulator: Emulator, ending: str, left: float) -> None:
     """A cut file is something to report and no crash."""
@@ -213,6 +237,9 @@ def test_parts_that_are_gone_are_found(project: Project, emulator: Emulator) -> 
         path.unlink()
     assert said(project) == ["6 rows that the last run had finished have no answer in the parts"]
     assert [run.state for run in find_runs(project.folder / RUNS)] == ["damaged"]
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert told.startswith("6 rows that the last run had finished have no answer")
+    assert "paid for again" in told
     (note,) = [one for one in project.run(emulator.address).notes if one.startswith("6 rows that the last")]
     assert "asked again" in note
     assert said(project) == []
@@ -308,6 +335,20 @@ def test_a_wrong_journal_is_found(project: Project, emulator: Emulator) -> None:
     assert said(project) == ["the journal cannot be read: file is not a database"]
     journal.unlink()
     assert said(project) == []
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_status_tells_a_truncated_journal(project: Project, emulator: Emulator, *, needed: bool) -> None:
+    """It says whether something is lost with it, and what that means."""
+    folder = ran(project, emulator).folder
+    journal = folder / "replies.sqlite"
+    journal.write_bytes(journal.read_bytes()[:-4_096])
+    if needed:
+        (folder / "parts" / "part-0000001.parquet").unlink()
+        (folder / "finished.json").unlink()
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert "`replies.sqlite`" in told
+    assert ("paid for again" in told, "nothing is lost" in told) == (needed, not needed)
 
 
 def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulator: Emulator) -> None:

@@ -41,7 +41,7 @@ def main() -> None:
         code = Exit.BAD_INPUT
     except (KeyboardInterrupt, click.Abort) as stopped:
         complain(
-            f"stopped before the end by {_signal(stopped)}",
+            f"stopped before the end by {signal_name(stopped)}",
             "run the same command again: it goes on where it stopped",
         )
         code = Exit.STOPPED
@@ -68,7 +68,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt(WORDS[signal.Signals(number)])
 
 
-def _signal(stopped: BaseException) -> str:
+def signal_name(stopped: BaseException) -> str:
     """Name what has stopped the command; click puts its own exception around it, and Python names none."""
     said = [str(one) for one in (stopped, stopped.__context__) if isinstance(one, KeyboardInterrupt)]
     return said[0] if said and said[0] else WORDS[signal.SIGINT]

@@ -55,7 +55,7 @@ def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: 
         _say(run, jobs_of(batches) + price_of(batches))
     console.print(AFTER, soft_wrap=True)
     count = many(sum(len(batches) for _, batches in going), "batch job")
-    if not (yes or agrees(f"cancel {count}?")):
+    if not (yes or agrees(f"cancel {count}?", "nothing was cancelled")):
         return Exit.OK
     code = Exit.OK
     for run, _ in going:

@@ -1,6 +1,7 @@
 """The commands about run folders: runs, clean."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,9 +12,9 @@ import click
 import polars as pl
 from rich.console import Console
 
-from pipeline.cli.app import rowmill
+from pipeline.cli.app import rowmill, signal_name
 from pipeline.cli.talk import FURTHER, console, hanging
-from pipeline.errors import UsageError
+from pipeline.errors import DeclinedError, UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
 from pipeline.progress import counted, fits, many, picture
@@ -29,6 +30,7 @@ PAID_AGAIN = (
     "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
     "those that the cache still holds."
 )
+ANSWER = "run the same command again and answer `y`, or give `--yes`"
 
 
 @rowmill.command(name="runs", short_help="List the run folders. Asks nothing.")
@@ -166,12 +168,19 @@ def chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
     return list(told.values())
 
 
-def agrees(question: str) -> bool:
-    """Ask, and say whether the answer was yes. Raises UsageError where nobody is there to ask."""
+def agrees(question: str, undone: str = "nothing was removed") -> bool:
+    """Ask, and say whether the answer was yes.
+
+    Raises UsageError where nobody is there to ask, DeclinedError where a signal or the end of the input
+    (Ctrl-D) stands for an answer; `undone` says what has not happened then.
+    """
+    signal.siginterrupt(signal.SIGINT, True)  # Polars has the wait for a key go on after Ctrl-C
     try:
         return click.confirm(question, err=True)
     except click.Abort as abort:
-        if sys.stdin.isatty():  # Ctrl-C
-            raise
         click.echo(err=True)  # the question has no end of line
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise DeclinedError(f"stopped by {signal_name(abort)}: {undone}", ANSWER) from abort
+        if sys.stdin.isatty():
+            raise DeclinedError(f"the question has no answer: {undone}", ANSWER) from abort
         raise UsageError("nobody is there to ask, so nothing was done", "give `--yes`") from abort

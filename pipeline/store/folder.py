@@ -32,7 +32,7 @@ from pathlib import Path
 
 from pipeline.disk import clear_drafts, make_folder, may_write, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
-from pipeline.keys import digest
+from pipeline.keys import digest, fingerprint
 from pipeline.mounts import TABLE, network
 
 IDENTITY = "identity.json"
@@ -48,6 +48,7 @@ CONTINUE = (
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
 REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"
+WRITTEN = "`identity.json` was missing, and was written anew; the answers beside it were kept"
 ANEW = (
     "`round` was damaged or did not fit the parts: it was set aside as `{place}`, and a new round of "
     "`--retry-failed` was begun, which also asks rows again that had failed in the last one"
@@ -80,9 +81,9 @@ class Folder:
         return self.path / BAD_ROWS / f"{name}-{digest([os.fsencode(path)]).hex()[:8]}.txt"
 
 
-def run_folder(runs: Path, name: str, fingerprint: str) -> Folder:
+def run_folder(runs: Path, name: str, print_: str) -> Folder:
     """Return the folder of a job with this identity; it need not exist."""
-    return Folder(runs / name / fingerprint[:SHORT])
+    return Folder(runs / name / print_[:SHORT])
 
 
 def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
@@ -91,12 +92,27 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     The names are those of `identity`, such as `model` or `row`; empty when the folder exists already or
     there is no other.
     """
-    if (folder.path / IDENTITY).exists():
+    if (folder.path / IDENTITY).exists() or is_used(folder):
         return []
     others = sorted(folder.path.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
     if not others:
         return []
     return differences(others[-1], identity)
+
+
+def is_used(folder: Folder) -> bool:
+    """Tell whether a run has left parts or replies there."""
+    return folder.journal.exists() or any(folder.parts.glob("part-*.parquet"))
+
+
+def identity_fault(folder: Folder) -> str | None:
+    """Say what is wrong with the identity that stands in a run folder, which is named by its fingerprint."""
+    path = folder.path / IDENTITY
+    if not path.exists():
+        return "is missing"
+    if (found := _identity(path)) is None:
+        return "cannot be read"
+    return None if fingerprint(found)[:SHORT] == folder.path.name else "is not the identity of this folder"
 
 
 def differences(path: Path, identity: Mapping[str, object]) -> list[str]:
@@ -287,6 +303,8 @@ def _tidy(folder: Folder, identity: Mapping[str, object]) -> list[str]:
             if _identity(path) == json.loads(text):
                 return notes
             notes.append(REPAIRED.format(place=set_aside(path).name))
+        elif is_used(folder):
+            notes.append(WRITTEN)
         with whole_file(path) as draft:
             draft.write_text(text)
     except OSError as exc:

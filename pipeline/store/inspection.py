@@ -22,9 +22,9 @@ MOST = 20  # kinds of findings in one file that are told
 NAMED = 5  # rows or replies of one kind
 _DIGITS = re.compile(r"\d[\d,]*")
 _NUMBERED = re.compile(r"(?:row|reply|answer) (\d[\d,]*)")
-ASK = "`rowmill run` sets it aside; what it held is taken from the journal or asked again"
+ASK = "`rowmill run JOB` sets it aside; what it held is taken from the journal or asked again"
 LAST = "the last of them counts; please report how it came about"
-FORGET = "run the same command again: it takes over what can be read, and asks again what no part holds"
+FORGET = "`rowmill run JOB` takes over what can be read, and asks and pays again for what no part holds"
 DELETE = "it may be deleted: it only saves money, and no table is made from it"
 
 
