@@ -260,7 +260,7 @@ def _run(
             seconds=ended.seconds + report.seconds,
             done=ended.done if report.stop else [*ended.done, arm.name],
             to_go=ceil(report.pending / arm.size),
-            notes=by_trial(heard),
+            notes=by_trial(heard, number),
         )
         if report.stop is not None:
             later = planned[number:]
@@ -286,9 +286,11 @@ def _left(planned: Sequence[Arm], plan: Plan, ended: Ended) -> str:
     return f"; about {span(max(1.0, seconds, least))} to go for all trials left"
 
 
-def by_trial(heard: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return each note once, behind the name of its trial where no other has said the same."""
-    return [note if len(names) > 1 else f"{names[0]}: {note}" for note, names in heard.items()]
+def by_trial(heard: Mapping[str, Sequence[str]], trials: int) -> list[str]:
+    """Return each note once, behind the names of its trials where not all of so many have said it."""
+    return [
+        note if len(names) >= trials else f"{' and '.join(names)}: {note}" for note, names in heard.items()
+    ]
 
 
 def _priced_as(plan: Plan, today: date, *, free: bool) -> str:

@@ -108,9 +108,10 @@ def test_a_last_request_that_is_not_full_is_told(auto: Project, emulator: Emulat
 
 
 def test_notes_name_the_trial_that_they_are_of() -> None:
-    """What two trials say alike stands there once, by itself."""
-    heard = {"slow": ["each row alone", "5 in a request, in order"], "cached": ["each row alone"]}
-    assert by_trial(heard) == ["slow", "each row alone: cached"]
+    """What all of them say stands there once, by itself."""
+    one, two, three = "each row alone", "5 in a request, in order", "5 in a request, shuffled"
+    heard = {"slow": [one, two, three], "cached": [two, three], "late": [one]}
+    assert by_trial(heard, 3) == ["slow", f"{two} and {three}: cached", f"{one}: late"]
 
 
 @pytest.mark.parametrize("texts", [["good"], [""] * 9])
