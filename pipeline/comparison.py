@@ -217,7 +217,7 @@ def _moved_rows(found: _Names, wanted: _Names, uneven: Collection[int]) -> Itera
         if not known[number]:
             yield f"row {number + 1:,} is no row of the input, and no part is known to answer it"
         elif before[name] > known[number]:
-            yield f"row {number + 1:,} is there twice"
+            yield f"row {number + 1:,} of the output is there a second time"
         elif wanted.rows[place] != found.rows[number]:
             yield f"row {number + 1:,} has another text than the row of the input with its key"
         elif known[number] == 1 and number // ROWS in uneven and wanted.cells[place] != found.cells[number]:

@@ -104,6 +104,14 @@ def test_where_there_is_no_cache(shell: Shell, project: Project) -> None:
     assert not (project.folder / ".rowmill").exists()
 
 
+def test_a_terminal_gets_what_goes_on_further_in(rowmill: Shell) -> None:
+    """As from the other commands, so that no path is taken for a line of its own."""
+    rowmill.monkeypatch.setenv("FORCE_COLOR", "1")
+    rowmill.monkeypatch.setenv("COLUMNS", "30")
+    lines = rowmill("cache", "stats").out.splitlines()
+    assert {len(line) - len(line.lstrip()) for line in lines} == {0, 2, 4}
+
+
 def test_a_folder_that_is_no_project_is_told_so(shell: Shell, tmp_path: Path) -> None:
     """Nobody takes the empty cache of another folder for that of the project."""
     (tmp_path / "elsewhere").mkdir()

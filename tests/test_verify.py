@@ -113,7 +113,7 @@ def with_another_cost(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 SPOILS: list[tuple[Spoil, str]] = [
-    (doubled, "row 7 is there twice"),
+    (doubled, "row 7 of the output is there a second time"),
     (without_a_row, "row 2 of the input is missing"),
     (with_a_strange_row, "row 7 is no row of the input, and no part is known to answer it"),
     (with_another_text, "row 3 has another text than the row of the input with its key"),

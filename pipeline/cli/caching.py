@@ -9,7 +9,7 @@ import click
 from pipeline.cli.app import rowmill
 from pipeline.cli.folders import agrees, place
 from pipeline.cli.numbers import Whole
-from pipeline.cli.talk import console
+from pipeline.cli.talk import console, tell
 from pipeline.errors import UsageError
 from pipeline.plan import RUNS
 from pipeline.progress import many
@@ -49,7 +49,7 @@ def stats(runs_dir: Path | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"cache": str(path), **found.as_json()}, indent=2, ensure_ascii=False))
     else:
-        click.echo("\n".join(_sentences(path, found)))
+        tell(_sentences(path, found))
 
 
 @cache.command(short_help="Remove answers from it, after asking.")

@@ -11,7 +11,7 @@ from pipeline.cli.app import rowmill
 from pipeline.cli.findings import TWICE, tables
 from pipeline.cli.numbers import Number, Whole
 from pipeline.cli.options import checked_job, endpoint_of, job_options, plan_of, service
-from pipeline.cli.talk import complain, console
+from pipeline.cli.talk import complain, console, tell
 from pipeline.errors import Exit, UsageError
 from pipeline.plan import check_batches
 from pipeline.progress import Progress, many, span
@@ -124,7 +124,7 @@ def _show(ended: Ended, found: Calibration) -> None:
     for table in tables(found):
         stdout.print(table)
     stdout.print(TWICE, markup=False)
-    click.echo(f"recommended: {many(found.rows, 'row')} a request\n  {found.reason}\n{ended.better or TAKEN}")
+    tell([f"recommended: {many(found.rows, 'row')} a request", f"  {found.reason}", ended.better or TAKEN])
 
 
 def _stopped(ended: Ended) -> None:

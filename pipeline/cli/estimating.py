@@ -24,6 +24,7 @@ from pipeline.cli.options import (
     plan_of,
     sent_today,
 )
+from pipeline.cli.talk import tell
 from pipeline.errors import UsageError
 from pipeline.forecast import Forecast, forecast
 from pipeline.gemini.counting import count_all
@@ -86,14 +87,11 @@ def _counter(endpoint: Endpoint, checked: CheckedJob) -> Count:
 
 
 def _print(found: Forecast) -> None:
-    terminal = sys.stdout.isatty()
-    out = Console(highlight=False, width=None if terminal else WIDE)
-    for line in head(found):
-        out.print(line, markup=False, soft_wrap=not terminal)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    tell(head(found))
     if found.scope.prompts:
         out.print(_table(found, NARROW if out.width < ROOMY else range(len(HEAD))))
-    for line in foot(found):
-        out.print(line, markup=False, soft_wrap=not terminal)
+    tell(foot(found))
 
 
 def _table(found: Forecast, columns: Sequence[int]) -> Table:

@@ -157,8 +157,9 @@ class _Sift:
         """Return the error for a record that the csv module gave up."""
         if self.lines == line and "expected after" in str(exc):
             return malformed(self.head.path, line, line, exc)
-        upto = "" if "unexpected end" in str(exc) else f" up to line {self.lines}"
-        return InputError(f"`{self.head.path}`, line {line}: a quoted cell that is not closed{upto}", QUOTING)
+        by = "" if "unexpected end" in str(exc) else f" by line {self.lines}"
+        said = f"a quote opens a cell and is not closed{by}"
+        return InputError(f"`{self.head.path}`, line {line}: {said}", QUOTING)
 
     def _take(self, cells: list[str], raw: str, where: Where, *, clean: bool) -> None:
         """Count a record that stays; blank lines of a table with several columns are none."""

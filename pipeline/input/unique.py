@@ -26,8 +26,8 @@ EMPTY = -1  # in place of that where a key column is empty
 EMPTY_KEY = "key column `{}` is empty"
 FILL = "fill it, name another key in [input], or leave `key` out: the text is then the key; " + LEAVE_OUT
 OTHER = (
-    "that are too many to leave out: name other key columns in [input], or leave `key` out: the text is then "
-    "the key"
+    "those are too many to leave out: name other key columns in [input], or leave `key` out: the text is "
+    "then the key"
 )
 MORE = "name more key columns in [input], or leave `key` out: the text is then the key; " + LEAVE_OUT
 

@@ -23,7 +23,7 @@ BAD = {
     "too many in several lines": ('7,"seven\nlines",g,h', "4 cells where the header has 3"),
     "text after a closing quote": ('7,"seven"n,g', "text after the closing quote of a cell"),
     "a quote in a bare cell": ('7,se"ven,g', "a quote in a cell without quotes around it"),
-    "a quote that is never closed": ('7,"seven,g', "a quoted cell that is not closed"),
+    "a quote that is never closed": ('7,"seven,g', "a quote opens a cell and is not closed"),
     "bytes that are no UTF-8": ("7,s\udcffven,g", "bytes that are not UTF-8"),
     "such bytes in several lines": ('7,"sev\n\udcffen",g', "bytes that are not UTF-8"),
     "such bytes and a NUL": ("7,s\udcffv\0en,g", "bytes that are not UTF-8"),
@@ -160,8 +160,8 @@ def test_a_quote_that_is_never_closed_takes_no_more_than_its_line(
         monkeypatch.setattr(subject, "MOST_BYTES", most)
         source = opened(tmp_path / "rows.csv", ["1,one,a", '2,"two,b', *(f"{n},3,4" for n in range(3, 30))])
         assert table(source)["id"].to_list() == [1, *range(3, 30)]
-        upto = "" if most > 40 else " up to line 9"
-        assert source.left_out.first[0].endswith(f"line 3: a quoted cell that is not closed{upto}")
+        by = "" if most > 40 else " by line 9"
+        assert source.left_out.first[0].endswith(f"line 3: a quote opens a cell and is not closed{by}")
 
 
 def test_a_quote_that_closes_elsewhere_takes_no_rows_along(tmp_path: Path) -> None:
