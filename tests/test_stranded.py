@@ -13,6 +13,7 @@ from pipeline.batch import ASKING, Batch, Stage
 from pipeline.errors import Exit
 from pipeline.executors.stranded import take_back
 from pipeline.store.batches import Kept, Member, Paths, Table, open_batches_of
+from pipeline.store.folder import claimed
 from tests.conftest import Project
 from tests.reviews import ROWS, labels
 from tests.test_cli import ROOT, Shell, shell, wait_for
@@ -55,6 +56,16 @@ def test_cancel_frees_the_rows_of_an_offline_run(shell: Shell, batched: Project)
     said = shell("cancel", batched.job, "--yes")
     assert (said.code, "ended with the emulator of an offline run" in said.err) == (Exit.OK, True)
     assert not open_batches_of(batched.plan("emulator").folder.path)
+
+
+def test_cancel_leaves_an_offline_run_alone_that_goes_on(shell: Shell, batched: Project) -> None:
+    """Its emulator has the job still; the command says who runs there."""
+    started_and_ended(batched, signal.SIGKILL)
+    with claimed(batched.plan("emulator").folder):
+        said = shell("cancel", batched.job, "--yes")
+    assert (said.code, "this job is already running" in said.err) == (Exit.STORE, True)
+    assert open_batches_of(batched.plan("emulator").folder.path)
+    assert shell("cancel", batched.job, "--yes").code == Exit.OK
     assert "nothing to cancel" in shell("cancel", batched.job, "--yes").err
 
 

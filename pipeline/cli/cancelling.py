@@ -41,11 +41,20 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
     if not going:
         console.print("nothing to cancel", soft_wrap=True)
         return Exit.OK
-    for run, _ in going:
-        if is_offline(run.folder):
-            _say(run, f"{jobs_of(free(run.folder))}{ENDED}")
+    freed = [_freed(run) for run, _ in going if is_offline(run.folder)]
     going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
-    return _cancel(going, base_url, yes=yes) if going else Exit.OK
+    code = _cancel(going, base_url, yes=yes) if going else Exit.OK
+    return max(code, *freed) if freed else code
+
+
+def _freed(run: Run) -> Exit:
+    """Take back what an emulator had that has ended; where a run goes on there, say so."""
+    try:
+        _say(run, f"{jobs_of(free(run.folder))}{ENDED}")
+    except StoreError as error:  # the jobs of the others are to end all the same
+        complain(f"{run.name}: {error.message}", error.hint)
+        return error.exit_code
+    return Exit.OK
 
 
 def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: bool) -> Exit:
