@@ -185,13 +185,15 @@ async def _ask_pending(run: _Open) -> None:
     """Ask for the pending rows, one by one, in packs or by batches."""
     work, plan = run.work, run.work.plan
     ships = by_batches(plan)  # then a few rows at most are asked one by one
-    first = await _courier(run, generation(plan), most=plan.pack == 1 and not ships)
+    flights = Flights(run.halt, run.crew)
+    first = await _courier(run, generation(plan), flights, most=plan.pack == 1 and not ships)
     posed = question(plan, free=work.service.free)
-    alone = Asker(posed, first, run.journal, Flights(run.halt, run.crew), cache=run.cached)
+    alone = Asker(posed, first, run.journal, flights, cache=run.cached)
     asker: Asks = alone
     packs = packing(plan, run.costing) if plan.pack > 1 else None
     if packs is not None:
-        asker = PackAsker(packs, alone, await _courier(run, packed(plan), most=not ships), run.costing)
+        courier = await _courier(run, packed(plan), flights, most=not ships)
+        asker = PackAsker(packs, alone, courier, run.costing)
     sink = _sink(run)
 
     async def ask(pending: NDArray[np.bool_]) -> None:
@@ -229,13 +231,14 @@ def _limiter(work: Work, cap: int) -> Limiter:
     )
 
 
-async def _courier(run: _Open, shared: Generation, *, most: bool) -> Courier:
+async def _courier(run: _Open, shared: Generation, flights: Flights, *, most: bool) -> Courier:
     """Open what takes requests that share this to their replies; `most` as for `_client`."""
     return Courier(
         await _client(run, shared, most=most),
         run.gate,
         halt=run.halt,
         crew=run.crew,
+        flights=flights,
         tally=run.work.tally,
         longest_outage=run.work.service.longest_outage,
     )

@@ -147,7 +147,10 @@ class Asker:
         return self._ended(attempt, answer)
 
     def replay(self, attempt: Attempt) -> Outcome | None:
-        """Take in what the journal has for a row; return how it ended, if that is the end."""
+        """Take in what is known of the requests of a row; return how it ended, if that is the end.
+
+        That is what the journal has, and of equal prompts the failure that one of them met in this run.
+        """
         row = attempt.row
         while (entry := self._journal.find(self.id_of(attempt), row.key)) is not None:
             paid = entry.key == row.key
@@ -155,7 +158,8 @@ class Asker:
             outcome = self.judge(attempt, entry.answer, paid=paid)
             if outcome is not None:
                 return outcome
-        return None
+        failure = self.flights.failure_of(self.id_of(attempt))
+        return None if failure is None else self.judge(attempt, failure)
 
     async def finish(self, attempt: Attempt, *, held: int = 1) -> Outcome | None:
         """Ask until the row has ended; None when the run is stopped before that.
@@ -166,16 +170,19 @@ class Asker:
             id_ = self.id_of(attempt)
             if self.flights.has(id_):
                 self._courier.gate.leave()  # whoever asks may need to try the API first
-                outcome = self.replay(attempt) if await self.flights.landed(id_) else None
+                outcome = self.replay(attempt) if await self.flights.landed(id_, held) else None
                 if outcome is not None or self.flights.halted:
                     return outcome
                 continue
             with self.flights.of([id_]):
                 request = Request(id_, attempt.text, attempt.cap)
-                answer = await self._courier.deliver(request, attempt.leaves, held=held)
+                answer = await self._courier.deliver(request, attempt.leaves, ids=[id_], held=held)
                 if answer is None:
                     return None
                 self._keep(id_, attempt, answer)
+                if isinstance(answer, Failure):
+                    await self._courier.let_others_try(held)
+                    self.flights.fail(id_, answer)
             outcome = self.judge(attempt, answer)
             if outcome is not None:
                 return outcome

@@ -6,12 +6,13 @@ What the reply says is judged elsewhere; here a failure is one of the way or of 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import anyio
 
 from pipeline.executors.crew import Crew
+from pipeline.executors.flights import Flights
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind, Reply, Request
@@ -48,6 +49,7 @@ class Courier:
         *,
         halt: Halt,
         crew: Crew,
+        flights: Flights,
         tally: Tally,
         longest_outage: float = LONGEST_OUTAGE,
     ) -> None:
@@ -56,21 +58,22 @@ class Courier:
         self._client = client
         self._halt = halt
         self._crew = crew
+        self._flights = flights
         self._longest_outage = longest_outage
-        self._suspects = 0  # first requests whose failure may be their own
 
     async def deliver(
-        self, request: Request, sent: Callable[[], None], *, rows: int = 1, held: int = 1
+        self, request: Request, sent: Callable[[], None], *, ids: Collection[bytes], held: int = 1
     ) -> Reply | Failure | None:
         """Return the reply, or the failure that asking again does not cure; None when the run is stopped.
 
-        `sent` is called each time that it leaves; `rows` is how many it asks about. An attempt that never
+        `sent` is called each time that it leaves; `ids` are those of the prompts in it. An attempt that never
         left, or failed when nobody was answered since the one before it, is not held against the request: it
         is sent again until the outage has lasted too long, and then the run stops. A pack that takes too long
         is given back soon, to be asked in parts. `held` is how many unfinished rows can tell nothing of the
-        service, since they wait for this request.
+        service, since they wait for this request; those that wait in `Flights` count likewise.
         """
         seen: Counter[FailureKind] = Counter()
+        rows = len(ids)
         before, excused = self.tally.replies, 0
         while (answer := await self._call(request, sent, rows)) is not None:
             if isinstance(answer, Reply):
@@ -80,16 +83,24 @@ class Courier:
             seen[answer.kind] += not excused
             before = self.tally.replies
             step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
-            patient = excused and self.tally.left > held  # others may yet tell whether it is an outage
+            patient = excused and self._others_may_tell(held)
             tries = seen[answer.kind] + (0 if patient else excused)
             if rows > 1 and self._wants_parts(answer, step, tries):
                 return answer
             final = step.act is Act.GIVE_UP and not self._is_gone(answer)
-            if final and not (excused and self._is_outage(answer, held)):
+            if final and not (excused and self._is_outage(answer, ids, held)):
                 return answer
             if not await self._again(step, answer):
                 return None
         return None
+
+    async def let_others_try(self, held: int) -> None:
+        """Wait after a failure before any answer until other prompts tell whether it is an outage.
+
+        A single other one could not. `held` is as in `deliver`.
+        """
+        if self.tally.left - self._flights.waiting > held + 1:
+            await self.gate.tried()
 
     async def _call(self, request: Request, sent: Callable[[], None], rows: int) -> Reply | Failure | None:
         async def send() -> Reply | Failure:
@@ -119,18 +130,21 @@ class Courier:
             return False
         return step.act is Act.GIVE_UP or (failure.kind in SLOW and tries >= PACK_TRIES)
 
-    def _is_outage(self, failure: Failure, held: int) -> bool:
+    def _others_may_tell(self, held: int) -> bool:
+        """Say whether there are rows whose requests will yet tell whether it is an outage."""
+        return self.tally.left - self._flights.waiting > held
+
+    def _is_outage(self, failure: Failure, ids: Collection[bytes], held: int) -> bool:
         """Tell whether the service is to blame, and not the request, where nobody was answered meanwhile.
 
-        Before any answer, the first request with a failure that may be its own is to blame; the second is
-        not. Later the last row is, since no other one will ever tell.
+        Before any answer, the first request with a failure that may be its own is to blame, and so are its
+        parts; one of other prompts is not. Later the last row is, since no other one will ever tell.
         """
         if failure.kind not in ROWS_OWN:
             return True
         if self.gate.answered:
-            return self.tally.left > held
-        self._suspects += 1
-        return self._suspects > 1
+            return self._others_may_tell(held)
+        return not self._flights.is_first_suspect(ids)
 
     def _is_gone(self, failure: Failure) -> bool:
         """Tell whether nothing has been answered for too long, however often this request was sent."""

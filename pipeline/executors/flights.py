@@ -1,4 +1,7 @@
-"""Which requests are in flight, so that rows with equal prompts wait for one answer and ask once."""
+"""Which requests are in flight, so that rows with equal prompts wait for one answer and ask once.
+
+Where the one that asks fails of something that the prompt itself may cause, the others fail with it.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,15 +10,23 @@ import anyio
 
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
+from pipeline.flow import Failure
+from pipeline.retry import ROWS_OWN
 
 
 class Flights:
-    """Requests under way, by their ids. Of equal ones, the first asks and the others wait."""
+    """Requests under way, by their ids. Of equal ones, the first asks and the others wait.
+
+    `waiting` is how many rows do so: they can tell nothing of the service.
+    """
 
     def __init__(self, halt: Halt, crew: Crew) -> None:
+        self.waiting = 0
         self._halt = halt
         self._crew = crew
         self._under_way: dict[bytes, anyio.Event] = {}
+        self._failed: dict[bytes, Failure] = {}
+        self._suspect: frozenset[bytes] = frozenset()
 
     @property
     def halted(self) -> bool:
@@ -25,6 +36,23 @@ class Flights:
     def has(self, id_: bytes) -> bool:
         """Say whether somebody is asking this just now."""
         return id_ in self._under_way
+
+    def failure_of(self, id_: bytes) -> Failure | None:
+        """Return what this has failed of in the run, where asking again would end in the same way."""
+        return self._failed.get(id_)
+
+    def fail(self, id_: bytes, failure: Failure) -> None:
+        """Keep a failure for the rows with the same prompt, for as long as the run goes on."""
+        if failure.kind in ROWS_OWN and not self.halted:
+            self._failed[id_] = failure
+
+    def is_first_suspect(self, ids: Iterable[bytes]) -> bool:
+        """Tell whether nothing else has failed before any answer than this, or what this is a part of."""
+        now = frozenset(ids)
+        if self._suspect and not self._suspect & now:
+            return False
+        self._suspect = now
+        return True
 
     @contextmanager
     def of(self, ids: Iterable[bytes]) -> Iterator[None]:
@@ -39,12 +67,16 @@ class Flights:
                 del self._under_way[id_]
             landing.set()
 
-    async def landed(self, id_: bytes) -> bool:
-        """Wait until whoever asks this has ended; False when the run is stopped before."""
+    async def landed(self, id_: bytes, rows: int = 1) -> bool:
+        """Wait with so many rows until whoever asks this has ended; False when the run is stopped before."""
         event = self._under_way.get(id_)
-        if event is not None:
+        if event is None:
+            return True
+        self.waiting += rows
+        try:
             with self._crew.away(), self._halt.waiting():
                 await event.wait()
                 return True
-            return False
-        return True
+        finally:
+            self.waiting -= rows
+        return False

@@ -24,6 +24,7 @@ from pipeline.tokens import Costing
 
 Send: TypeAlias = Callable[[], Awaitable[Reply | Failure]]
 
+TURN = 0.1  # seconds between two looks at whether the API has answered others
 SUSPECT = 3  # this many first rows refused as bad requests, and it is the request, not the rows
 
 
@@ -88,6 +89,17 @@ class Gate:
         if self._probing is not None and self._probing == anyio.get_current_task().id:
             self._probing = None
             self._wake()
+
+    async def tried(self) -> bool:
+        """Let others try the API until it has answered or none of them does; False if the run is stopped."""
+        if self.answered:
+            return True
+        self.leave()
+        with self._crew.away():
+            while await self._halt.sleep(TURN):  # in which another task takes over
+                if self.answered or self._probing is None:
+                    return True
+        return False
 
     async def _turn(self) -> bool:
         """Wait until the gate is open or this task is the one that probes; False when the run is stopped."""

@@ -78,9 +78,9 @@ class PackAsker:
                     most = max(1, most // 2)  # these were asked in vain, too
                     todo += self._packs(left, most)
                     continue
-                # before any answer the last half first: one without the bad row opens the gate
-                pack = todo.popleft() if self._courier.gate.answered else todo.pop()
-                held = hand.rows if len(pack) > 1 or self._courier.tally.replies > replies else 1
+                pack = self._next(todo)
+                alone = len(pack) == 1 and self._courier.tally.replies == replies
+                held = hand.rows - (sum(map(len, todo)) if alone else 0)
                 again = await self._asked(pack, hand, held)
                 if again is None:
                     break
@@ -88,6 +88,18 @@ class PackAsker:
         finally:
             self._courier.gate.leave()
         return hand.done
+
+    def _next(self, todo: deque[list[Attempt]]) -> list[Attempt]:
+        """Take out the pack to ask next.
+
+        Before any answer that is the last of the largest: the half without the bad row opens the gate.
+        """
+        if self._courier.gate.answered:
+            return todo.popleft()
+        at = max(range(len(todo)), key=lambda n: (len(todo[n]), n))
+        pack = todo[at]
+        del todo[at]
+        return pack
 
     async def _filled(self, take: Take, hand: Hand) -> list[Attempt]:
         """Take rows until a pack of different prompts is to be asked, as far as there are any in reach."""
@@ -119,7 +131,7 @@ class PackAsker:
         twins, hand.twins = hand.twins, []
         first: dict[bytes, Attempt] = {}
         for attempt in twins:
-            if not await self._asker.flights.landed(self._asker.id_of(attempt)):
+            if not await self._asker.flights.landed(self._asker.id_of(attempt), hand.rows):
                 return []
             self._look_again(attempt, first, hand)
         return list(first.values())
@@ -145,7 +157,7 @@ class PackAsker:
         if len(attempts) == 1:
             return await self._alone(attempts[0], hand.done, held)
         with self._asker.flights.of(first):
-            return await self._ask(attempts, hand.done, held)
+            return await self._ask(first, hand.done, held)
 
     async def _alone(self, attempt: Attempt, done: list[Outcome], held: int) -> list[Attempt] | None:
         outcome = await self._asker.finish(attempt, held=held)
@@ -154,8 +166,9 @@ class PackAsker:
         done.append(outcome)
         return []
 
-    async def _ask(self, attempts: list[Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
+    async def _ask(self, first: dict[bytes, Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
         """Ask once; add the rows that have ended to `done` and return the others, or None when stopped."""
+        attempts = list(first.values())
         pack = packed([attempt.text for attempt in attempts])
         request = Request(b"", pack.text, pack_cap(self._packing, self._costing, len(attempts)))
 
@@ -163,8 +176,9 @@ class PackAsker:
             for attempt in attempts:
                 attempt.leaves()
 
-        answer = await self._courier.deliver(request, sent, rows=len(attempts), held=held)
+        answer = await self._courier.deliver(request, sent, ids=first, held=held)
         if not isinstance(answer, Reply):
+            await self._courier.let_others_try(held)  # their packs may have no such row
             return None if answer is None else attempts
         lengths = [len(attempt.text) for attempt in attempts]
         pieces = shared_out(answer, lengths, unpacked(answer.text, pack.ids, self._packing.name))
