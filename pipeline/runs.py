@@ -13,7 +13,16 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
-from pipeline.store.folder import IDENTITY, SHORT, Folder, identity_fault, in_words, is_used, owner
+from pipeline.store.folder import (
+    IDENTITY,
+    SHORT,
+    Folder,
+    check_readable,
+    identity_fault,
+    in_words,
+    is_used,
+    owner,
+)
 from pipeline.store.inspection import count_replies
 from pipeline.store.reading import answers_in
 
@@ -164,6 +173,9 @@ def select(found: Sequence[Run], name: str) -> list[Run]:
 
 def _folders(runs: Path) -> Iterator[Folder]:
     """Find the folders that are ours: in place, named as we do, and with an identity or answers in it."""
+    check_readable(runs)
+    for job in sorted(runs.glob("*/")):
+        check_readable(job)
     for path in sorted(runs.glob("*/*")):
         if not NAME.fullmatch(path.name) or path.is_symlink() or path.parent.is_symlink():
             continue

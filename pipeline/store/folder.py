@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.disk import clear_drafts, make_folder, may_write, set_aside, sync_folder, whole_file
+from pipeline.disk import clear_drafts, closed, make_folder, may_write, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
 from pipeline.keys import fingerprint
 from pipeline.mounts import TABLE, network
@@ -48,6 +48,10 @@ WRITTEN = "`identity.json` was missing, and was written anew; the answers beside
 ANEW = (
     "`round` was damaged or did not fit the parts: it was set aside as `{place}`, and a new round of "
     "`--retry-failed` was begun, which also asks rows again that had failed in the last one"
+)
+READABLE = (
+    "give yourself the right to read it (has another user run this job?), or choose another folder with "
+    "`--runs-dir`"
 )
 LOCAL = "choose a folder on a local disk with `--runs-dir`; input and output may stay where they are"
 
@@ -91,6 +95,12 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     if not others:
         return []
     return differences(others[-1], identity)
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a folder of which nobody can say what is in it. Raises StoreError."""
+    if (shut := closed(path)) is not None:
+        raise StoreError(f"the folder `{shut}` cannot be read: {os.strerror(errno.EACCES)}", READABLE)
 
 
 def is_used(folder: Folder) -> bool:
