@@ -55,7 +55,9 @@ def closed(path: Path) -> Path | None:
     """
     for one in (*reversed(path.parents), path):
         mode = os.R_OK | os.X_OK if one == path else os.X_OK
-        if one.is_dir() and not os.access(one, mode, effective_ids=os.access in os.supports_effective_ids):
+        if os.path.isdir(one) and not os.access(
+            one, mode, effective_ids=os.access in os.supports_effective_ids
+        ):
             return one
     return None
 

@@ -537,6 +537,17 @@ def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> No
         assert emulator.stats()["repeated"] <= 8
 
 
+def test_a_disk_that_is_full_at_once_has_nothing_in_flight(project: Project) -> None:
+    """Where no request was made nothing can be paid for again, and nobody says so."""
+    project.rows(["good"])
+    command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline"]
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command]
+    ended = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 4
+    assert "replies.sqlite` cannot be opened" in ended.stderr
+    assert "in flight" not in ended.stderr
+
+
 def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
     """Killed five times: the same table, and only requests in flight were sent twice."""
     project.rows([f"good number {n}" for n in range(600)])

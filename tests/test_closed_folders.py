@@ -23,6 +23,19 @@ def shut(shell: Shell, project: Project) -> Iterator[Project]:
     (project.folder / ".rowmill").chmod(0o755)
 
 
+def test_clean_does_not_send_people_to_another_folder(shell: Shell, project: Project) -> None:
+    """Who may not remove a run is told that, and nothing of what a run would do."""
+    project.rows(["good"])
+    assert shell("run", project.job, "--offline", "--quiet").code == 0
+    open_to_all(project.folder)
+    with as_nobody():
+        said = shell("clean", project.job, "--yes")
+    assert said.code == 4
+    assert "cannot be written: Permission denied" in said.err
+    assert "see that you may write there" in said.err
+    assert "--runs-dir" not in said.err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -39,8 +39,9 @@ SIGN = "lock"  # names the owner; what is locked is the folder itself, so that d
 ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
 SHORT = 12  # letters of the fingerprint in a folder's name
+WRITABLE = "see that you may write there, and free some space if the disk is full"
 CONTINUE = (
-    "see that you may write there, and free some space if the disk is full, or choose another folder with "
+    f"{WRITABLE}, or choose another folder with "
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
 REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"
@@ -168,10 +169,10 @@ def claimed(folder: Folder) -> Iterator[None]:
         lock = os.open(folder.path, os.O_RDONLY)
     except OSError as exc:
         raise StoreError(
-            f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", CONTINUE
+            f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", WRITABLE
         ) from exc
     try:
-        _lock(lock, folder)
+        _lock(lock, folder, WRITABLE)
         yield
     finally:
         os.close(lock)
@@ -194,7 +195,7 @@ def owner(folder: Folder) -> str | None:
     return None
 
 
-def _lock(lock: int, folder: Folder) -> None:
+def _lock(lock: int, folder: Folder, hint: str = CONTINUE) -> None:
     try:
         for _ in range(GLANCES):  # `owner` may look at the lock for a moment
             with suppress(BlockingIOError):
@@ -215,9 +216,7 @@ def _lock(lock: int, folder: Folder) -> None:
             raise FileNotFoundError(errno.ENOENT, "it was removed just now")
         _sign(folder)
     except OSError as exc:
-        raise StoreError(
-            f"the run folder `{folder.path}` cannot be written: {exc.strerror}", CONTINUE
-        ) from exc
+        raise StoreError(f"the run folder `{folder.path}` cannot be written: {exc.strerror}", hint) from exc
 
 
 def _check_rights(folder: Folder) -> None:
