@@ -160,13 +160,17 @@ def size(number: int) -> str:
 def select(found: Sequence[Run], name: str) -> list[Run]:
     """Return the one run that is named: `job/fingerprint`, of which the beginning is enough.
 
-    Raises UsageError for a name that fits none, or more than one.
+    The whole name of a job, and no beginning of it, stands for all of its runs. Raises UsageError for a name
+    that fits none, or for a beginning that fits more than one.
     """
+    if of_job := [run for run in found if run.job == name]:
+        return of_job
     fitting = [run for run in found if "/" in name and run.name.startswith(name)]
     if len(fitting) != 1:
         raise UsageError(
             f"`{name}` names {'more than one run' if fitting else 'no run'}",
-            "`rowmill runs` lists the names, such as `sentiment/3fa9c1d20b7e`; a job file ends in `.toml`",
+            "`rowmill runs` lists the names, such as `sentiment/3fa9c1d20b7e`; `sentiment` stands for all "
+            "runs of that job, and a job file ends in `.toml`",
         )
     return fitting
 
