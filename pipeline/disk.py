@@ -48,6 +48,20 @@ def obstacle(path: Path) -> str | None:
     return "its name is too long" if max(names) > longest else None
 
 
+def closed(path: Path) -> Path | None:
+    """Return a folder above `path` that may not be entered, or `path` where it may not be read.
+
+    Nothing is known of what lies there then, not even whether it exists.
+    """
+    for one in (*reversed(path.parents), path):
+        mode = os.R_OK | os.X_OK if one == path else os.X_OK
+        if os.path.isdir(one) and not os.access(
+            one, mode, effective_ids=os.access in os.supports_effective_ids
+        ):
+            return one
+    return None
+
+
 def may_write(path: Path) -> bool:
     """Tell whether a file may be changed, or files in a folder be made and removed."""
     mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK

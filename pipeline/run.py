@@ -196,7 +196,7 @@ def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | C
         pending = pending_rows(standing, run.turn)
         unanswered, left = int(waiting_rows(standing).sum()), int(pending.sum())
         known = 0 if run.turn else replied(run.taken.survey, pending, plan.folder)
-        stop = _cut_short(error, run.tally.dropped, left)
+        stop = _cut_short(error, run.tally, left)
         return _Ended(count(run.parts, standing), False, unanswered, left, stop, known)
     except RowmillError:
         raise error from None
@@ -298,11 +298,11 @@ def _stop(halt: Halt, tally: Tally, plan: Plan) -> Stop:
     return replace(stop, message=stop.message + _dropped(tally.dropped), hint=hint)
 
 
-def _cut_short(error: StoreError | ChangedError, dropped: int, left: int) -> Stop:
+def _cut_short(error: StoreError | ChangedError, tally: Tally, left: int) -> Stop:
     """Say why a run could not go on: replies that the disk did not take are lost like those in flight."""
-    asked_again = left if isinstance(error, StoreError) else dropped
+    asked_again = left and tally.requests if isinstance(error, StoreError) else tally.dropped
     hint = f"{error.hint}; {AGAIN}" if asked_again else error.hint
-    return Stop(error.message + _dropped(dropped), hint, error.exit_code)
+    return Stop(error.message + _dropped(tally.dropped), hint, error.exit_code)
 
 
 def _dropped(dropped: int) -> str:

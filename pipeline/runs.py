@@ -13,7 +13,16 @@ from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion, completion
-from pipeline.store.folder import IDENTITY, SHORT, Folder, identity_fault, in_words, is_used, owner
+from pipeline.store.folder import (
+    IDENTITY,
+    SHORT,
+    Folder,
+    check_readable,
+    identity_fault,
+    in_words,
+    is_used,
+    owner,
+)
 from pipeline.store.inspection import count_replies
 from pipeline.store.reading import answers_in
 
@@ -151,19 +160,26 @@ def size(number: int) -> str:
 def select(found: Sequence[Run], name: str) -> list[Run]:
     """Return the one run that is named: `job/fingerprint`, of which the beginning is enough.
 
-    Raises UsageError for a name that fits none, or more than one.
+    The whole name of a job, and no beginning of it, stands for all of its runs. Raises UsageError for a name
+    that fits none, or for a beginning that fits more than one.
     """
+    if of_job := [run for run in found if run.job == name]:
+        return of_job
     fitting = [run for run in found if "/" in name and run.name.startswith(name)]
     if len(fitting) != 1:
         raise UsageError(
             f"`{name}` names {'more than one run' if fitting else 'no run'}",
-            "`rowmill runs` lists the names, such as `sentiment/3fa9c1d20b7e`; a job file ends in `.toml`",
+            "`rowmill runs` lists the names, such as `sentiment/3fa9c1d20b7e`; `sentiment` stands for all "
+            "runs of that job, and a job file ends in `.toml`",
         )
     return fitting
 
 
 def _folders(runs: Path) -> Iterator[Folder]:
     """Find the folders that are ours: in place, named as we do, and with an identity or answers in it."""
+    check_readable(runs)
+    for job in sorted(runs.glob("*/")):
+        check_readable(job)
     for path in sorted(runs.glob("*/*")):
         if not NAME.fullmatch(path.name) or path.is_symlink() or path.parent.is_symlink():
             continue

@@ -548,6 +548,17 @@ def test_a_full_disk_ends_with_a_summary_of_what_is_kept(project: Project) -> No
         assert emulator.stats()["repeated"] <= 8
 
 
+def test_a_disk_that_is_full_at_once_has_nothing_in_flight(project: Project) -> None:
+    """Where no request was made nothing can be paid for again, and nobody says so."""
+    project.rows(["good"])
+    command = [sys.executable, "-m", "pipeline", "run", str(project.job), "--offline"]
+    limited = ["bash", "-c", 'ulimit -f 4; exec "$@"', "-", *command]
+    ended = subprocess.run(limited, check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 4
+    assert "replies.sqlite` cannot be opened" in ended.stderr
+    assert "in flight" not in ended.stderr
+
+
 def test_sigkill_repeats_only_what_was_in_flight(project: Project) -> None:
     """Killed five times: the same table, and only requests in flight were sent twice."""
     project.rows([f"good number {n}" for n in range(600)])
@@ -668,6 +679,24 @@ def test_clean_keeps_what_it_was_not_told_of(shell: Shell, project: Project) -> 
     assert shell("clean", "--older-than", "soon").code == 2
     assert "removed 1 run" in shell("clean", run["run"], "--yes").err
     assert json.loads(shell("runs", "--json").out) == []
+
+
+def test_runs_and_clean_take_the_same_names(shell: Shell, project: Project) -> None:
+    """A job by its file or its name, a run by a beginning; an unfinished one goes only by its own name."""
+    project.rows(["good"])
+    shell("run", project.job, "--offline", "--quiet")
+    shell.monkeypatch.chdir(project.folder)
+    (run,) = json.loads(shell("runs", "--json").out)
+    for name in ("labels", run["run"], run["run"][:10], "jobs/labels.toml"):
+        assert json.loads(shell("runs", name, "--json").out) == [run]
+    for command in ("runs", "clean"):
+        said = shell(command, "label")
+        assert (said.code, "`label` names no run" in said.err) == (2, True)
+    (Path(run["run_folder"]) / "finished.json").unlink()
+    assert "nothing to remove" in shell("clean", "labels", "--yes").err
+    project.change('name = "labels"', 'name = "other"')
+    assert "no runs of job `other` in" in shell("runs", project.job).err
+    assert "removed 1 run" in shell("clean", run["run"][:10], "--yes").err
 
 
 def test_clean_removes_what_was_set_aside_alone(shell: Shell, project: Project) -> None:

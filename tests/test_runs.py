@@ -224,11 +224,12 @@ def test_other_folders_are_no_runs(tmp_path: Path) -> None:
 
 
 def test_a_run_is_named_by_its_beginning(project: Project, emulator: Emulator) -> None:
-    """The beginning of a name is enough where it fits one run only; a job alone is no run."""
+    """The beginning of a name is enough where it fits one run only; a job stands for all of its runs."""
     ran(project, emulator)
     found = listed(project)
     assert select(found, found[0].name[:10]) == found
-    for name in ("labels", "labels/zz"):
+    assert select(found * 2, "labels") == found * 2
+    for name in ("label", "labels/zz", ""):
         with pytest.raises(UsageError, match="names no run"):
             select(found, name)
     with pytest.raises(UsageError, match="more than one"):

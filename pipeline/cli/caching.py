@@ -18,6 +18,7 @@ from pipeline.runs import size
 from pipeline.sections import CacheSection
 from pipeline.store.answers import ALWAYS, FILE, Stock, disk_size, stock, surplus
 from pipeline.store.answers import prune as prune_answers
+from pipeline.store.folder import check_readable
 
 PAID_AGAIN = "Run folders and tables stay. What no run folder holds will be paid for again when it is needed."
 
@@ -41,7 +42,7 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def stats(runs_dir: Path | None, *, as_json: bool) -> None:
     """Say how many answers the cache holds, of which models, how old they are and what room they take."""
-    path = place(None, runs_dir)[0] / FILE
+    path = _file(runs_dir)
     if runs_dir is None and not as_json and not _is_project(path.parent.parent):
         click.echo(NO_PROJECT.format(folder=path.parent.parent))
         return
@@ -68,7 +69,7 @@ def prune(
         bound = "--max-mb" if older_than is None else "--older-than"
         raise UsageError(f"`--all` and `{bound}` contradict each other", ALL_OR_SOME)
     before = None if older_than is None else int((datetime.now(UTC) - age(older_than)).timestamp())
-    path = place(None, runs_dir)[0] / FILE
+    path = _file(runs_dir)
     most = None if max_mb is None else max_mb * 10**6
     number = surplus(path, most, ALWAYS if everything else before)
     if not number:
@@ -79,6 +80,13 @@ def prune(
     if yes or agrees(f"remove {answers} of the cache {path}?"):
         prune_answers(path, number)
         console.print(f"removed {answers}, {size(disk_size(path))} left", markup=False, soft_wrap=True)
+
+
+def _file(runs_dir: Path | None) -> Path:
+    """Return where the cache is, or would be. Raises StoreError where that cannot be told."""
+    folder = place(None, runs_dir)[0]
+    check_readable(folder)
+    return folder / FILE
 
 
 def _is_project(folder: Path) -> bool:

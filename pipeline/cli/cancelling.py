@@ -32,7 +32,7 @@ NEXT = "hint: run the job again, with the settings that it had, to take in what 
 @click.option("--base-url", metavar="URL", help="Address of the API, a gateway or an emulator.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, *, yes: bool) -> Exit:
-    """Cancel the open batch jobs of each JOB (a job file), whatever its settings were, or of each RUN.
+    """Cancel the open batch jobs of each JOB (a job file, or its name) or RUN, whatever its settings were.
 
     A RUN is named as `rowmill runs` does. Answers that are there already are kept for the next run.
     """

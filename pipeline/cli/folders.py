@@ -34,23 +34,25 @@ ANSWER = "run the same command again and answer `y`, or give `--yes`"
 
 
 @rowmill.command(name="runs", short_help="List the run folders. Asks nothing.")
-@click.argument("job", type=click.Path(path_type=Path), required=False)
+@click.argument("names", metavar="[JOB|RUN]...", nargs=-1)
 @click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
-    """List the run folders of JOB, or of all jobs of the project in the working folder.
+def runs(names: tuple[str, ...], runs_dir: Path | None, *, as_json: bool) -> None:
+    """List the run folders of each JOB (a job file, or its name), each RUN, or all of the project.
 
     `answered` counts rows that have an answer or have failed, of all inputs that were ever asked, `failed`
     those among them; `replies` are what the API has sent for them, as far as the journal keeps it.
     """
-    where, name = place(job, runs_dir)
-    found = find_runs(where, name)
+    found = [one.run for one in chosen(names, runs_dir)]
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
     elif found:
         _print_runs(found, sys.stdout)
     else:
-        console.print(f"no runs in {where}", markup=False, soft_wrap=True)
+        for name in names or (None,):
+            where, only = place(_job_file(name), runs_dir)
+            of_job = "" if only is None else f" of job `{only}`"
+            console.print(f"no runs{of_job} in {where}", markup=False, soft_wrap=True)
 
 
 @rowmill.command(short_help="Remove the folders of finished runs, after asking.")
@@ -65,11 +67,12 @@ def runs(job: Path | None, runs_dir: Path | None, *, as_json: bool) -> None:
 def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
     """Remove the folders of finished runs.
 
-    Of each JOB (a job file), each RUN (as `rowmill runs` names it, in any state), or of the project in the
-    working folder. The tables that were written stay; the answers are paid for again when they are needed.
+    Of each JOB (a job file, or its name), each RUN (as `rowmill runs` names it, in any state), or of the
+    project in the working folder. The tables that were written stay; the answers are paid for again when they
+    are needed.
     """
     before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
-    found = chosen(names, runs_dir)
+    found = chosen(names, runs_dir, tidy=True)
     if rest["aside"]:
         _clean_damaged([one.run for one in found if one.may_go(None, unfinished=True)], before, yes=yes)
         return
@@ -154,18 +157,25 @@ def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
     return runs_dir or loaded.project / RUNS, loaded.job.name
 
 
-def chosen(names: Sequence[str], runs_dir: Path | None) -> list[Choice]:
-    """Return the runs that a command was told of: by job files, by their own names, or all."""
+def chosen(names: Sequence[str], runs_dir: Path | None, *, tidy: bool = False) -> list[Choice]:
+    """Return the runs that a command was told of: by job files, by names of jobs or their own, or all.
+
+    Where it is to `tidy`, what a killed removal has left goes first.
+    """
     told: dict[Path, Choice] = {}
     for name in names or (None,):
-        job = Path(name) if name and name.endswith(".toml") else None
+        job = _job_file(name)
         where, only = place(job, runs_dir)
-        sweep(where)
+        if tidy:
+            sweep(where)
         found = find_runs(where, only)
-        named = name is not None and job is None
-        for run in select(found, name) if name is not None and named else found:
-            told[run.folder.path] = Choice(run, named)
+        for run in select(found, name) if name is not None and job is None else found:
+            told[run.folder.path] = Choice(run, named=name is not None and "/" in name and job is None)
     return list(told.values())
+
+
+def _job_file(name: str | None) -> Path | None:
+    return Path(name) if name and name.endswith(".toml") else None
 
 
 def agrees(question: str, undone: str = "nothing was removed") -> bool:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.disk import clear_drafts, make_folder, may_write, set_aside, sync_folder, whole_file
+from pipeline.disk import clear_drafts, closed, make_folder, may_write, set_aside, sync_folder, whole_file
 from pipeline.errors import StoreError
 from pipeline.keys import digest, fingerprint
 from pipeline.mounts import TABLE, network
@@ -43,8 +43,9 @@ ROUND = "round"  # of --retry-failed, while one is under way
 GLANCES = 3
 NAME = 40  # letters of an input's name, which may be as long as a file name can be
 SHORT = 12  # letters of the fingerprint in a folder's name
+WRITABLE = "see that you may write there, and free some space if the disk is full"
 CONTINUE = (
-    "see that you may write there, and free some space if the disk is full, or choose another folder with "
+    f"{WRITABLE}, or choose another folder with "
     "`--runs-dir`; then run the same command again: what was answered is kept"
 )
 REPAIRED = "`identity.json` was damaged: it was set aside as `{place}`, and written anew"
@@ -52,6 +53,10 @@ WRITTEN = "`identity.json` was missing, and was written anew; the answers beside
 ANEW = (
     "`round` was damaged or did not fit the parts: it was set aside as `{place}`, and a new round of "
     "`--retry-failed` was begun, which also asks rows again that had failed in the last one"
+)
+READABLE = (
+    "give yourself the right to read it (has another user run this job?), or choose another folder with "
+    "`--runs-dir`"
 )
 LOCAL = "choose a folder on a local disk with `--runs-dir`; input and output may stay where they are"
 
@@ -98,6 +103,12 @@ def changes(folder: Folder, identity: Mapping[str, object]) -> list[str]:
     if not others:
         return []
     return differences(others[-1], identity)
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a folder of which nobody can say what is in it. Raises StoreError."""
+    if (shut := closed(path)) is not None:
+        raise StoreError(f"the folder `{shut}` cannot be read: {os.strerror(errno.EACCES)}", READABLE)
 
 
 def is_used(folder: Folder) -> bool:
@@ -171,10 +182,10 @@ def claimed(folder: Folder) -> Iterator[None]:
         lock = os.open(folder.path, os.O_RDONLY)
     except OSError as exc:
         raise StoreError(
-            f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", CONTINUE
+            f"the run folder `{folder.path}` cannot be opened: {exc.strerror}", WRITABLE
         ) from exc
     try:
-        _lock(lock, folder)
+        _lock(lock, folder, WRITABLE)
         yield
     finally:
         os.close(lock)
@@ -197,7 +208,7 @@ def owner(folder: Folder) -> str | None:
     return None
 
 
-def _lock(lock: int, folder: Folder) -> None:
+def _lock(lock: int, folder: Folder, hint: str = CONTINUE) -> None:
     try:
         for _ in range(GLANCES):  # `owner` may look at the lock for a moment
             with suppress(BlockingIOError):
@@ -218,9 +229,7 @@ def _lock(lock: int, folder: Folder) -> None:
             raise FileNotFoundError(errno.ENOENT, "it was removed just now")
         _sign(folder)
     except OSError as exc:
-        raise StoreError(
-            f"the run folder `{folder.path}` cannot be written: {exc.strerror}", CONTINUE
-        ) from exc
+        raise StoreError(f"the run folder `{folder.path}` cannot be written: {exc.strerror}", hint) from exc
 
 
 def _check_rights(folder: Folder) -> None:
