@@ -52,6 +52,7 @@ class FailureKind(StrEnum):
 class Unsent(StrEnum):
     """Why a request certainly never left this machine for the API: no connection came about."""
 
+    NETWORK = "network"  # this machine has no network for now
     NAME = "name"  # the host's name is unknown
     REFUSED = "refused"  # nobody listens, no way there, or hung up before anything was said
     TLS = "tls"  # the other side is not who it says, or speaks no TLS

@@ -136,6 +136,7 @@ HINTS: Mapping[FailureKind, str] = {
 }
 
 UNSENT_HINTS: Mapping[Unsent, str] = {
+    Unsent.NETWORK: f"this machine has no network, or its DNS does not answer: check both, {AGAIN}",
     Unsent.NAME: "the name of the host (or of the proxy) is unknown: check the network, its DNS and the "
     f"address (`--base-url`), {AGAIN}",
     Unsent.REFUSED: "no connection came about: check that the address (`--base-url`) and its port are right, "
@@ -167,6 +168,15 @@ def hint_of_rows(kinds: Collection[str]) -> str:
     steps += [f"{seldom}: {SELDOM}"] if seldom else []
     steps += [f"`{FailureKind.TEMPLATE}`: {UNCURED}"] if FailureKind.TEMPLATE in final else []
     return "; ".join(steps)
+
+
+def may_pass(failure: Failure, *, answered: bool) -> bool:
+    """Tell whether a run waits until an outage has ended, however often it has tried.
+
+    Before anybody was `answered` the address or a proxy may be wrong, which no wait cures. A machine without
+    a network may just have been started.
+    """
+    return failure.kind in OUTAGE and (answered or failure.unsent is Unsent.NETWORK)
 
 
 def next_step(failure: Failure, seen: int, draw: float) -> Step:

@@ -1,12 +1,14 @@
 """Faults of the network in a run: each row once, with its own answer, and outages outlasted or named."""
 
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -14,11 +16,13 @@ import pytest
 from benchmarks.proxy import FAULTS, PAID, Proxy, proxying
 from pipeline.asking import Service, Watch
 from pipeline.errors import Exit
+from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.progress import Watched, words_of
 from pipeline.quota import pacific_day
 from pipeline.report import RunReport
+from pipeline.retry import TABLE, Act, Rule
 from pipeline.run import run_job
 from pipeline.store.counts import sent_on
 from tests.conftest import JOB, Emulator, Project, emulating, unwatched
@@ -166,6 +170,47 @@ def test_a_run_outlasts_an_outage_and_says_so(project: Project, emulator: Emulat
     assert any("the API has not answered for" in words for words in said)
 
 
+def unknown(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> None:
+    """Let the name `gemini.test` be looked up in vain so many times."""
+    look_up, left = socket.getaddrinfo, iter(range(times))
+
+    def found(host: Any, *how: Any, **more: Any) -> Any:
+        if host == "gemini.test" and next(left, None) is not None:
+            raise socket.gaierror(code, "")
+        return look_up("127.0.0.1" if host == "gemini.test" else host, *how, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request's own attempts end soon."""
+    monkeypatch.setitem(TABLE, FailureKind.CONNECTION, Rule(Act.AGAIN, tries=1, wait=0.01, ceiling=0.02))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_night_waits_for_a_network_that_is_not_up_yet(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than the first row's attempts, as after the start of the machine."""
+    numbered(project, 3)
+    unknown(monkeypatch, socket.EAI_AGAIN, 2)
+    report = run(project, emulator.address.replace("127.0.0.1", "gemini.test"))
+    assert (report.exit_code, report.pending) == (Exit.OK, 0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_night_without_a_network_ends(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time of any other outage, with what to do."""
+    numbered(project, 3)
+    unknown(monkeypatch, socket.EAI_AGAIN, 10**9)
+    report = run(project, "http://gemini.test:80", longest_outage=0.5)
+    assert (report.exit_code, report.pending) == (Exit.STOPPED, 3)
+    assert report.stop is not None
+    assert "no answer since" in report.stop.message
+    assert "has no network" in report.stop.hint
+
+
 def test_a_run_stops_after_the_longest_outage_and_goes_on_later(project: Project, emulator: Emulator) -> None:
     """Past the stated time it exits 3 with all rows still to ask, and the same command finishes the table."""
     project.change("rpm = 600000", "rpm = 600000\nconcurrency = 8")
@@ -221,12 +266,15 @@ def tried(folder: Path, address: str) -> tuple[RunReport, int]:
     return report, sent_on(file, "test", pacific_day(time.time()))
 
 
-def test_what_is_wrong_from_the_start_is_named(tmp_path: Path, emulator: Emulator) -> None:
+def test_what_is_wrong_from_the_start_is_named(
+    tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exit code 3, the cause in the hint, no row failed, and the day counts nothing that never left."""
+    unknown(monkeypatch, socket.EAI_NONAME, 10**9)
     with proxying(Proxy(emulator.address, lambda _body: "page 200")) as proxy, ThreadPoolExecutor(4) as pool:
         cases = {
             "http://127.0.0.1:1": ("no connection came about", 0),
-            "http://rowmill-nowhere.invalid": ("the name of the host", 0),
+            "http://gemini.test": ("the name of the host", 0),
             emulator.address.replace("http:", "https:"): ("the encrypted connection failed", 0),
             proxy.address: ("wants a login", 6),
         }

@@ -26,6 +26,7 @@ from pipeline.retry import (
     TABLE,
     Act,
     Step,
+    may_pass,
     next_step,
 )
 from pipeline.usage import Tally
@@ -149,7 +150,7 @@ class Courier:
     def _is_gone(self, failure: Failure) -> bool:
         """Tell whether nothing has been answered for too long, however often this request was sent."""
         since = self.gate.down_since
-        if failure.kind not in OUTAGE or not self.gate.answered or since is None:
+        if since is None or not may_pass(failure, answered=self.gate.answered):
             return False
         silence = time.monotonic() - since
         if silence <= self._longest_outage:
@@ -158,8 +159,8 @@ class Courier:
         return True
 
     async def _outlast(self, failure: Failure) -> bool:
-        """Wait for the next attempt in an outage; stop the run where the API has never answered."""
-        if not self.gate.answered:
+        """Wait for the next attempt in an outage; stop the run where that will not pass."""
+        if not may_pass(failure, answered=self.gate.answered):
             self._halt.pull(failure)
             return False
         return await self._sleep(TABLE[failure.kind].ceiling * random.uniform(0.5, 1))  # noqa: S311

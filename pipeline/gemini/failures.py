@@ -3,8 +3,10 @@
 HTTP errors have their own rules in `pipeline.gemini.statuses`; this module is the door to all three.
 """
 
+import errno
 import json
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -54,6 +56,7 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (  # the first that fit
     (json.JSONDecodeError, "the answer is not JSON"),
     (UnicodeDecodeError, "the answer is not UTF-8"),
 )
+_NO_WAY: Final = (errno.ENETDOWN, errno.ENETUNREACH)  # to any address
 _SILENT: Final = (  # say nothing that their words do not, or name classes
     aiohttp.ServerDisconnectedError,
     aiohttp.ClientPayloadError,
@@ -107,13 +110,13 @@ def _unsent(exc: Exception) -> Unsent | None:
     """Say why nothing has left, or None where something may have."""
     match exc:
         case aiohttp.ClientConnectorDNSError():
-            return Unsent.NAME
+            return Unsent.NETWORK if exc.os_error.errno == socket.EAI_AGAIN else Unsent.NAME
         case aiohttp.ClientSSLError():
             return Unsent.TLS
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             return Unsent.PROXY
         case aiohttp.ClientConnectorError():
-            return Unsent.REFUSED
+            return Unsent.NETWORK if exc.os_error.errno in _NO_WAY else Unsent.REFUSED
         case SpokeUnaskedError():
             return Unsent.STALE
         case _:

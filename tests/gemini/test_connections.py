@@ -155,13 +155,17 @@ async def test_a_half_open_connection_ends_with_the_deadline(emulator: Emulator)
 
 @pytest.mark.parametrize(
     ("address", "why"),
-    [("http://127.0.0.1:1", Unsent.REFUSED), ("http://rowmill-nowhere.invalid", Unsent.NAME)],
+    [
+        ("http://127.0.0.1:1", {Unsent.REFUSED}),
+        ("http://rowmill-nowhere.invalid", {Unsent.NAME, Unsent.NETWORK}),  # where the tests have no network
+    ],
 )
-async def test_what_cannot_have_left_says_so(address: str, why: Unsent) -> None:
+async def test_what_cannot_have_left_says_so(address: str, why: set[Unsent]) -> None:
     """Refused connections and unknown names send nothing."""
     failure = await asks(address).once()
     assert isinstance(failure, Failure)
-    assert (failure.kind, failure.unsent) == (FailureKind.CONNECTION, why)
+    assert failure.kind is FailureKind.CONNECTION
+    assert failure.unsent in why
 
 
 async def test_a_port_without_tls_says_so(emulator: Emulator) -> None:

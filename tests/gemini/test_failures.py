@@ -1,6 +1,8 @@
 """What exceptions and unusable replies mean, and what no message may show."""
 
+import errno
 import json
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -13,7 +15,7 @@ from google.genai import errors, types
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.flow import FailureKind, Reply, Usage
+from pipeline.flow import FailureKind, Reply, Unsent, Usage
 from pipeline.gemini.failures import (
     BLOCKS,
     FINISHES,
@@ -65,16 +67,31 @@ def test_exceptions(exc: Exception, kind: FailureKind) -> None:
     assert failure_of_exception(exc).kind is kind
 
 
+KEY = ConnectionKey("api.test", 443, True, True, None, None, None)
+
+
 def _refused() -> Exception:
-    key = ConnectionKey("api.test", 443, True, True, None, None, None)
-    return aiohttp.ClientConnectorError(key, OSError(111, "Connect call failed ('10.0.0.1', 443)"))
+    return aiohttp.ClientConnectorError(KEY, OSError(111, "Connect call failed ('10.0.0.1', 443)"))
 
 
 def _untrusted() -> Exception:
-    key = ConnectionKey("api.test", 443, True, True, None, None, None)
     fault = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED]")
     fault.verify_message = "self-signed certificate"
-    return aiohttp.ClientConnectorCertificateError(key, fault)
+    return aiohttp.ClientConnectorCertificateError(KEY, fault)
+
+
+@pytest.mark.parametrize(
+    ("exc", "why"),
+    [
+        (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_AGAIN, "")), Unsent.NETWORK),
+        (aiohttp.ClientConnectorDNSError(KEY, socket.gaierror(socket.EAI_NONAME, "")), Unsent.NAME),
+        (aiohttp.ClientConnectorError(KEY, OSError(errno.ENETUNREACH, "")), Unsent.NETWORK),
+        (aiohttp.ClientConnectorError(KEY, OSError(errno.EHOSTUNREACH, "")), Unsent.REFUSED),
+    ],
+)
+def test_a_machine_without_a_network_is_no_wrong_address(exc: Exception, why: Unsent) -> None:
+    """A name that nobody can look up for now may be right, one that does not exist is not."""
+    assert failure_of_exception(exc).unsent is why
 
 
 @pytest.mark.parametrize(
