@@ -65,10 +65,14 @@ class Plan:
 
     @property
     def bad_rows(self) -> Path:
-        """Where a run writes down what it leaves out; in a project that was moved it has the same name."""
+        """Where a run writes down what it leaves out."""
+        return self.folder.bad_rows(self.input_path)
+
+    @property
+    def input_path(self) -> str:
+        """The path of the input from the project, so that it is the same where that was moved."""
         project = self.checked.loaded.project
-        path = resolve(project, self.checked.loaded.job.input.path)
-        return self.folder.bad_rows(os.path.relpath(path, project))
+        return os.path.relpath(resolve(project, self.checked.loaded.job.input.path), project)
 
 
 def check_job(loaded: LoadedJob, today: date, *, vertex: bool = False) -> CheckedJob:

@@ -49,6 +49,10 @@ UNNEEDED = (
     "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
 )
 BEYOND = "spent {spent}, {more} more than `max_cost`"
+OTHER = (
+    "the table of `{before}` in `{output}` gave way to that of `{now}`: `--output` keeps tables apart; the "
+    "answers are kept, so a run with the other input writes its table again"
+)
 SHORTER = (
     "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
     "folder, and `--output` keeps tables apart"
@@ -92,7 +96,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
             end_round(plan.folder)
         if ended.written:
             mark(plan.folder, _completion(plan, ended, state))
-            notes += _shorter(before, plan, survey.rows)
+            notes += _replaced(before, plan, survey.rows)
     return RunReport(
         job=plan.checked.loaded.job.name,
         folder=plan.folder.path,
@@ -225,9 +229,13 @@ def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:
     return Tally(total=rows, started=time.monotonic(), pack=pack, earlier=rows - todo, alike=alike)
 
 
-def _shorter(before: Completion | None, plan: Plan, rows: int) -> list[str]:
-    """Return a note where the table of another input, or of all rows, was replaced by a shorter one."""
-    if before is None or before.output != plan.output or before.ok + before.failed <= rows:
+def _replaced(before: Completion | None, plan: Plan, rows: int) -> list[str]:
+    """Return a note where a table was replaced by that of another input, or by a shorter one."""
+    if before is None or before.output != plan.output:
+        return []
+    if before.input_path not in (None, plan.input_path):
+        return [OTHER.format(before=before.input_path, output=plan.output, now=plan.input_path)]
+    if before.ok + before.failed <= rows:
         return []
     fewer = many(before.ok + before.failed - rows, "row")
     limited, whole = f"`--limit` took {fewer} fewer than", f"the input has {fewer} fewer than at"
@@ -244,6 +252,7 @@ def _completion(plan: Plan, ended: _Ended, state: str | None) -> Completion:
         output=plan.output,
         answers=ended.answers,
         input=state,
+        input_path=plan.input_path,
     )
 
 

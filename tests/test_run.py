@@ -1,6 +1,7 @@
 """A run from end to end: real SDK, real sockets, real files."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -715,6 +716,26 @@ def test_many_nights_leave_few_parts(project: Project, emulator: Emulator) -> No
     assert project.run(emulator.address).requests == 0
     assert project.table()["id"].to_list() == list(range(nights))
     assert verify_job(project.plan()).findings == []
+
+
+def test_a_table_of_another_input_is_told(project: Project, emulator: Emulator) -> None:
+    """Also one that is no shorter; the same input changed, or another output, is no matter."""
+    project.rows(["good", "bad"])
+    (project.folder / "in").mkdir()
+    shutil.copy(project.folder / "rows.csv", project.folder / "in" / "later.csv")
+    assert project.run(emulator.address).notes == []
+    project.rows(["good", "bad", "fine"])
+    assert project.run(emulator.address).notes == []
+    project.change('path = "rows.csv"', 'path = "in/later.csv"')
+    (note,) = project.run(emulator.address).notes
+    assert note.startswith(
+        f"the table of `rows.csv` in `{project.output}` gave way to that of `in/later.csv`"
+    )
+    assert "`--output`" in note
+    assert project.run(emulator.address).notes == []
+    project.change('path = "in/later.csv"', 'path = "rows.csv"')
+    project.change("out/labels.parquet", "out/others.parquet")
+    assert project.run(emulator.address).notes == []
 
 
 def test_a_shorter_table_in_place_of_a_longer_one_is_told(project: Project, emulator: Emulator) -> None:

@@ -20,8 +20,8 @@ HINT = "check the disk and the permissions of the run folder, then run the same 
 class Completion(BaseModel):
     """What a finished run has written: rows by status, whether only the first rows, where, and when (UTC).
 
-    `answers` are those behind the rows, of which equal ones share one; `input` names the state of its files.
-    Both are None in marks of before there were these.
+    `answers` are those behind the rows, of which equal ones share one; `input` names the state of its files,
+    `input_path` where they lie. These are None in marks of before there were these.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -33,6 +33,7 @@ class Completion(BaseModel):
     at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     answers: int | None = None
     input: str | None = None
+    input_path: str | None = None
 
     def is_of(self, state: str | None) -> bool:
         """Tell whether the input was in this state then; an unknown one counts as the same."""
