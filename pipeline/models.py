@@ -250,7 +250,8 @@ def tier_limits(tier: str, model: Model) -> Limits:
     if (limits.rpm, limits.tpm, limits.rpd) == (None, None, None):
         raise JobError(
             f"the limits of model `{model.id}` in tier `{tier}` are not known",
-            f"copy rpm, tpm and rpd from {RATE_LIMIT_PAGE} into [limits]",
+            f"copy rpm, tpm and rpd from {RATE_LIMIT_PAGE} into [limits], or give `--rpm`, `--tpm` and "
+            "`--rpd`",
         )
     return limits
 

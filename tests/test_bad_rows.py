@@ -201,7 +201,7 @@ def test_rows_are_refused_or_left_out_without_being_asked_twice(project: Project
     path = skipping(project, DOUBLE)
     asked(project, emulator)
     project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
-    with pytest.raises(InputError, match="row 4"):
+    with pytest.raises(InputError, match="rows 1 and 3"):
         project.run(emulator.address)
     path.write_text("id,text\n1,one\n2,two\n3,three\n4,four\n")
     _, requests = asked(project, emulator)
@@ -346,7 +346,7 @@ def test_the_survey_of_an_input_with_bad_rows_is_kept(
     assert plan.bad_rows.read_text() == told
     assert verify_job(project.plan()).findings == []
     project.change('bad_rows = "skip"', 'bad_rows = "refuse"')
-    with pytest.raises(InputError, match="row 4"):
+    with pytest.raises(InputError, match="rows 1 and 3"):
         project.run(emulator.address)
 
 

@@ -646,8 +646,9 @@ def test_limits_of_the_job_replace_those_of_the_tier(
 
 def test_half_of_the_limits_of_an_unknown_tier_is_refused() -> None:
     """Without tokens per minute nothing would hold the run back."""
-    with pytest.raises(JobError, match="in tier `2` are not known"):
+    with pytest.raises(JobError, match="in tier `2` are not known") as caught:
         job_limits(LimitsSection(tier="2", rpm=10), job_model(model_of(), TODAY))
+    assert "give `--rpm`, `--tpm` and `--rpd`" in caught.value.hint
 
 
 def test_vertex_has_no_tiers() -> None:

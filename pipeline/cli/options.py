@@ -25,6 +25,7 @@ from pipeline.store.cache import Use
 from pipeline.store.counts import sent_on
 from pipeline.store.folder import OFFLINE
 
+TIER = "Usage tier of the project. For 2 and 3, whose limits are not published, give --rpm and --tpm, too."
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
@@ -47,7 +48,7 @@ def job_options(command: Command) -> Command:
         click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept."),
         click.option("--limit", type=Whole(min=1), metavar="N", help="Take the first N rows only."),
         click.option("--model", metavar="ID", help="Model id or alias."),
-        click.option("--tier", type=click.Choice(["free", "1", "2", "3"]), help="Usage tier of the project."),
+        click.option("--tier", type=click.Choice(["free", "1", "2", "3"]), help=TIER),
         click.option("--rpm", type=Whole(min=1), help="Requests per minute."),
         click.option("--tpm", type=Whole(min=1), help="Input tokens per minute."),
         click.option("--rpd", type=Whole(min=1), help="Requests per day (Pacific time)."),

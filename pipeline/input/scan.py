@@ -29,12 +29,16 @@ ROWS = 1_000  # of a Parquet file that pyarrow reads at a time
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A lazy table, its files in order, how many rows it must have of each, and which it has not (`row`)."""
+    """A lazy table, its files in order, how many rows it must have of each, and which it has not (`row`).
+
+    `headed` files begin with a line that is no row.
+    """
 
     frame: pl.LazyFrame
     paths: tuple[Path, ...]
     rows: list[int]
     gone: dict[Path, Column] = field(default_factory=dict)
+    headed: bool = False
 
     def named(self, *rows: int, whole: bool = False) -> str:
         """Name rows (from 0 on) as people count them, with their files where there are several, or always."""
@@ -112,7 +116,8 @@ def _scan_text(files: Files) -> Scan:
         new_columns=list(first),  # Polars would keep doubled quotes in names
         glob=False,
     )
-    return Scan(_without_blank(scan, found), files.paths, [one.records for one in found], gone)
+    rows = [one.records for one in found]
+    return Scan(_without_blank(scan, found), files.paths, rows, gone, headed=True)
 
 
 def _quote(paths: Sequence[Path], found: Sequence[Delimited]) -> str | None:

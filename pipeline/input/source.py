@@ -168,7 +168,7 @@ class Source:
             if self.key and self._files.bad is not None:
                 some["key"][self._keys.empty(frame).to_numpy()] = NO_KEY
             elif self.key:
-                self._keys.check_filled(frame, len(names))
+                self._keys.check_filled(frame, some, names)
             names.add(some)
         self._check_count(len(names))
 

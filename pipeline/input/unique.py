@@ -48,12 +48,22 @@ class Keys:
         """Say of each row whether a key column is empty."""
         return frame.select(pl.any_horizontal(pl.col(self.columns).is_null())).to_series()
 
-    def check_filled(self, frame: pl.DataFrame, start: int) -> None:
-        """Raise InputError for the first row of a frame in which a key column is empty."""
-        for name in self.columns:
-            if frame[name].null_count():
-                row = start + int(frame[name].is_null().arg_max() or 0)
-                raise InputError(f"{EMPTY_KEY.format(name)} in {self.table.named(row)}", FILL)
+    def check_filled(self, frame: pl.DataFrame, some: Records, names: Column) -> None:
+        """Raise InputError for the first row of a frame without a key, or for two above it that share one.
+
+        `names` are those of the rows before the frame, `some` those of its own.
+        """
+        empty = self.empty(frame)
+        if not empty.any():
+            return
+        here = int(empty.arg_max() or 0)
+        row = len(names) + here
+        names.add(some[:here])
+        self.check_unique(Survey(names))
+        name = next(name for name in self.columns if frame[name][here] is None)
+        raise InputError(
+            f"{EMPTY_KEY.format(name)} in {self.table.named(row, whole=True)}{self._below}", FILL
+        )
 
     def check_unique(self, survey: Survey) -> None:
         """Raise InputError for the first key that two rows share; keys are compared whole, by their cells."""
@@ -62,7 +72,8 @@ class Keys:
         for later, earlier in pairs:
             if cells[earlier] == cells[later]:
                 shown = ", ".join(f"`{short(cell)}`" for cell in cells[earlier])
-                raise InputError(f"{self.table.named(earlier, later)} have the same key {shown}", MORE)
+                both = self.table.named(earlier, later, whole=True)
+                raise InputError(f"{both} have the same key {shown}{self._below}", MORE)
 
     def unkeyed(self, survey: Survey) -> Column:
         """Return the rows (GONE, in order) that have no key, or that of an earlier row."""
@@ -95,6 +106,11 @@ class Keys:
                 content = json.dumps(cells, default=str, ensure_ascii=False)
                 why = self._why(cells, first)
                 bad.add(f"{self.table.named(row, whole=True)}: {why}", content.encode(errors="replace"))
+
+    @property
+    def _below(self) -> str:
+        """Say where an editor, which counts lines, shows other numbers than ours."""
+        return " (not counting the header)" if self.table.headed else ""
 
     def _why(self, cells: dict[str, object], first: int) -> str:
         if first == EMPTY:

@@ -40,6 +40,7 @@ OFFLINE = "emulator"  # the endpoint of a run that asks an emulator of its own
 SIGN = "lock"  # names the owner; what is locked is the folder itself, so that deleting this frees nothing
 BAD_ROWS = "bad-rows"
 ROUND = "round"  # of --retry-failed, while one is under way
+LOCKS = Path("/proc/locks")
 GLANCES = 3
 NAME = 40  # letters of an input's name, which may be as long as a file name can be
 SHORT = 12  # letters of the fingerprint in a folder's name
@@ -54,6 +55,12 @@ ANEW = (
     "`round` was damaged or did not fit the parts: it was set aside as `{place}`, and a new round of "
     "`--retry-failed` was begun, which also asks rows again that had failed in the last one"
 )
+BUSY = (
+    "wait until it ends or stop it (it keeps what it has); a job with another name or prompt can run at the "
+    "same time"
+)
+UNSIGNED = "another process{number}, of which the file `lock` says nothing"
+SEEK = "; `fuser -v {folder}` says which process it is"
 READABLE = (
     "give yourself the right to read it (has another user run this job?), or choose another folder with "
     "`--runs-dir`"
@@ -217,11 +224,8 @@ def _lock(lock: int, folder: Folder, hint: str = CONTINUE) -> None:
             time.sleep(0.02)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
-        raise StoreError(
-            f"this job is already running: {_read(folder)}",
-            "wait until it ends or stop it (it keeps what it has); a job with another name or prompt can "
-            "run at the same time",
-        ) from exc
+        who = _read(folder)
+        raise StoreError(f"this job is already running: {who}", BUSY + _which(folder, who)) from exc
     except OSError as exc:
         raise StoreError(f"the run folder `{folder.path}` cannot be locked: {exc.strerror}", LOCAL) from exc
     try:
@@ -289,7 +293,24 @@ def _read(folder: Folder) -> str:
         who = json.loads((folder.path / SIGN).read_text())
         return f"process {who['pid']} on {who['host']}, started {who['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or its disk was full
-        return "another process"
+        return UNSIGNED.format(number=_holder(folder))
+
+
+def _which(folder: Folder, who: str) -> str:
+    """Say how to find the owner, where not even its number is known."""
+    return SEEK.format(folder=folder.path) if who == UNSIGNED.format(number="") else ""
+
+
+def _holder(folder: Folder) -> str:
+    """Return the number of the process that has locked the folder, where the system tells it."""
+    try:
+        found = folder.path.stat()
+        locks = LOCKS.read_text().splitlines()
+    except OSError:
+        return ""
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    held = [words for words in map(str.split, locks) if {"FLOCK", "WRITE", place} <= {*words}]
+    return f" ({held[0][4]})" if held and held[0][4].isdecimal() else ""
 
 
 def _identity(path: Path) -> dict[str, object] | None:

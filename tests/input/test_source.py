@@ -666,14 +666,16 @@ def test_an_empty_key_is_refused_with_its_row(tmp_path: Path) -> None:
     """A null names no row."""
     (tmp_path / "t.csv").write_text("id,text\n1,a\n2,b\n,c\n,d\n")
     said = refusal(tmp_path, opened(tmp_path / "t.csv", ["id"], ["text"]).survey)
-    assert said.startswith("key column `id` is empty in row 3; fill it")
+    assert said.startswith("key column `id` is empty in row 3 of `t.csv` (not counting the header); fill it")
 
 
 def test_two_rows_of_one_key_are_refused(tmp_path: Path) -> None:
     """The value and both rows are named, of several pairs the one that ends first."""
     (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n3,x\n2,y\n1,x\n")
     said = refusal(tmp_path, opened(tmp_path / "t.csv", ["a", "b"]).survey)
-    assert said.startswith("rows 2 and 4 have the same key `2`, `y`; name more key columns in [input]")
+    assert said.startswith(
+        "rows 2 and 4 of `t.csv` have the same key `2`, `y` (not counting the header); name more"
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -683,10 +685,33 @@ def test_the_files_of_one_key_are_named(tmp_path: Path, kind: str) -> None:
         write(pl.DataFrame({"id": keys}, schema={"id": pl.String}), tmp_path / f"{name}.{kind}", kind)
         if not keys and kind == "ndjson":
             (tmp_path / "2.ndjson").write_text("\n")
+    below = " (not counting the header)" if kind in ("csv", "tsv") else ""
     said = refusal(tmp_path, opened(tmp_path, ["id"]).survey)
-    assert said.startswith(f"row 2 of `1.{kind}` and row 3 of `3.{kind}` have the same key `b`; name more")
+    assert said.startswith(
+        f"row 2 of `1.{kind}` and row 3 of `3.{kind}` have the same key `b`{below}; name more"
+    )
     said = refusal(tmp_path, opened(tmp_path / f"[14].{kind}", ["id"]).survey)
-    assert said.startswith(f"rows 2 and 3 of `4.{kind}` have the same key `f`; name more")
+    assert said.startswith(f"rows 2 and 3 of `4.{kind}` have the same key `f`{below}; name more")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("1,a\n2,b\n1,c\n,d\n", "rows 1 and 3 of `t.csv` have the same key `1`"),
+        ("1,a\n,b\n1,c\n,d\n", "key column `id` is empty in row 2 of `t.csv`"),
+    ],
+)
+def test_of_two_faults_the_first_in_the_file_is_told(tmp_path: Path, rows: str, said: str) -> None:
+    """An empty key below two equal ones is not told before them."""
+    (tmp_path / "t.csv").write_text(f"id,text\n{rows}")
+    assert refusal(tmp_path, opened(tmp_path / "t.csv", ["id"], ["text"]).survey).startswith(said)
+
+
+def test_the_first_row_without_a_whole_key_is_told(tmp_path: Path) -> None:
+    """Whichever of the key columns is empty there."""
+    (tmp_path / "t.csv").write_text("a,b,text\n1,1,x\n2,,x\n,3,x\n")
+    said = refusal(tmp_path, opened(tmp_path / "t.csv", ["a", "b"], ["text"]).survey)
+    assert said.startswith("key column `b` is empty in row 2 ")
 
 
 def test_the_file_of_an_empty_key_is_named(tmp_path: Path) -> None:
@@ -694,14 +719,15 @@ def test_the_file_of_an_empty_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.csv").write_text("id,text\n1,a\n")
     (tmp_path / "2.csv").write_text("id,text\n2,b\n,c\n")
     said = refusal(tmp_path, opened(tmp_path, ["id"], ["text"]).survey)
-    assert said.startswith("key column `id` is empty in row 2 of `2.csv`; fill it")
+    assert said.startswith("key column `id` is empty in row 2 of `2.csv` (not counting the header); fill it")
 
 
 def test_a_column_without_a_name_can_be_the_key(tmp_path: Path) -> None:
     """Pandas writes its index so."""
     (tmp_path / "t.csv").write_text(",text\n0,a\n1,b\n0,c\n")
     said = refusal(tmp_path, opened(tmp_path / "t.csv", [""], ["text"]).survey)
-    assert said.startswith("rows 1 and 3 have the same key `0`")
+    assert "rows 1 and 3 of " in said
+    assert "have the same key `0`" in said
 
 
 def test_a_table_written_twice_is_refused(tmp_path: Path) -> None:
@@ -709,7 +735,8 @@ def test_a_table_written_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     pl.DataFrame({"id": [*range(15_000), *range(15_000)]}).write_csv(path)
     said = refusal(tmp_path, opened(path, ["id"]).survey)
-    assert said.startswith("rows 1 and 15,001 have the same key `0`")
+    assert "rows 1 and 15,001 of " in said
+    assert "have the same key `0`" in said
 
 
 # --- while the run goes on
