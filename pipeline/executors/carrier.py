@@ -181,13 +181,11 @@ class Carrier:
         return self._stop(failure)
 
     async def _find(self, batch: Batch) -> Batch | None:
-        found = await self._patience.asked(lambda: self._means.api.find(batch.name))
+        found = await self._patience.found(self._means.api, batch.name)
         if not isinstance(found, list):
             return self._stop(found)
         if not found:
             return self._put(unfound(batch, time.time(), self._policy.pace))
-        for double in found[1:]:
-            await self._patience.asked(partial(self._means.api.cancel, double.job))
         return self._created(batch, found[0])
 
     async def _look(self, batch: Batch) -> Batch | None:
