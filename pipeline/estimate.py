@@ -246,4 +246,4 @@ def _around(expected: float, error: float) -> Span:
 def _usd(tokens_in: float, tokens_out: float, price: Price | None) -> float:
     if price is None:
         return 0.0
-    return cost_usd(Usage(prompt=round(tokens_in), output=round(tokens_out)), price, free=False)
+    return cost_usd(Usage(prompt=round(tokens_in), output=round(tokens_out)), price)

@@ -123,7 +123,7 @@ def trial(arm: Arm, compared: Sequence[Field], price: Price | None) -> Trial:
         requests=_requests(took, arm.size),
         prompt_tokens=usage.prompt,
         output_tokens=usage.output + usage.thoughts,
-        cost_usd=0.0 if price is None else cost_usd(usage, price, free=False),
+        cost_usd=0.0 if price is None else cost_usd(usage, price),
     )
 
 

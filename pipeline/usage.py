@@ -19,12 +19,12 @@ ENOUGH = 10  # requests that have come back, and as many packs of rows: fewer sa
 _DAY = 86_400.0
 
 
-def cost_usd(usage: Usage, price: Price, *, free: bool, stored: int = 0) -> float:
-    """Return the cost in USD, nothing if `free`; `stored` are picodollars of cache storage.
+def cost_usd(usage: Usage, price: Price, *, stored: int = 0) -> float:
+    """Return the cost in USD; `stored` are picodollars of cache storage.
 
     Thoughts are output, cached input and audio have prices of their own.
     """
-    return 0.0 if free else rates(price).usd(usage, stored)
+    return rates(price).usd(usage, stored)
 
 
 class Rates(NamedTuple):

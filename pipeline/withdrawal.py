@@ -9,7 +9,6 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Final, TypeAlias
 
 import anyio
@@ -124,12 +123,9 @@ class Recall:
         """Find out whether a job was created, which a killed run has left open."""
         while batch.stage is Stage.CREATING:
             await anyio.sleep(max(0.0, batch.due - time.time()))
-            find = partial(self._api.find, batch.name)
-            found: list[Seen] | Unasked = await self._patience.asked(find)
+            found: list[Seen] | Unasked = await self._patience.found(self._api, batch.name)
             if not isinstance(found, list):
                 return found
-            for double in found[1:]:
-                await self._patience.asked(partial(self._api.cancel, double.job))
             now = time.time()
             batch = seen(batch, found[0], now, self._pace) if found else unfound(batch, now, self._pace)
             self._table.put(batch)

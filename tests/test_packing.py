@@ -148,8 +148,8 @@ def test_shares_add_up_exactly(usage: Usage, rows: list[tuple[int, int]]) -> Non
     assert total.kinds == usage.kinds
     assert all(0 <= row.cached <= row.prompt for row in found)
     price = Price(0.25, 1.5, 0.025, audio=0.5, cached_audio=0.05)
-    costs = [round(cost_usd(row, price, free=False) * PICO) for row in found]
-    assert sum(costs) == round(cost_usd(usage, price, free=False) * PICO)
+    costs = [round(cost_usd(row, price) * PICO) for row in found]
+    assert sum(costs) == round(cost_usd(usage, price) * PICO)
 
 
 def test_the_schema_of_a_pack_is_flat_and_unbounded() -> None:

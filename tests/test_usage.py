@@ -25,7 +25,7 @@ class Answer(BaseModel):
 
 def outcome(usage: Usage = NOTHING, *, kind: FailureKind | None = None, attempts: int = 1) -> Outcome:
     """Return a finished row that used these tokens, failed if a kind is given."""
-    spent = Spent(usage=usage, cost_usd=cost_usd(usage, LITE, free=False), attempts=attempts)
+    spent = Spent(usage=usage, cost_usd=cost_usd(usage, LITE), attempts=attempts)
     return Outcome(b"k", b"d", Failure(kind, "no answer") if kind else Answer(), spent)
 
 
@@ -42,22 +42,21 @@ def usages() -> st.SearchStrategy[Usage]:
 def test_cost_counts_each_kind_of_token_at_its_price() -> None:
     """A million of each: uncached input, cached input, thoughts and output."""
     usage = Usage(prompt=2_000_000, cached=1_000_000, thoughts=1_000_000, output=1_000_000)
-    assert cost_usd(usage, LITE, free=False) == 0.25 + 0.025 + 1.5 + 1.5
+    assert cost_usd(usage, LITE) == 0.25 + 0.025 + 1.5 + 1.5
 
 
 def test_audio_costs_what_audio_does() -> None:
     """A million of each kind of input: text, cached text, audio and cached audio."""
     price = Price(0.25, 1.5, 0.025, audio=0.5, cached_audio=0.05)
     usage = Usage(prompt=4_000_000, cached=2_000_000, audio=2_000_000, cached_audio=1_000_000)
-    assert cost_usd(usage, price, free=False) == 0.825
-    assert cost_usd(usage, LITE, free=False) == 0.55
+    assert cost_usd(usage, price) == 0.825
+    assert cost_usd(usage, LITE) == 0.55
 
 
 def test_storage_of_a_cache_is_part_of_the_cost() -> None:
-    """What a reply has to bear comes on top, and is free on the free tier."""
+    """What a reply has to bear comes on top."""
     usage = Usage(prompt=4)
-    assert cost_usd(usage, LITE, free=False, stored=7) == (4 * 250_000 + 7) / 10**12
-    assert cost_usd(usage, LITE, free=True, stored=7) == 0.0
+    assert cost_usd(usage, LITE, stored=7) == (4 * 250_000 + 7) / 10**12
 
 
 @given(st.builds(Usage, *[st.integers(0, 50)] * 7))
@@ -70,14 +69,9 @@ def test_the_kinds_of_a_prompt_are_the_prompt(usage: Usage) -> None:
     assert audio + cached_audio == min(usage.audio, usage.prompt)
 
 
-def test_free_tier_costs_nothing() -> None:
-    """Tokens on the free tier are not billed."""
-    assert cost_usd(Usage(prompt=10**9, output=10**9), LITE, free=True) == 0.0
-
-
 def test_more_cached_than_sent_is_never_negative() -> None:
     """A reply whose cached count exceeds its prompt is not paid back."""
-    assert cost_usd(Usage(prompt=10, cached=1_000_000), LITE, free=False) == 10 * 0.025 / 10**6
+    assert cost_usd(Usage(prompt=10, cached=1_000_000), LITE) == 10 * 0.025 / 10**6
 
 
 @given(usages())
@@ -88,7 +82,7 @@ def test_cost_is_the_nearest_number_to_the_exact_one(usage: Usage) -> None:
         + usage.cached * Fraction("0.025")
         + (usage.output + usage.thoughts) * Fraction("1.5")
     ) / 10**6
-    assert cost_usd(usage, LITE, free=False) == float(exact)
+    assert cost_usd(usage, LITE) == float(exact)
 
 
 @given(st.lists(usages(), max_size=60))
@@ -96,9 +90,9 @@ def test_costs_of_rows_add_up_to_the_cost_of_the_run(rows: list[Usage]) -> None:
     """The sum over rows is the price of all their tokens, to the last digit."""
     tally = Tally(total=len(rows), started=0.0)
     for usage in rows:
-        tally.replied(usage, cost_usd(usage, LITE, free=False))
+        tally.replied(usage, cost_usd(usage, LITE))
     assert tally.usage == sum(rows, NOTHING)
-    assert tally.cost_usd == cost_usd(tally.usage, LITE, free=False)
+    assert tally.cost_usd == cost_usd(tally.usage, LITE)
 
 
 @given(st.lists(st.sampled_from([None, *FailureKind]), max_size=40), st.integers(0, 10))

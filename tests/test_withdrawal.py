@@ -155,6 +155,26 @@ def test_a_run_that_is_going_on_keeps_no_other_job_open(
     assert listed(another).count("BATCH_STATE_CANCELLED") == 2
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_of_several_runs_the_most_serious_code_is_told(
+    cancelling: Shell, batched: Project, another: Emulator, at: int
+) -> None:
+    """Whichever run comes last; each message has the name of its run."""
+    folders = [batched.plan().folder]
+    batched.change("You label reviews.", "You label opinions.")
+    batched.run(another.address, detach=True)
+    folders.append(batched.plan().folder)
+    altered(batched, job="batches/of-somebody")
+    if at:
+        batched.change("You label opinions.", "You label reviews.")
+        altered(batched, job="batches/of-somebody")
+        folders.reverse()
+    with claimed(folders[0]):
+        code, said = cancel(cancelling, batched, another, "--yes")
+    assert code == Exit.REFUSED
+    assert f"{folders[1].path.name}: the API knows no job `batches/of-somebody`" in said
+
+
 def killed_in_creation(project: Project, emulator: Emulator, times: int) -> None:
     """Kill a run when the API has created its job, and it has not heard of that; it is the `times`th."""
     fault = "batch-create/done-hang"

@@ -12,7 +12,7 @@ from pipeline.cli.folders import agrees, chosen
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, StoreError
 from pipeline.executors.parting import jobs_of, price_of
-from pipeline.gemini.endpoint import endpoint
+from pipeline.gemini.endpoint import Endpoint, endpoint
 from pipeline.progress import many
 from pipeline.runs import Run
 from pipeline.store.folder import is_offline
@@ -66,22 +66,25 @@ def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: 
     count = many(sum(len(batches) for _, batches in going), "batch job")
     if not (yes or agrees(f"cancel {count}?", "nothing was cancelled")):
         return Exit.OK
-    code = Exit.OK
-    for run, _ in going:
-        try:
-            done = withdraw(run.folder, who)
-        except StoreError as error:  # the jobs of the others are to end all the same
-            complain(f"{run.name}: {error.message}", error.hint)
-            code = error.exit_code
-            continue
-        for words in _told(done):
-            _say(run, words)
-        if done.stop is not None:
-            complain(done.stop.message, done.stop.hint)
-            code = done.stop.exit_code
+    code = max(_cancelled(run, who) for run, _ in going)  # the most serious has the highest number
     if code is Exit.OK:
         console.print(NEXT, markup=False, soft_wrap=True)
     return code
+
+
+def _cancelled(run: Run, who: Endpoint) -> Exit:
+    """Cancel the jobs of one run and say what came of it; those of the others are to end as well."""
+    try:
+        done = withdraw(run.folder, who)
+    except StoreError as error:
+        complain(f"{run.name}: {error.message}", error.hint)
+        return error.exit_code
+    for words in _told(done):
+        _say(run, words)
+    if done.stop is None:
+        return Exit.OK
+    complain(f"{run.name}: {done.stop.message}", done.stop.hint)
+    return done.stop.exit_code
 
 
 def _told(done: Withdrawal) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands about run folders: runs, clean."""
+"""The commands about run folders: runs, clean; and how others find the runs that are named, and ask."""
 
 import json
 import signal

@@ -65,7 +65,7 @@ class Shipping:
     def __init__(
         self,
         means: Means,
-        terms: Policy,
+        policy: Policy,
         rows: Rows,
         *,
         asker: Asker,
@@ -74,13 +74,13 @@ class Shipping:
         sink: Sink,
     ) -> None:
         self._means = means
-        self._terms = terms
+        self._policy = policy
         self._rows = rows
         self._asker = asker
         self._loading = loading
         self._bodies = bodies
         self._sink = sink
-        self._carrier = Carrier(means, terms, self._release)
+        self._carrier = Carrier(means, policy, self._release)
         self._waits = np.where(rows.pending, NOBODY, ENDED).astype(np.int32)
         self._again = False  # rows that were asked before are put into lines now
         self._crowded = False  # there was no room for another line
@@ -147,13 +147,13 @@ class Shipping:
 
     def _is_short(self, batches: list[Batch]) -> bool:
         """Tell whether open jobs may cost all that is left to spend, so that nothing is asked beside them."""
-        most, asking = self._terms.max_cost, any(batch.stage in ASKING for batch in batches)
+        most, asking = self._policy.max_cost, any(batch.stage in ASKING for batch in batches)
         return most is not None and asking and self._means.tally.committed_usd >= most
 
     async def _wait(self, batches: list[Batch]) -> bool:
         """Wait for the next step of a batch; False where the run leaves instead."""
         due = min(batch.due for batch in batches) - time.time()
-        if due > 0 and self._terms.leaves:
+        if due > 0 and self._policy.leaves:
             said = f"{many(len(batches), 'batch job')} left to the API"
             self._means.halt.pull(Failure(FailureKind.LEFT_OPEN, said))
             return False
@@ -188,7 +188,7 @@ class Shipping:
             lines = Ahead(source)
             line = await lines.next()
             while line is not None and not self._stopped and not self._carrier.full:
-                if line.tokens > (self._terms.limits.batch_tokens or line.tokens):  # it fits into no batch
+                if line.tokens > (self._policy.limits.batch_tokens or line.tokens):  # it fits into no batch
                     self._waits[line.rows] = ALONE
                     self._loading.settled(line)
                     line = await lines.next()
@@ -207,7 +207,7 @@ class Shipping:
 
         The walk that follows finds its answer in the journal.
         """
-        if not self._terms.submits or self._means.table.all():
+        if not self._policy.submits or self._means.table.all():
             return
         self._loading.clear()
         async with aclosing(self._lines()) as lines:
@@ -224,7 +224,8 @@ class Shipping:
         bodies, now = self._bodies(cache), time.time()
         with self._means.table.planning() as number:
             name = f"rowmill-{uuid4().hex}"
-            batch = Batch(number, name, planned=now, since=now, due=now, scope=self._terms.scope, cache=cache)
+            scope = self._policy.scope
+            batch = Batch(number, name, planned=now, since=now, due=now, scope=scope, cache=cache)
             path = self._means.paths.lines(number)
             make_folder(path.parent)
             with whole_file(path) as draft, draft.open("wb") as file:
@@ -252,25 +253,25 @@ class Shipping:
         return await self._means.keeping.name()
 
     def _room(self) -> Room:
-        spent, most = self._means.tally.spent_usd, self._terms.max_cost
+        spent, most = self._means.tally.spent_usd, self._policy.max_cost
         usd = None if most is None else most - spent
-        return room(self._means.table.all(), self._terms.limits, usd, time.time())
+        return room(self._means.table.all(), self._policy.limits, usd, time.time())
 
     def _fits(self, line: Line, space: Room, batch: Batch) -> bool:
         """Tell whether a line may still stand in a batch, in the room that there was before it."""
-        if batch.lines >= self._terms.lines or batch.size >= MOST_BYTES or space.jobs <= 0:
+        if batch.lines >= self._policy.lines or batch.size >= MOST_BYTES or space.jobs <= 0:
             return False
         if space.usd is not None and batch.cost_usd + line.cost_usd > space.usd:
             self._dear = self._too_dear(line, batch)
             return False
         if space.tokens is None:
             return True
-        most = share(self._terms.limits) if batch.lines else space.tokens
+        most = share(self._policy.limits) if batch.lines else space.tokens
         return batch.tokens + line.tokens <= min(space.tokens, most)
 
     def _too_dear(self, line: Line, batch: Batch) -> Dear:
         asking = [one.cost_usd for one in self._means.table.all() if one.stage in ASKING]
-        return Dear(line.cost_usd, sum(asking) + batch.cost_usd, self._terms.max_cost or 0.0)
+        return Dear(line.cost_usd, sum(asking) + batch.cost_usd, self._policy.max_cost or 0.0)
 
     async def _lines(self) -> AsyncGenerator[Line, None]:
         """Yield lines for the rows that wait for nobody and cannot end."""
@@ -305,7 +306,7 @@ class Shipping:
             self._waits[row] = holder
             return
         vain = table.vain(id_)
-        if vain >= ROUNDS or not self._terms.submits:
+        if vain >= ROUNDS or not self._policy.submits:
             self._waits[row] = ALONE
         elif (vain or begun.replies) and not self._again:
             self._waits[row] = ASIDE
@@ -340,7 +341,7 @@ class Shipping:
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
         if batches and (self._waits != ENDED).any():
-            self._means.notes.append(open_jobs(batches, offline=self._terms.offline))
+            self._means.notes.append(open_jobs(batches, offline=self._policy.offline))
         held, reason = int((self._waits == NOBODY).sum()), self._means.halt.reason
         if held and self._dear is not None and (reason is None or reason.kind is not FailureKind.MAX_COST):
             self._means.notes.append(self._dear.note(held))

@@ -93,6 +93,7 @@ class Carrier:
 
     def __init__(self, means: Means, policy: Policy, released: Callable[[int], None]) -> None:
         self.full = False
+        self._beside = False
         self._vain_since: float | None = None  # when creation began to fail, and has not succeeded since
         self._means = means
         self._policy = policy
@@ -113,8 +114,10 @@ class Carrier:
     async def advance(self, batch: Batch, stages: Container[Stage] = tuple(Stage)) -> None:
         """Take every step of a batch that can be taken now, as long as it is in one of these stages.
 
-        Without FETCHED among them, nothing goes into the journal.
+        Without FETCHED among them, nothing goes into the journal, and only this thread reads it: rows that
+        are asked meanwhile write there.
         """
+        self._beside = Stage.FETCHED not in stages
         current: Batch | None = batch
         while current is not None and current.stage in stages and not self._stopped:
             step = next_step(current, time.time(), self._policy.pace, submits=self._policy.submits)
@@ -181,13 +184,11 @@ class Carrier:
         return self._stop(failure)
 
     async def _find(self, batch: Batch) -> Batch | None:
-        found = await self._patience.asked(lambda: self._means.api.find(batch.name))
+        found = await self._patience.found(self._means.api, batch.name)
         if not isinstance(found, list):
             return self._stop(found)
         if not found:
             return self._put(unfound(batch, time.time(), self._policy.pace))
-        for double in found[1:]:
-            await self._patience.asked(partial(self._means.api.cancel, double.job))
         return self._created(batch, found[0])
 
     async def _look(self, batch: Batch) -> Batch | None:
@@ -264,7 +265,8 @@ class Carrier:
         if batch.cache:  # before its lines go: after a kill they lead to the cache
             await self._means.keeping.sweep(batch.number)
         done = moved(batch, Stage.INGESTED, time.time())
-        left = await to_thread.run_sync(self._means.table.finish, done, self._is_kept, vain)
+        finish = partial(self._means.table.finish, done, self._is_kept, vain)
+        left = finish() if self._beside else await to_thread.run_sync(finish)
         self.full = False
         self._released(batch.number)
         if taken.foreign:

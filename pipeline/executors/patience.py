@@ -3,10 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
+from pipeline.batch import Seen
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
+from pipeline.gemini.batches import Absent, Batches
 from pipeline.retry import TABLE, Act
 from pipeline.retry import next_step as next_try
 from pipeline.usage import Tally
@@ -52,6 +55,15 @@ class Patience:
             step = next_try(found, min(times[found.kind], rule.tries), 0.5)
             await self._halt.sleep(step.wait)
         return None
+
+    async def found(self, api: Batches, name: str) -> list[Seen] | Absent | Failure | None:
+        """Return the job with a name, or none, as a list; others of that name are cancelled."""
+        found: list[Seen] | Absent | Failure | None = await self.asked(lambda: api.find(name))
+        if isinstance(found, list):
+            for double in found[1:]:
+                await self.asked(partial(api.cancel, double.job))
+            return found[:1]
+        return found
 
     def is_over(self, since: float) -> bool:
         """Tell whether an outage that began then, on the monotonic clock, is waited out no longer."""
