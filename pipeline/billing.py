@@ -7,8 +7,8 @@ from functools import cache
 from pipeline.flow import Reply
 from pipeline.job import job_price
 from pipeline.models import Model
+from pipeline.rates import Rates, rates
 from pipeline.sections import ModelSection
-from pipeline.usage import Rates, rates
 
 EPOCH = date(1970, 1, 1)
 DAY = 86_400  # seconds, in Unix time

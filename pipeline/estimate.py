@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pipeline.flow import Usage
 from pipeline.models import Limits, Price
 from pipeline.packing import Budget, packs
+from pipeline.rates import cost_usd
 from pipeline.reuse import Pace, Saving, by_itself, in_batch, online
-from pipeline.usage import Need, Today, cost_usd, seconds_by_limit
+from pipeline.usage import Need, Today, seconds_by_limit
 
 ECHO_ROOM = 12  # tokens that the id and the commas of an element may take, as a run reserves them
 BATCH_SECONDS = 86_400.0  # the target of the Batch API, which is often faster

@@ -19,11 +19,11 @@ from pipeline.disk import clear_drafts, make_folder, whole_file
 from pipeline.errors import OutputError, StoreError
 from pipeline.heads import heads
 from pipeline.input.source import Chunk, Source
+from pipeline.rates import PICO
 from pipeline.store.parts import Parts
 from pipeline.store.reading import column_heads
 from pipeline.store.standing import Standing
 from pipeline.store.window import Window
-from pipeline.usage import PICO
 
 Append: TypeAlias = Callable[[pa.Table], None]
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Append]]

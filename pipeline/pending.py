@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pipeline.flow import Reply, Usage
 from pipeline.heads import names
 from pipeline.input.survey import Survey
+from pipeline.rates import PICO
 from pipeline.store.folder import Folder
 from pipeline.store.recent import latest, latest_replies
 from pipeline.store.standing import Standing
-from pipeline.usage import PICO
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from pipeline.flow import Usage
 from pipeline.keys import SIZE, digest, digests
 from pipeline.models import Price
 from pipeline.plan import Plan, make_plan
+from pipeline.rates import cost_usd
 from pipeline.sections import InputSection, OutputSection
 from pipeline.store.advice import HINT, trials
 from pipeline.store.completion import completion
-from pipeline.usage import cost_usd
 
 ORDERS = (0, 1)  # as in the input, and shuffled
 

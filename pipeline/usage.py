@@ -1,7 +1,4 @@
-"""What tokens cost, and the live counters of a run.
-
-Money is added up in whole picodollars, so that the costs of all rows and the cost of the run agree exactly.
-"""
+"""The live counters of a run, and what limits hold up what is left of it."""
 
 import math
 from collections import Counter, deque
@@ -9,52 +6,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pipeline.flow import Failure, FailureKind, Outcome, Usage
-from pipeline.models import Limits, Price
+from pipeline.models import Limits
+from pipeline.rates import PICO
 
-PICO = 10**12  # picodollars in a dollar; a price per million tokens is a millionth of them per token
 _MINUTE = 60.0
 _TEN_MINUTES = 600.0
 _LEAST = 10.0  # seconds below which no rate is made of a count
 ENOUGH = 10  # requests that have come back, and as many packs of rows: fewer say little of the rest
 _DAY = 86_400.0
-
-
-def cost_usd(usage: Usage, price: Price, *, stored: int = 0) -> float:
-    """Return the cost in USD; `stored` are picodollars of cache storage.
-
-    Thoughts are output, cached input and audio have prices of their own.
-    """
-    return rates(price).usd(usage, stored)
-
-
-class Rates(NamedTuple):
-    """Picodollars for a token of each kind."""
-
-    text: int
-    cached_text: int
-    audio: int
-    cached_audio: int
-    output: int
-
-    def usd(self, usage: Usage, stored: int) -> float:
-        """Return the cost of a reply in USD; `stored` are picodollars of cache storage."""
-        text, cached_text, audio, cached_audio = usage.kinds
-        return (
-            text * self.text
-            + cached_text * self.cached_text
-            + audio * self.audio
-            + cached_audio * self.cached_audio
-            + (usage.output + usage.thoughts) * self.output
-            + stored
-        ) / PICO
-
-
-def rates(price: Price) -> Rates:
-    """Return a price in whole picodollars."""
-    audio = price.input if price.audio is None else price.audio
-    cached_audio = price.cached if price.cached_audio is None else price.cached_audio
-    each = (price.input, price.cached, audio, cached_audio, price.output)
-    return Rates(*(round(usd_per_million * 10**6) for usd_per_million in each))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import Exit
 from pipeline.executors.cached import AHEAD, TTL
+from pipeline.rates import PICO
 from pipeline.report import RunReport
-from pipeline.usage import PICO
 from tests.bills import STORAGE, billed, caches, stored
 from tests.conftest import Project, emulating
 from tests.reviews import INSTRUCTION, labels, texts, word

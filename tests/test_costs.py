@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.rates import PICO
 from pipeline.report import RunReport
-from pipeline.usage import PICO
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import word
 

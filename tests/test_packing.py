@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.flow import Usage
 from pipeline.models import Price
 from pipeline.packing import Budget, id_name, packed, packed_schema, packs, shares, unpacked
-from pipeline.usage import PICO, cost_usd
+from pipeline.rates import PICO, cost_usd
 
 TEXTS = st.lists(st.text(), min_size=1, max_size=30)
 LABEL = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from pipeline.flow import Failure, FailureKind, Outcome, Spent, Unsent, Usage
 from pipeline.models import Limits, Price
-from pipeline.usage import Tally, Today, cost_usd
+from pipeline.rates import cost_usd
+from pipeline.usage import Tally, Today
 
 LITE = Price(0.25, 1.5, 0.025)
 NO_LIMITS = Limits()

@@ -20,8 +20,8 @@ from pipeline.executors.courier import Client
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.caches import Cache, Caches
 from pipeline.models import Price
+from pipeline.rates import PICO
 from pipeline.retry import OUTAGE, is_of_cache
-from pipeline.usage import PICO
 
 TTL: Final = 300.0
 RENEW: Final = 120.0  # seconds left from which on it is kept for longer

@@ -20,9 +20,9 @@ from pipeline.executors.cached import AHEAD, CLOSE_S, LOSSES, UNABLE
 from pipeline.flow import Failure
 from pipeline.gemini.caches import Cache, Caches
 from pipeline.models import Price
+from pipeline.rates import PICO
 from pipeline.retry import OUTAGE, is_of_cache
 from pipeline.store.batches import Kept, Table
-from pipeline.usage import PICO
 
 SHORT: Final = 600.0  # seconds until the job that names it is created
 LONG: Final = 49 * 3_600.0  # the API gives up a job after 48 hours
