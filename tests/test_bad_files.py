@@ -171,7 +171,7 @@ FINISHED = {
     "nulls everywhere": (csv("id,text,more\n1,,\n2,,\n3,,\n"), 3, None),
     "stray files": (folder(a__csv=GOOD, notes__txt=b"\xff", _SUCCESS=b"", __DS_Store=b"\0"), 2, None),
     "a cell of a megabyte": (csv(b"id,text\n1," + b"good " * 200_000 + b"\n2,bad\n"), 2, None),
-    "a cell of 12 MB": (csv(b"id,text\n1," + b"good " * 2_400_000 + b"\n2,bad\n"), 2, "template"),
+    "a cell of 12 MB": (csv(b"id,text\n1," + b"good " * 2_400_000 + b"\n2,bad\n"), 2, "too_long"),
 }
 
 
