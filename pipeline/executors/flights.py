@@ -17,11 +17,13 @@ from pipeline.retry import ROWS_OWN
 class Flights:
     """Requests under way, by their ids. Of equal ones, the first asks and the others wait.
 
-    `waiting` is how many rows do so: they can tell nothing of the service.
+    `waiting` is how many rows do so: they can tell nothing of the service. `changes` counts departures and
+    landings.
     """
 
     def __init__(self, halt: Halt, crew: Crew) -> None:
         self.waiting = 0
+        self.changes = 0
         self._halt = halt
         self._crew = crew
         self._under_way: dict[bytes, anyio.Event] = {}
@@ -60,11 +62,13 @@ class Flights:
         landing = anyio.Event()
         mine = list(ids)
         self._under_way |= dict.fromkeys(mine, landing)
+        self.changes += 1
         try:
             yield
         finally:
             for id_ in mine:
                 del self._under_way[id_]
+            self.changes += 1
             landing.set()
 
     async def landed(self, id_: bytes, rows: int = 1) -> bool:

@@ -42,10 +42,12 @@ class Packing:
 class Hand:
     """The rows that a worker has taken: how many, and how those have ended that have.
 
-    `twins` wait for the answer to an equal prompt, which this worker asks or another one.
+    `twins` wait for the answer to an equal prompt, which this worker asks or another one; `changes` are those
+    of the flights up to where the rows were looked at.
     """
 
     rows: int = 0
+    changes: int = 0
     done: list[Outcome] = field(default_factory=list)
     twins: list[Attempt] = field(default_factory=list)
 
@@ -105,6 +107,7 @@ class PackAsker:
         """Take rows until a pack of different prompts is to be asked, as far as there are any in reach."""
         first: dict[bytes, Attempt] = {}
         most = self._packing.budget.rows
+        hand.changes = self._asker.flights.changes
         while len(first) < most and hand.rows < most * (REACH if first else 1):
             rows = await take(most - len(first))
             if not rows:
@@ -147,8 +150,11 @@ class PackAsker:
     async def _asked(self, pack: list[Attempt], hand: Hand, held: int) -> list[Attempt] | None:
         """Ask about the prompts of a pack that nobody else is asking by now; return those to ask again."""
         first: dict[bytes, Attempt] = {}
-        for attempt in pack:
-            self._look_again(attempt, first, hand)
+        if self._asker.flights.changes == hand.changes:
+            first = {self._asker.id_of(attempt): attempt for attempt in pack}
+        else:
+            for attempt in pack:
+                self._look_again(attempt, first, hand)
         attempts = list(first.values())
         if len(attempts) > 1 and not all(attempt.plain for attempt in attempts):
             return attempts  # others were answered badly, so one of these is to be asked alone
