@@ -283,4 +283,4 @@ def test_what_is_wrong_from_the_start_is_named(
         assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 5)
         assert report.stop is not None
         assert hint in report.stop.hint
-        assert (report.requests, counted) == (6, sent)
+        assert (report.requests, report.unsent, counted) == (sent, 6 - sent, sent)
