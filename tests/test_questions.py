@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import Project
-from tests.test_cli import Shell, shell
+from tests.test_cli import Shell, inherited, shell
 
 __all__ = ["shell"]
 TRIES = 3  # a signal between the question and the wait for its answer may be heard late
@@ -20,9 +20,12 @@ def answered(project: Project, words: list[str], number: int) -> tuple[int, str]
     """Run a command on a terminal and send a signal to its question; return the code and what was said."""
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "pipeline", *words]
-    with subprocess.Popen(
-        command, cwd=project.folder, stdin=end, stdout=subprocess.DEVNULL, stderr=end
-    ) as asking:
+    with (
+        inherited(number, signal.SIG_DFL),
+        subprocess.Popen(
+            command, cwd=project.folder, stdin=end, stdout=subprocess.DEVNULL, stderr=end
+        ) as asking,
+    ):
         os.close(end)
         said = b""
         while b"[y/N]: " not in said:
