@@ -1,5 +1,7 @@
 """Prompts that break the server each time, shared by several rows: these fail, and the run goes on."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -112,3 +114,19 @@ def test_an_outage_from_the_start_fails_no_row_with_equal_ones(project: Project,
     report = run(project, emulator, lambda _: BROKEN)
     assert (report.exit_code, report.table.failed, report.requests) == (Exit.STOPPED, 0, 2 * TRIES)
     assert report.pending == 90
+
+
+def test_a_stop_in_an_outage_from_the_start_fails_no_row(project: Project, emulator: Emulator) -> None:
+    """The first prompt is not to blame as long as nobody has told; its row is asked by the next run."""
+    project.rows(GOOD)
+    left = iter(range(TRIES))
+
+    def broken(_: bytes) -> str:
+        if next(left, None) is None:  # the second prompt is being asked
+            os.kill(os.getpid(), signal.SIGTERM)
+        return BROKEN
+
+    report = run(project, emulator, broken)
+    assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 60)
+    again = run(project, emulator, lambda _: "")
+    assert (again.exit_code, again.requests) == (Exit.OK, 60)

@@ -181,7 +181,8 @@ class Asker:
                     return None
                 self._keep(id_, attempt, answer)
                 if isinstance(answer, Failure):
-                    await self._courier.let_others_try(held)
+                    if not await self._courier.let_others_try(held):
+                        return None  # nobody has told whether it is an outage
                     self.flights.fail(id_, answer)
             outcome = self.judge(attempt, answer)
             if outcome is not None:

@@ -95,13 +95,14 @@ class Courier:
                 return None
         return None
 
-    async def let_others_try(self, held: int) -> None:
+    async def let_others_try(self, held: int) -> bool:
         """Wait after a failure before any answer until other prompts tell whether it is an outage.
 
-        A single other one could not. `held` is as in `deliver`.
+        A single other one could not. `held` is as in `deliver`. False where the run is stopped before that.
         """
         if self.tally.left - self._flights.waiting > held + 1:
-            await self.gate.tried()
+            return await self.gate.tried()
+        return True
 
     async def _call(self, request: Request, sent: Callable[[], None], rows: int) -> Reply | Failure | None:
         async def send() -> Reply | Failure:
