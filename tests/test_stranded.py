@@ -16,7 +16,7 @@ from pipeline.store.batches import Kept, Member, Paths, Table, open_batches_of
 from pipeline.store.folder import claimed
 from tests.conftest import Project
 from tests.reviews import ROWS, labels
-from tests.test_cli import ROOT, Shell, shell, wait_for
+from tests.test_cli import ROOT, Shell, inherited, shell, wait_for
 
 __all__ = ["shell"]
 
@@ -27,7 +27,10 @@ def started_and_ended(project: Project, by: signal.Signals) -> str:
     """End an offline run by a signal while its job is open; return what it said."""
     command = [sys.executable, "-m", "pipeline", "run", str(project.job), *FLAGS]
     folder = project.plan("emulator").folder.path
-    with subprocess.Popen(command, cwd=ROOT, stderr=-1, text=True) as process:
+    with (
+        inherited(signal.SIGINT, signal.SIG_DFL),
+        subprocess.Popen(command, cwd=ROOT, stderr=-1, text=True) as process,
+    ):
         wait_for(lambda: [batch.stage for batch in open_batches_of(folder)] == [Stage.CREATED])
         process.send_signal(by)
         return process.communicate(timeout=30)[1]
