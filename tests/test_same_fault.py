@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.proxy import Proxy, proxying
 from pipeline.errors import Exit
+from pipeline.executors import courier
 from pipeline.report import RunReport
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import word
@@ -98,6 +99,37 @@ def test_two_broken_prompts_come_to_an_end(packed: Project, emulator: Emulator) 
     assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 10)
 
 
+def test_several_broken_prompts_at_the_end_fail_after_a_while(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all that is left, so the run need not wait for the end of an outage, and writes its table."""
+    monkeypatch.setattr(courier, "LAST_SILENCE", 2.0)
+    bad = [f"<bad {word(n)}>" for n in range(3)]
+    project.rows(GOOD + [text for text in bad for _ in range(3)])
+    report = run(project, emulator, marked, longest=100.0)
+    assert (report.exit_code, report.pending) == (Exit.ROWS_FAILED, 0)
+    assert failed(project) == list(range(60, 69))
+
+
+def test_more_broken_prompts_than_a_few_are_an_outage(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end, too: they stay pending."""
+    monkeypatch.setattr(courier, "LAST_SILENCE", 0.5)
+    monkeypatch.setattr(courier, "LAST", 3)
+    project.rows(GOOD + [f"<bad {word(n)}>" for n in range(5)])
+    report = run(project, emulator, marked, longest=3.0)
+    assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 5)
+
+
+def test_a_broken_pack_is_parted_soon(project: Project, emulator: Emulator) -> None:
+    """The rows beside a broken prompt are answered in the same run, and it fails in the end."""
+    in_packs(project, 10)
+    project.rows([*GOOD[:33], "<bad>", *GOOD[33:]])
+    report = run(project, emulator, marked)
+    assert (report.exit_code, report.table.ok, failed(project)) == (Exit.ROWS_FAILED, 60, [33])
+
+
 def test_an_outage_in_the_midst_fails_no_row_with_equal_ones(packed: Project, emulator: Emulator) -> None:
     """In the midst of a run: all that is left stays to be asked."""
     packed.rows([text for text in GOOD for _ in range(3)])
@@ -112,7 +144,11 @@ def test_an_outage_from_the_start_fails_no_row_with_equal_ones(project: Project,
     """Rows that wait for the first prompt are not held to its failure when the next one fails, too."""
     project.rows(["<bad>"] * 30 + GOOD)
     report = run(project, emulator, lambda _: BROKEN)
-    assert (report.exit_code, report.table.failed, report.requests) == (Exit.STOPPED, 0, 2 * TRIES)
+    assert (report.exit_code, report.table.failed, report.requests) == (
+        Exit.STOPPED,
+        0,
+        2 * TRIES,
+    )
     assert report.pending == 90
 
 

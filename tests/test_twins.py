@@ -86,7 +86,7 @@ def test_workers_that_wait_for_each_other_come_to_an_end(packed: Project, fault:
 def test_who_waits_for_another_is_stopped_at_once(packed: Project) -> None:
     """What is in flight is waited for; the rows with the same prompt take its answer in the next run."""
     packed.rows(["good coat"] * 900)
-    with emulating("--latency", "2") as slow:
+    with emulating("--latency", "4") as slow:
         with started(packed, slow) as process:
             wait_for(lambda: slow.stats()["requests"] == 1)
             process.send_signal(signal.SIGINT)

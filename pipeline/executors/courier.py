@@ -22,7 +22,6 @@ from pipeline.retry import (
     OUTAGE,
     PACK_TRIES,
     ROWS_OWN,
-    SLOW,
     TABLE,
     Act,
     Step,
@@ -30,6 +29,9 @@ from pipeline.retry import (
     next_step,
 )
 from pipeline.usage import Tally
+
+LAST = 10  # requests at most that fail together where they are all that is left, and
+LAST_SILENCE = 60.0  # seconds after which they do
 
 
 class Client(Protocol):
@@ -73,6 +75,14 @@ class Courier:
         is given back soon, to be asked in parts. `held` is how many unfinished rows can tell nothing of the
         service, since they wait for this request; those that wait in `Flights` count likewise.
         """
+        try:
+            return await self._delivered(request, sent, ids, held)
+        finally:
+            self._flights.end(ids)
+
+    async def _delivered(
+        self, request: Request, sent: Callable[[], None], ids: Collection[bytes], held: int
+    ) -> Reply | Failure | None:
         seen: Counter[FailureKind] = Counter()
         rows = len(ids)
         before, excused = self.tally.replies, 0
@@ -100,9 +110,9 @@ class Courier:
 
         A single other one could not. `held` is as in `deliver`. False where the run is stopped before that.
         """
-        if self.tally.left - self._flights.waiting > held + 1:
-            return await self.gate.tried()
-        return True
+        if not self._others_may_tell(held + 1):
+            return True
+        return await self.gate.tried()
 
     async def _call(self, request: Request, sent: Callable[[], None], rows: int) -> Reply | Failure | None:
         async def send() -> Reply | Failure:
@@ -130,7 +140,7 @@ class Courier:
         """Tell whether a pack is to be asked in parts: its parts may be answered, and cost little to try."""
         if failure.kind not in ROWS_OWN or not self.gate.answered:
             return False
-        return step.act is Act.GIVE_UP or (failure.kind in SLOW and tries >= PACK_TRIES)
+        return step.act is Act.GIVE_UP or tries >= PACK_TRIES
 
     def _others_may_tell(self, held: int) -> bool:
         """Say whether there are rows whose requests will yet tell whether it is an outage."""
@@ -140,13 +150,18 @@ class Courier:
         """Tell whether the service is to blame, and not the request, where nobody was answered meanwhile.
 
         Before any answer, the first request with a failure that may be its own is to blame, and so are its
-        parts; one of other prompts is not. Later the last row is, since no other one will ever tell.
+        parts; one of other prompts is not. Later the last rows are, since no other one will ever tell: one at
+        once, a few after a while.
         """
         if failure.kind not in ROWS_OWN:
             return True
-        if self.gate.answered:
-            return self._others_may_tell(held)
-        return not self._flights.is_first_suspect(ids)
+        if not self.gate.answered:
+            return not self._flights.is_first_suspect(ids)
+        if not self._others_may_tell(held):
+            return False
+        self._flights.ask_in_vain(ids, held)
+        silence = 0.0 if self.gate.down_since is None else time.monotonic() - self.gate.down_since
+        return silence < LAST_SILENCE or not self._flights.all_in_vain(self.tally.left, LAST)
 
     def _is_gone(self, failure: Failure) -> bool:
         """Tell whether nothing has been answered for too long, however often this request was sent."""
@@ -164,7 +179,8 @@ class Courier:
         if not may_pass(failure, answered=self.gate.answered):
             self._halt.pull(failure)
             return False
-        return await self._sleep(TABLE[failure.kind].ceiling * random.uniform(0.5, 1))  # noqa: S311
+        most = min(TABLE[failure.kind].ceiling, LAST_SILENCE)
+        return await self._sleep(most * random.uniform(0.5, 1))  # noqa: S311 - for waits
 
     async def _wait(self, step: Step, failure: Failure) -> bool:
         """Do what comes before the next attempt; False when there is none because the run stops."""

@@ -17,18 +17,20 @@ from pipeline.retry import ROWS_OWN
 class Flights:
     """Requests under way, by their ids. Of equal ones, the first asks and the others wait.
 
-    `waiting` is how many rows do so: they can tell nothing of the service. `changes` counts departures and
-    landings.
+    `waiting` is how many rows do so: they can tell nothing of the service. `behind` is how many are asked
+    when another row of their worker has ended. `changes` counts departures and landings.
     """
 
     def __init__(self, halt: Halt, crew: Crew) -> None:
         self.waiting = 0
+        self.behind = 0
         self.changes = 0
         self._halt = halt
         self._crew = crew
         self._under_way: dict[bytes, anyio.Event] = {}
         self._failed: dict[bytes, Failure] = {}
         self._suspect: frozenset[bytes] = frozenset()
+        self._in_vain: dict[frozenset[bytes], int] = {}
 
     @property
     def halted(self) -> bool:
@@ -55,6 +57,19 @@ class Flights:
             return False
         self._suspect = now
         return True
+
+    def ask_in_vain(self, ids: Iterable[bytes], rows: int) -> None:
+        """Say that a request has had all its tries while nobody was answered; so many rows wait for it."""
+        self._in_vain[frozenset(ids)] = rows
+
+    def end(self, ids: Iterable[bytes]) -> None:
+        """Say that a request is not sent any more."""
+        self._in_vain.pop(frozenset(ids), None)
+
+    def all_in_vain(self, rows: int, most: int) -> bool:
+        """Tell whether so many rows are all that wait for requests that were sent in vain, `most` at most."""
+        in_vain = sum(self._in_vain.values())
+        return 0 < len(self._in_vain) <= most and rows <= self.waiting + self.behind + in_vain
 
     @contextmanager
     def of(self, ids: Iterable[bytes]) -> Iterator[None]:

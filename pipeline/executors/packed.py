@@ -82,8 +82,10 @@ class PackAsker:
                     continue
                 pack = self._next(todo)
                 alone = len(pack) == 1 and self._courier.tally.replies == replies
-                held = hand.rows - (sum(map(len, todo)) if alone else 0)
-                again = await self._asked(pack, hand, held)
+                behind = sum(map(len, todo)) if alone else 0
+                self._asker.flights.behind += behind
+                again = await self._asked(pack, hand, hand.rows - behind)
+                self._asker.flights.behind -= behind
                 if again is None:
                     break
                 todo += self._packs(again, max(1, len(pack) // 2))
