@@ -134,7 +134,8 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         what = (
             f"the table holds only the first {many(done.ok + done.failed, 'row')}: the last run had `--limit`"
         )
-        findings.append(Finding(plan.output, what, "`rowmill run JOB` without `--limit` writes all rows"))
+        hint = "`rowmill run JOB` without `--limit` writes all rows"
+        findings.append(Finding(plan.output, what, hint, notice=True))
     elif status is not None and compared:
         findings += few(_output(plan, survey, status, changed=done is not None and not done.is_of(state)))
     _check_idle(plan)

@@ -747,8 +747,9 @@ def test_a_shorter_table_in_place_of_a_longer_one_is_told(project: Project, emul
         "`--limit` took 2 rows fewer than the last run" in note and "stay in the run folder" in note
         for note in notes
     )
-    findings = verify_job(project.plan()).findings
-    assert [finding.what for finding in findings] == [
+    verdict = verify_job(project.plan())
+    assert [finding.what for finding in verdict.findings] == [
         "the table holds only the first 1 row: the last run had `--limit`"
     ]
+    assert verdict.exit_code == Exit.OK
     assert verify_job(project.plan(limit=1)).findings == []
