@@ -1,11 +1,9 @@
 """Asking: what a run opens for it, wired together, and closed whatever happens."""
 
-import resource
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TypeAlias
 
 import anyio
@@ -14,11 +12,11 @@ from anyio import from_thread
 from numpy.typing import NDArray
 
 from pipeline.batch import Pace
+from pipeline.clients import MOST_IN_FLIGHT, Clients, most_connections
 from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Rows
-from pipeline.executors.cached import AHEAD, CachingClient, Instruction
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -28,11 +26,9 @@ from pipeline.executors.halt import Halt, stop_on_signal
 from pipeline.executors.online import Asks, Pending, Sink, execute
 from pipeline.executors.packed import PackAsker
 from pipeline.flow import Failure, FailureKind, Outcome
-from pipeline.gemini.caches import open_caches
-from pipeline.gemini.client import Client, Generation, open_client
+from pipeline.gemini.client import Generation
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.lines import TIER as BATCH
-from pipeline.keys import cache_name
 from pipeline.ledger import Ledger
 from pipeline.limiter import Limiter
 from pipeline.lookout import Lookout
@@ -48,20 +44,16 @@ from pipeline.store.compaction import REACH, compact
 from pipeline.store.journal import Journal
 from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
-from pipeline.store.recent import stored_until
 from pipeline.store.standing import Standing
 from pipeline.tiers import served_otherwise, shed
-from pipeline.tokens import Costing, TokenEstimate, may_be_cached
+from pipeline.tokens import Costing
 from pipeline.usage import Tally
 
 Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
 PACE = Pace()
-MOST_IN_FLIGHT = 4_096
 MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
-SPARE_FILES = 128  # of the process's file descriptors: what is no connection
 _SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
-NO_VERTEX_CACHE = "the long instruction is sent with each request: on Vertex AI it is not cached by Rowmill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +123,7 @@ async def _ask(work: Work, watch: Watch) -> Halt:
 
 async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     plan, service = work.plan, work.service
-    cap = min(plan.checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, _most_connections())
+    cap = min(plan.checked.loaded.job.limits.concurrency or MOST_IN_FLIGHT, most_connections())
     crew = Crew(cap + MOST_ASLEEP)
     limiter = _limiter(work, cap)
     day = Day(limiter, service.ledger, halt, wait=service.wait)
@@ -140,7 +132,7 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     money = purse(plan, costs, work.tally, halt, free=service.free)
     gate = Gate(limiter, day, halt, crew, costing=costs, purse=money)
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
-        async with AsyncExitStack() as clients, anyio.create_task_group() as beside:
+        async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
             await _ask_pending(
                 _Open(
@@ -152,8 +144,15 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
                     journal=journal,
                     cached=cached,
                     lookout=lookout,
-                    clients=clients,
-                    connections=cap,
+                    clients=Clients(
+                        plan=plan,
+                        endpoint=service.endpoint,
+                        stack=stack,
+                        connections=cap,
+                        notes=work.notes,
+                        uses=lambda: work.tally.left / plan.pack,
+                        free=service.free,
+                    ),
                 )
             )
             beside.cancel_scope.cancel()
@@ -167,7 +166,7 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """What is open around all requests of a run; `clients` closes what is opened for them."""
+    """What is open around all requests of a run."""
 
     work: Work
     halt: Halt
@@ -177,8 +176,7 @@ class _Open:
     journal: Journal
     cached: Cache
     lookout: Lookout
-    clients: AsyncExitStack
-    connections: int
+    clients: Clients
 
 
 async def _ask_pending(run: _Open) -> None:
@@ -232,9 +230,9 @@ def _limiter(work: Work, cap: int) -> Limiter:
 
 
 async def _courier(run: _Open, shared: Generation, flights: Flights, *, most: bool) -> Courier:
-    """Open what takes requests that share this to their replies; `most` as for `_client`."""
+    """Open what takes requests that share this to their replies; `most` as for `Clients.open`."""
     return Courier(
-        await _client(run, shared, most=most),
+        await run.clients.open(shared, most=most),
         run.gate,
         halt=run.halt,
         crew=run.crew,
@@ -242,62 +240,6 @@ async def _courier(run: _Open, shared: Generation, flights: Flights, *, most: bo
         tally=run.work.tally,
         longest_outage=run.work.service.longest_outage,
     )
-
-
-async def _client(run: _Open, shared: Generation, *, most: bool) -> Client | CachingClient:
-    """Open a client; one that caches the instruction where it asks for `most` rows and that can pay."""
-    work = run.work
-
-    def client(generation: Generation) -> AbstractAsyncContextManager[Client]:
-        timeout = work.plan.checked.loaded.job.model.deadline
-        return open_client(work.service.endpoint, generation, timeout_s=timeout, connections=run.connections)
-
-    plain = await run.clients.enter_async_context(client(shared))
-    instruction = _instruction(work, shared) if most else None
-    if instruction is None:
-        return plain
-    caches = await run.clients.enter_async_context(open_caches(work.service.endpoint))
-    caching = CachingClient(plain, caches, lambda name: client(replace(shared, cache=name)), instruction)
-    run.clients.push_async_callback(_finish, caching, work.notes)
-    return caching
-
-
-def _instruction(work: Work, generation: Generation) -> Instruction | None:
-    """Return what is cached of a run's instruction; None where that is not wanted or cannot pay."""
-    checked = work.plan.checked
-    section, model = checked.loaded.job.model, checked.model
-    tokens = TokenEstimate(generation.system).tokens("")
-    price = model.price(datetime.now(UTC).date(), section.service_tier)
-    wanted = section.context_cache == "auto" and not work.service.free
-    if not wanted or price is None or not may_be_cached(generation.system, model):
-        return None
-    if work.service.endpoint.vertex:
-        work.notes.append(NO_VERTEX_CACHE)
-        return None
-    return Instruction(
-        model=generation.model,
-        system=generation.system,
-        display_name=cache_name(work.plan.fingerprint, generation.system),
-        tokens=tokens,
-        price=price,
-        since=stored_until(work.plan.folder.journal) + AHEAD,
-        uses=lambda: work.tally.left / work.plan.pack,
-    )
-
-
-async def _finish(caching: CachingClient, notes: list[str]) -> None:
-    await caching.aclose()
-    notes.extend(caching.notes)
-
-
-def _most_connections() -> int:
-    """Return how many connections the process may open, after asking the system for as many as it gives."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_IN_FLIGHT + SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MOST_IN_FLIGHT if soft == resource.RLIM_INFINITY else max(1, soft - SPARE_FILES)
 
 
 def _manner(service: Service) -> Manner:

@@ -1,4 +1,4 @@
-"""What a run says of what it has found: answers that stay, jobs left open elsewhere, lower limits."""
+"""What a run says of what it has found and done: answers that stay, jobs left open, tables that gave way."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -48,6 +48,18 @@ UNNAMED = (
     "`identity.json`, which names what was asked here, {fault}: the next run writes it anew and keeps the "
     "answers"
 )
+UNNEEDED = (
+    "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
+    "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
+)
+OTHER = (
+    "the table of `{before}` in `{output}` gave way to that of `{now}`: `--output` keeps tables apart; the "
+    "answers are kept, so a run with the other input writes its table again"
+)
+SHORTER = (
+    "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
+    "folder, and `--output` keeps tables apart"
+)
 LOWER = (
     "the API allows {found:,} {words}, not {told}, and the run kept to that: set `{name}` to it in [limits]"
 )
@@ -78,6 +90,26 @@ def open_elsewhere(plan: Plan) -> list[str]:
         if batches:
             notes.append(_elsewhere(path, batches, plan.identity))
     return notes
+
+
+def replaced(before: Completion | None, plan: Plan, rows: int) -> list[str]:
+    """Return a note where a table was replaced by that of another input, or by a shorter one."""
+    if before is None or before.output != plan.output:
+        return []
+    if before.input_path not in (None, plan.input_path):
+        return [OTHER.format(before=before.input_path, output=plan.output, now=plan.input_path)]
+    if before.ok + before.failed <= rows:
+        return []
+    fewer = many(before.ok + before.failed - rows, "row")
+    limited, whole = f"`--limit` took {fewer} fewer than", f"the input has {fewer} fewer than at"
+    why = f"{limited if plan.limited else whole} the last run"
+    return [SHORTER.format(output=plan.output, why=why)]
+
+
+def unneeded(plan: Plan) -> list[str]:
+    """Return a note where a finished run leaves batch jobs open: rows of an earlier input are in them."""
+    batches = open_batches_of(plan.folder.path)
+    return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
 
 
 def unread(damaged: Sequence[str]) -> list[str]:

@@ -87,10 +87,7 @@ LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and 
 
 # Faults that a single row may cause as well: its prompt takes too long, or breaks the server each time.
 ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE, FailureKind.SERVER, FailureKind.GARBLED})
-
-# Faults that a smaller pack may cure: asked once more as it is, then in halves.
-SLOW = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE})
-PACK_TRIES = 2
+PACK_TRIES = 2  # of a pack that meets one of these, before it is asked in halves
 
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}

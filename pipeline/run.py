@@ -8,7 +8,7 @@ from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.auto import auto_words
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
 from pipeline.executors.halt import Halt
-from pipeline.executors.parting import enqueued, jobs_of, price_of
+from pipeline.executors.parting import enqueued
 from pipeline.flow import Failure, FailureKind
 from pipeline.input.bad import LeftOut
 from pipeline.job import place_of
@@ -17,7 +17,7 @@ from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
-from pipeline.remarks import gone, kept, open_elsewhere
+from pipeline.remarks import gone, kept, open_elsewhere, replaced, unneeded
 from pipeline.report import RunReport, Stop
 from pipeline.retry import MORE_MONEY, OUTAGE, TABLE, Act, hint_of
 from pipeline.shipping import by_batches
@@ -44,19 +44,7 @@ SOUGHT = (
     "of {rows} to ask after that the journal had the reply to {kept}; the others were equal to one of these, "
     "in the cache, or asked"
 )
-UNNEEDED = (
-    "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
-    "the next run of this job that asks for rows takes in what they answer, and `rowmill status` counts them"
-)
 BEYOND = "spent {spent}, {more} more than `max_cost`"
-OTHER = (
-    "the table of `{before}` in `{output}` gave way to that of `{now}`: `--output` keeps tables apart; the "
-    "answers are kept, so a run with the other input writes its table again"
-)
-SHORTER = (
-    "{why}, and so has the table in `{output}`; the answers to rows that were left out stay in the run "
-    "folder, and `--output` keeps tables apart"
-)
 
 
 def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = False) -> RunReport:
@@ -91,38 +79,13 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
             standing = stand(survey, parts)  # each time a part fewer, of which there are only so many
         notes += _damaged(run)
         notes += _beyond(plan, tally) if ended.stop is None else []
-        notes += [] if ended.left else _unneeded(plan)
+        notes += [] if ended.left else unneeded(plan)
         if turn is not None and not ended.left and ended.stop is None:
             end_round(plan.folder)
         if ended.written:
             mark(plan.folder, _completion(plan, ended, state))
-            notes += _replaced(before, plan, survey.rows)
-    return RunReport(
-        job=plan.checked.loaded.job.name,
-        folder=plan.folder.path,
-        rows=survey.rows,
-        limited=plan.limited,
-        pending=ended.unanswered,
-        table=ended.table,
-        replied=ended.replied,
-        output=plan.output if ended.written else None,
-        target=plan.output,
-        requests=tally.departed,
-        unsent=tally.unsent,
-        asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
-        shipped=tally.shipped,
-        usage=tally.usage,
-        cost_usd=tally.cost_usd,
-        seconds=time.monotonic() - tally.started,
-        failures=tally.failures,
-        tiers=tally.tiers,
-        free=service.free,
-        saved=tally.saved,
-        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder) or tally.emulated,
-        notes=notes,
-        stop=ended.stop,
-        left_out=left_out,
-    )
+            notes += replaced(before, plan, survey.rows)
+    return _report(plan, service, run, ended, left_out)
 
 
 @dataclass(slots=True)
@@ -152,6 +115,36 @@ class _Ended:
     stop: Stop | None
     replied: int = 0
     answers: int = 0
+
+
+def _report(plan: Plan, service: Service, run: _Run, ended: _Ended, left_out: LeftOut) -> RunReport:
+    tally = run.tally
+    return RunReport(
+        job=plan.checked.loaded.job.name,
+        folder=plan.folder.path,
+        rows=run.taken.survey.rows,
+        limited=plan.limited,
+        pending=ended.unanswered,
+        table=ended.table,
+        replied=ended.replied,
+        output=plan.output if ended.written else None,
+        target=plan.output,
+        requests=tally.departed,
+        unsent=tally.unsent,
+        asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
+        shipped=tally.shipped,
+        usage=tally.usage,
+        cost_usd=tally.cost_usd,
+        seconds=time.monotonic() - tally.started,
+        failures=tally.failures,
+        tiers=tally.tiers,
+        free=service.free,
+        saved=tally.saved,
+        offline=plan.identity["endpoint"] == "emulator" or is_emulated(plan.folder) or tally.emulated,
+        notes=run.notes,
+        stop=ended.stop,
+        left_out=left_out,
+    )
 
 
 def _round(plan: Plan, service: Service, run: _Run, watch: Watch, standing: Standing) -> _Ended | None:
@@ -229,20 +222,6 @@ def _tally(standing: Standing, turn: int | None, pack: int) -> Tally:
     return Tally(total=rows, started=time.monotonic(), pack=pack, earlier=rows - todo, alike=alike)
 
 
-def _replaced(before: Completion | None, plan: Plan, rows: int) -> list[str]:
-    """Return a note where a table was replaced by that of another input, or by a shorter one."""
-    if before is None or before.output != plan.output:
-        return []
-    if before.input_path not in (None, plan.input_path):
-        return [OTHER.format(before=before.input_path, output=plan.output, now=plan.input_path)]
-    if before.ok + before.failed <= rows:
-        return []
-    fewer = many(before.ok + before.failed - rows, "row")
-    limited, whole = f"`--limit` took {fewer} fewer than", f"the input has {fewer} fewer than at"
-    why = f"{limited if plan.limited else whole} the last run"
-    return [SHORTER.format(output=plan.output, why=why)]
-
-
 def _completion(plan: Plan, ended: _Ended, state: str | None) -> Completion:
     """Return the mark of a run that has written its table of the input in this state."""
     return Completion(
@@ -262,12 +241,6 @@ def _damaged(run: _Run) -> list[str]:
     if notes and run.sought and not run.turn:
         notes.append(SOUGHT.format(rows=many(run.sought, "row"), kept=f"{run.tally.kept:,}"))
     return notes
-
-
-def _unneeded(plan: Plan) -> list[str]:
-    """Return a note where a finished run leaves batch jobs open: rows of an earlier input are in them."""
-    batches = open_batches_of(plan.folder.path)
-    return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
 
 
 def _left_out(plan: Plan) -> LeftOut:

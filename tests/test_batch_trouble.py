@@ -242,8 +242,8 @@ def test_rows_wait_until_open_jobs_leave_money_for_them(batched: Project, anothe
     assert bill(another) == (ROWS, 20)
 
 
-def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
-    """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
+def one_late(batched: Project, another: Emulator) -> None:
+    """Leave a job that is late, and more rows for another; requests for single rows hang."""
     another.change(batch_wait=600)
     limit(batched, spill="1m")
     batched.run(another.address, detach=True, endpoint=another.address)
@@ -251,6 +251,11 @@ def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulat
     altered(batched, another.address, planned=late.planned - 120)
     batched.rows(texts(2 * ROWS))
     another.change(faults=["hang@1+"])
+
+
+def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
+    """A late job's rows are asked one by one, however long that takes; another job is looked at meanwhile."""
+    one_late(batched, another)
     with started(batched, another) as process:
         try:
             wait_for(lambda: another.stats()["requests"])
@@ -266,13 +271,7 @@ def test_jobs_go_on_while_rows_are_asked_alone(batched: Project, another: Emulat
 
 def test_results_are_fetched_while_rows_are_asked_alone(batched: Project, another: Emulator) -> None:
     """That may take days, and the API keeps files for two: a kill, and their end there, lose nothing."""
-    another.change(batch_wait=600)
-    limit(batched, spill="1m")
-    batched.run(another.address, detach=True, endpoint=another.address)
-    late = altered(batched, another.address)
-    altered(batched, another.address, planned=late.planned - 120)
-    batched.rows(texts(2 * ROWS))
-    another.change(faults=["hang@1+"])
+    one_late(batched, another)
     with started(batched, another) as process:
         try:
             wait_for(lambda: another.stats()["requests"])

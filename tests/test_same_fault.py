@@ -3,13 +3,17 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from benchmarks.proxy import Proxy, proxying
 from pipeline.errors import Exit
 from pipeline.executors import courier
+from pipeline.flow import FailureKind
 from pipeline.report import RunReport
+from pipeline.retry import TABLE, Rule
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import word
 
@@ -60,6 +64,13 @@ def failed(project: Project) -> list[int]:
     return [n for n, kind in enumerate(project.table()["_error_kind"]) if kind == "garbled"]
 
 
+def soon(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the last prompts fail after so many seconds without an answer, with pauses no longer than that."""
+    monkeypatch.setattr(courier, "LAST_SILENCE", seconds)
+    rule = replace(TABLE[FailureKind.GARBLED], ceiling=seconds)
+    monkeypatch.setitem(cast("dict[FailureKind, Rule]", TABLE), FailureKind.GARBLED, rule)
+
+
 @pytest.mark.parametrize("twins", [2, 30])
 def test_rows_with_one_broken_prompt_fail_together(packed: Project, emulator: Emulator, twins: int) -> None:
     """At the end of the input, where no other row tells whether it is an outage: asked as often as one."""
@@ -103,7 +114,7 @@ def test_several_broken_prompts_at_the_end_fail_after_a_while(
     project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are all that is left, so the run need not wait for the end of an outage, and writes its table."""
-    monkeypatch.setattr(courier, "LAST_SILENCE", 2.0)
+    soon(monkeypatch, 2.0)
     bad = [f"<bad {word(n)}>" for n in range(3)]
     project.rows(GOOD + [text for text in bad for _ in range(3)])
     report = run(project, emulator, marked, longest=100.0)
@@ -115,7 +126,7 @@ def test_more_broken_prompts_than_a_few_are_an_outage(
     project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the end, too: they stay pending."""
-    monkeypatch.setattr(courier, "LAST_SILENCE", 0.5)
+    soon(monkeypatch, 0.5)
     monkeypatch.setattr(courier, "LAST", 3)
     project.rows(GOOD + [f"<bad {word(n)}>" for n in range(5)])
     report = run(project, emulator, marked, longest=3.0)

@@ -71,9 +71,10 @@ class Courier:
 
         `sent` is called each time that it leaves; `ids` are those of the prompts in it. An attempt that never
         left, or failed when nobody was answered since the one before it, is not held against the request: it
-        is sent again until the outage has lasted too long, and then the run stops. A pack that takes too long
-        is given back soon, to be asked in parts. `held` is how many unfinished rows can tell nothing of the
-        service, since they wait for this request; those that wait in `Flights` count likewise.
+        is sent again until the outage has lasted too long, and then the run stops. A pack with a failure that
+        one row may cause is given back soon, to be asked in parts. `held` is how many unfinished rows can
+        tell nothing of the service, since they wait for this request; those that wait in `Flights` count
+        likewise.
         """
         try:
             return await self._delivered(request, sent, ids, held)
@@ -160,16 +161,22 @@ class Courier:
         if not self._others_may_tell(held):
             return False
         self._flights.ask_in_vain(ids, held)
-        silence = 0.0 if self.gate.down_since is None else time.monotonic() - self.gate.down_since
-        return silence < LAST_SILENCE or not self._flights.all_in_vain(self.tally.left, LAST)
+        return self._silence < LAST_SILENCE or not self._all_in_vain
+
+    @property
+    def _all_in_vain(self) -> bool:
+        """Whether all rows left wait for a few requests that have had all their tries."""
+        return self._flights.all_in_vain(self.tally.left, LAST)
+
+    @property
+    def _silence(self) -> float:
+        """For how many seconds nothing has been answered."""
+        return 0.0 if self.gate.down_since is None else time.monotonic() - self.gate.down_since
 
     def _is_gone(self, failure: Failure) -> bool:
         """Tell whether nothing has been answered for too long, however often this request was sent."""
-        since = self.gate.down_since
-        if since is None or not may_pass(failure, answered=self.gate.answered):
-            return False
-        silence = time.monotonic() - since
-        if silence <= self._longest_outage:
+        silence = self._silence
+        if silence <= self._longest_outage or not may_pass(failure, answered=self.gate.answered):
             return False
         self.tally.silence = silence
         return True
@@ -179,8 +186,10 @@ class Courier:
         if not may_pass(failure, answered=self.gate.answered):
             self._halt.pull(failure)
             return False
-        most = min(TABLE[failure.kind].ceiling, LAST_SILENCE)
-        return await self._sleep(most * random.uniform(0.5, 1))  # noqa: S311 - for waits
+        pause = TABLE[failure.kind].ceiling * random.uniform(0.5, 1)  # noqa: S311 - for waits
+        if self._all_in_vain and self._silence < LAST_SILENCE:  # and no longer than until that can be told
+            pause = min(pause, LAST_SILENCE - self._silence)
+        return await self._sleep(pause)
 
     async def _wait(self, step: Step, failure: Failure) -> bool:
         """Do what comes before the next attempt; False when there is none because the run stops."""

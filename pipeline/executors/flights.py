@@ -64,12 +64,22 @@ class Flights:
 
     def end(self, ids: Iterable[bytes]) -> None:
         """Say that a request is not sent any more."""
-        self._in_vain.pop(frozenset(ids), None)
+        if self._in_vain:
+            self._in_vain.pop(frozenset(ids), None)
 
     def all_in_vain(self, rows: int, most: int) -> bool:
         """Tell whether so many rows are all that wait for requests that were sent in vain, `most` at most."""
         in_vain = sum(self._in_vain.values())
         return 0 < len(self._in_vain) <= most and rows <= self.waiting + self.behind + in_vain
+
+    @contextmanager
+    def after(self, rows: int) -> Iterator[None]:
+        """Run a block at whose end its worker asks for so many rows more."""
+        self.behind += rows
+        try:
+            yield
+        finally:
+            self.behind -= rows
 
     @contextmanager
     def of(self, ids: Iterable[bytes]) -> Iterator[None]:

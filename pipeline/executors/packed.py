@@ -83,9 +83,8 @@ class PackAsker:
                 pack = self._next(todo)
                 alone = len(pack) == 1 and self._courier.tally.replies == replies
                 behind = sum(map(len, todo)) if alone else 0
-                self._asker.flights.behind += behind
-                again = await self._asked(pack, hand, hand.rows - behind)
-                self._asker.flights.behind -= behind
+                with self._asker.flights.after(behind):
+                    again = await self._asked(pack, hand, hand.rows - behind)
                 if again is None:
                     break
                 todo += self._packs(again, max(1, len(pack) // 2))
