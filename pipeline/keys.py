@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import blake2b
 
 SIZE = 16  # bytes of a digest
@@ -73,7 +74,19 @@ def request_id(
     `round` counts how often the row was given up and asked again, `reply` the replies that this prompt
     has had in this round: a repeated question is a new request.
     """
-    return digest((fingerprint, text, max_output_tokens, round, reply))
+    state = _named(fingerprint).copy()  # all that `digest` does, but what most requests share is encoded once
+    state.update(_str(text) + _counted(max_output_tokens, round, reply))
+    return state.digest()
+
+
+@lru_cache
+def _named(fingerprint: str) -> blake2b:
+    return blake2b(encode((fingerprint,)), digest_size=SIZE)
+
+
+@lru_cache(typed=True)
+def _counted(*numbers: int | None) -> bytes:
+    return encode(numbers)
 
 
 def _framed(tag: bytes, payload: bytes) -> bytes:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from itertools import accumulate, pairwise
 from typing import Any
+from zlib import crc32
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -182,7 +182,7 @@ def _ids(texts: Sequence[str]) -> Iterator[str]:
     """Yield ids that differ within the pack and say nothing of the order."""
     used: set[str] = set()
     for text in texts:
-        number = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+        number = crc32(text.encode("utf-8", "surrogatepass"))
         while (id_ := _letters(number % _IDS)) in used:
             number += 1
         used.add(id_)

@@ -59,6 +59,7 @@ def _keep_memory_flat() -> None:
     os.environ.setdefault("POLARS_ROW_GROUP_PREFETCH_SIZE", "1")  # so it does in Parquet
     pa.set_memory_pool(pa.system_memory_pool())  # gives back what mimalloc keeps
     gc.freeze()  # what the imports have made stays: no collection has to walk over it
+    gc.set_threshold(50_000, 20, 50)  # a run makes few cycles; looking for them took a tenth of its CPU
     atexit.register(gc.unfreeze)  # or libraries report it as leaked
 
 

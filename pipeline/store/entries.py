@@ -51,7 +51,7 @@ def make_tables(db: sqlite3.Connection) -> None:
 def values_of(request_id: bytes, row: Row, answer: Reply | Failure) -> Values:
     """Return what is written down of an answer that `row` has paid for."""
     failed = isinstance(answer, Failure)
-    body = FAILURE.dump_json(answer) if isinstance(answer, Failure) else REPLY.dump_json(answer)
+    body = (FAILURE if failed else REPLY).serializer.to_json(answer)
     return (
         request_id,
         row.key,
