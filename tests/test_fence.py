@@ -121,3 +121,11 @@ def test_the_tag_stands_in_the_template(filter_: str) -> None:
     """A cell that chose its own fence would be none; a bad one is refused before any row."""
     with pytest.raises(JobError, match="line 1 of the template: `fenced` takes the name of a tag"):
         Template(f"{{{{ text | {filter_} }}}}")
+
+
+@given(st.text(st.characters() | st.sampled_from("\r\n\t\0\x85\ud800 a"), max_size=9))
+def test_a_clean_text_has_no_control_character_and_keeps_all_others(text: str) -> None:
+    """Also where a quick look may do."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = [one for one in lines if one in "\t\n" or unicodedata.category(one) not in {"Cc", "Cs"}]
+    assert clean(text) == "".join(kept)
