@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.batch import BEFORE, Batch
+from pipeline.executors.stranded import LOST
 from pipeline.flow import Reply
 from pipeline.keys import request_id
 from pipeline.pending import pending_rows, replied
@@ -19,7 +20,7 @@ from pipeline.store.answers import FILE, answered
 from pipeline.store.batches import enqueued, open_batches_of
 from pipeline.store.cache import Use
 from pipeline.store.census import census
-from pipeline.store.folder import round_under_way
+from pipeline.store.folder import is_offline, owner, round_under_way
 from pipeline.store.parts import Parts
 from pipeline.store.recent import latest
 from pipeline.store.standing import Standing, stand
@@ -115,8 +116,14 @@ def _turn(plan: Plan, standing: Standing) -> int:
 
 
 def _open(plan: Plan) -> list[Batch]:
-    """Return the batch jobs that a run waits for; one that asks online drops what was not created yet."""
+    """Return the batch jobs that a run waits for.
+
+    A run that asks online drops what was not created yet, and one that is offline takes back what an emulator
+    had that has ended.
+    """
     batches = open_batches_of(plan.folder.path)
+    if is_offline(plan.folder) and owner(plan.folder) is None:
+        batches = [batch for batch in batches if batch.stage not in LOST]
     if plan.checked.loaded.job.mode == "batch":
         return batches
     return [batch for batch in batches if batch.stage not in BEFORE]

@@ -19,14 +19,14 @@ def billing(section: ModelSection, model: Model, *, free: bool, today: date) -> 
 
     A reply that does not say when it came is billed as of `today`; the same reply costs the same whenever
     the journal brings it back. In a tier without a known price the standard price counts, and for a model
-    without one that of `model`, which was asked.
+    without one that of `model`, which was asked, in the tier that served.
     """
 
     @cache
     def known(served: str, tier: str, days: int | None) -> Rates | None:
         day = today if days is None else EPOCH + timedelta(days)
         price = job_price(section, served, day, tier) or job_price(section, served, day, "standard")
-        price = price or model.price(day, "standard")
+        price = price or model.price(day, tier) or model.price(day, "standard")
         return None if price is None else rates(price)
 
     def cost(reply: Reply) -> float:

@@ -33,10 +33,13 @@ _IDS = len(_LETTERS) ** _ID_LENGTH
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
-    """Return an object; None for one that names a key twice, since it may be two rows' answers in one."""
+_TORN = object()  # which no JSON text holds, and none can be written of
+
+
+def _object(pairs: list[tuple[str, Any]]) -> object:
+    """Return an object; `_TORN` for one that names a key twice, since it may be two rows' answers in one."""
     found = dict(pairs)
-    return found if len(found) == len(pairs) else None
+    return found if len(found) == len(pairs) else _TORN
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
@@ -218,12 +221,12 @@ def _elements(text: str) -> tuple[list[Any], bool]:
 def _written(element: dict[str, Any]) -> str | None:
     """Return the JSON text of an answer, short where it can be; half a surrogate pair stays an escape.
 
-    None where it is nested so deeply that it could be read and cannot be written.
+    None where it is nested so deeply that it could be read and cannot be written, or torn inside.
     """
     try:
         return to_json(element, inf_nan_mode="constants").decode()
     except PydanticSerializationError:
-        with suppress(RecursionError):
+        with suppress(RecursionError, TypeError):
             return json.dumps(element)
     return None
 

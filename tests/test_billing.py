@@ -64,6 +64,15 @@ def test_a_tier_without_a_price_costs_the_standard_one() -> None:
     assert cost(reply("gemini-9-huge", "platinum")) == 0.25
 
 
+@pytest.mark.parametrize(("tier", "price"), [("batch", 0.125), ("flex", 0.125), ("priority", 0.45)])
+@pytest.mark.parametrize("served", ["gemini-9-huge", ""])
+def test_a_model_that_nobody_knows_costs_what_was_asked_for_in_its_tier(
+    served: str, tier: str, price: float
+) -> None:
+    """A reply that does not name its model came in a batch or a tier all the same."""
+    assert cost(reply(served, tier)) == price
+
+
 def test_the_free_tier_is_free() -> None:
     """No token is billed there."""
     assert cost(reply("gemini-3.1-flash-lite"), free=True) == 0.0

@@ -126,6 +126,13 @@ def test_an_element_with_two_ids_is_of_nobody() -> None:
     assert (found.answers, found.foreign) == ((None, None, '{"label":"2"}'), 1)
 
 
+def test_a_key_that_is_doubled_deep_inside_leaves_its_row_unanswered() -> None:
+    """It is not read as null, which a field that may be null would take for the answer."""
+    said = '[{"id": "abc", "at": [{"city": "A", "city": "B"}]}, {"id": "def", "at": null}]'
+    found = unpacked(said, ["abc", "def"], "id")
+    assert (found.answers, found.whole) == ((None, '{"at":null}'), True)
+
+
 def test_a_fenced_answer_is_read() -> None:
     """Some models write a code fence around it."""
     assert unpacked('```json\n[{"id": "a", "n": 1}]\n```', ("a",), "id").answers == ('{"n":1}',)

@@ -1,5 +1,6 @@
 """Batch jobs of an emulator that ended with its run (`--offline`): their rows wait for nobody."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -59,6 +60,19 @@ def test_cancel_frees_the_rows_of_an_offline_run(shell: Shell, batched: Project)
     said = shell("cancel", batched.job, "--yes")
     assert (said.code, "ended with the emulator of an offline run" in said.err) == (Exit.OK, True)
     assert not open_batches_of(batched.plan("emulator").folder.path)
+
+
+def test_an_estimate_counts_the_rows_of_an_offline_run_that_was_killed(
+    shell: Shell, batched: Project
+) -> None:
+    """As the next run asks for them; a run that goes on still has its emulator."""
+    started_and_ended(batched, signal.SIGKILL)
+    found = json.loads(shell("estimate", batched.job, *FLAGS, "--json").out)
+    assert (found["batch_jobs"], found["enqueued"]) == (0, 0)
+    assert found["prompts"] + found["replied"] == ROWS
+    with claimed(batched.plan("emulator").folder):
+        found = json.loads(shell("estimate", batched.job, *FLAGS, "--json").out)
+    assert (found["batch_jobs"], found["enqueued"]) == (1, ROWS - found["replied"])
 
 
 def test_cancel_leaves_an_offline_run_alone_that_goes_on(shell: Shell, batched: Project) -> None:
