@@ -101,7 +101,9 @@ class CostEstimate:
         return Amount(1, tokens, round(micro_usd * NANO / 1e6))
 
     def learn(self, usage: Usage, rows: int) -> None:
-        """Take in how long the answers to so many rows were."""
+        """Take in how long the answers to so many rows were; a reply without any says nothing of the others."""
+        if not usage.output + usage.thoughts:
+            return
         self.seen += 1
         self.output += ((usage.output + usage.thoughts) / rows - self.output) / min(20, self.seen)
 

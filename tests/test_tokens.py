@@ -84,6 +84,14 @@ def test_money_follows_the_typical_answer() -> None:
     assert cost.amount(1_000, 1).nano_usd == pytest.approx(1_000 * 250 + 20 * 1_500, rel=0.01)
 
 
+def test_replies_without_an_answer_do_not_make_the_others_cheap() -> None:
+    """Blocked and empty ones say nothing of how long an answer is."""
+    cost = CostEstimate(Price(0.25, 1.50, 0.025))
+    for output in (0, 80, 0, 0):
+        cost.learn(Usage(prompt=10, output=output), 1)
+    assert (cost.output, cost.seen) == (80, 1)
+
+
 def test_without_a_price_money_does_not_count() -> None:
     """On the free tier only requests and tokens do."""
     assert CostEstimate(None).amount(1_000, 1).nano_usd == 0
