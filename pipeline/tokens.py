@@ -101,7 +101,7 @@ class CostEstimate:
         return Amount(1, tokens, round(micro_usd * NANO / 1e6))
 
     def learn(self, usage: Usage, rows: int) -> None:
-        """Take in how long the answers to so many rows were; a reply without any says nothing of the others."""
+        """Take in how long the answers to so many rows were; a reply without any tells nothing."""
         if not usage.output + usage.thoughts:
             return
         self.seen += 1
