@@ -87,6 +87,8 @@ class Run:
             shown += f", `{IDENTITY}` {self.fault}"
         if self.unread:
             shown += f", {many(self.unread, 'part')} cannot be read"
+        if self.replies is None:
+            shown += ", the journal cannot be read"
         if self.batches == 0:
             return shown
         open_ = "unknown batch jobs" if self.batches is None else many(self.batches, "batch job")
