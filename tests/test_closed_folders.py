@@ -1,5 +1,6 @@
 """Run folders that the user may not read: nobody says that there are none."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -57,3 +58,54 @@ def test_what_cannot_be_read_is_not_called_empty(shell: Shell, shut: Project, wo
     assert f"`{shut.folder / '.rowmill'}` cannot be read: Permission denied" in said.err
     assert "the right to read" in said.err
     assert "disk is full" not in said.err
+
+
+@pytest.mark.parametrize("words", [["status"], ["verify"], ["estimate"], ["run", "--quiet"]])
+def test_answers_that_cannot_be_read_are_not_called_lost(
+    shell: Shell, project: Project, words: list[str]
+) -> None:
+    """Parts in a closed folder are neither gone nor asked again: what to do is said, and nothing else."""
+    project.rows(["good"])
+    assert shell("run", project.job, "--offline", "--quiet").code == 0
+    open_to_all(project.folder)
+    project.output.parent.chmod(0o777)
+    parts = project.plan("emulator").folder.parts
+    parts.chmod(0)
+    with as_nobody():
+        said = shell(*words, project.job, "--offline")
+    parts.chmod(0o755)
+    assert (said.code, said.out) == (4, "")
+    assert f"`{parts}` cannot be read: Permission denied" in said.err
+    assert "the right to read" in said.err
+
+
+@pytest.mark.parametrize("shut", ["parts", "run", "job"])
+def test_a_closed_run_holds_up_no_other(shell: Shell, project: Project, shut: str) -> None:
+    """The others are listed and removed; it is named, and the exit code tells of it."""
+    project.rows(["good"])
+    assert shell("run", project.job, "--offline", "--quiet").code == 0
+    closed = project.plan("emulator").folder
+    project.change('name = "labels"', 'name = "others"')
+    assert shell("run", project.job, "--offline", "--quiet").code == 0
+    other = project.plan("emulator").folder
+    open_to_all(project.folder)
+    for path in (other.path.parent, other.path, other.parts):
+        path.chmod(0o777)
+    (other.path / "lock").chmod(0o666)
+    folder = {"parts": closed.parts, "run": closed.path, "job": closed.path.parent}[shut]
+    folder.chmod(0)
+    shell.monkeypatch.chdir(project.folder)
+    with as_nobody():
+        listed, named = shell("runs", "--json"), shell("runs", f"labels/{closed.path.name[:4]}")
+        alone, cleaned = shell("runs", "others"), shell("clean", "--yes")
+    folder.chmod(0o755)
+    assert [run["job"] for run in json.loads(listed.out)] == ["others"]
+    for said in (listed, named, cleaned):
+        assert said.code == 4
+        assert f"`{folder}` cannot be read: Permission denied" in said.err
+        assert "the right to read" in said.err
+    assert (named.out, "no run" in named.err) == ("", False)
+    assert (alone.code, "cannot be read" in alone.err) == (0, False)
+    assert "removed 1 run" in cleaned.err
+    assert not other.path.exists()
+    assert closed.journal.exists()

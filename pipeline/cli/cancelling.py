@@ -8,13 +8,13 @@ import click
 
 from pipeline.batch import Batch
 from pipeline.cli.app import rowmill
-from pipeline.cli.folders import agrees, chosen
+from pipeline.cli.folders import agrees, blamed, chosen
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, StoreError
 from pipeline.executors.parting import jobs_of, price_of
 from pipeline.gemini.endpoint import Endpoint, endpoint
 from pipeline.progress import many
-from pipeline.runs import Run
+from pipeline.runs import Closed, Run
 from pipeline.store.folder import is_offline
 from pipeline.withdrawal import Withdrawal, free, may_be_cancelled, withdraw
 
@@ -36,15 +36,17 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
 
     A RUN is named as `rowmill runs` does. Answers that are there already are kept for the next run.
     """
-    runs = [one.run for one in chosen(names, runs_dir)]
+    closed: Closed = {}
+    runs = [one.run for one in chosen(names, runs_dir, closed)]
+    code = blamed(closed)
     going = [(run, found) for run in runs if (found := may_be_cancelled(run.folder))]
     if not going:
-        console.print("nothing to cancel", soft_wrap=True)
-        return Exit.OK
+        if not closed:
+            console.print("nothing to cancel", soft_wrap=True)
+        return code
     freed = [_freed(run) for run, _ in going if is_offline(run.folder)]
     going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
-    code = _cancel(going, base_url, yes=yes) if going else Exit.OK
-    return max(code, *freed) if freed else code
+    return max(code, _cancel(going, base_url, yes=yes) if going else Exit.OK, *freed)
 
 
 def _freed(run: Run) -> Exit:
