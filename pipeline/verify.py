@@ -23,7 +23,7 @@ from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads, state_of
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, changes, identity_fault, in_words, is_used, owner
-from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, few
+from pipeline.store.inspection import FORGET, Finding, check_cache, check_journal, check_part, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import answers_in, part_files
 from pipeline.store.salvage import INDEX, LOG
@@ -125,7 +125,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
     status = None if damaged else job_status(plan, None, time.time(), survey, vertex=vertex)
     compared = status is not None and not status.pending
-    findings += [replace(one, hint=SPARE, notice=True) for one in replies] if compared else replies
+    findings += [_spared(one) for one in replies] if compared else replies
     done, state = completion(folder), state_of(plan.source)
     if done is not None and status is not None:
         answers = answers_in(folder.parts).rows
@@ -152,6 +152,11 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         compared=compared,
         findings=findings,
     )
+
+
+def _spared(finding: Finding) -> Finding:
+    """Say of a journal that no row needs that nothing is lost with it."""
+    return replace(finding, hint=SPARE if finding.hint == FORGET else finding.hint, notice=True)
 
 
 def _gone(rows: int) -> str:

@@ -16,7 +16,7 @@ from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
 from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
-from pipeline.store.salvage import fault_at_a_glance, open_to_read
+from pipeline.store.salvage import RIGHTS, barred, fault_at_a_glance, open_to_read
 
 MOST = 20  # kinds of findings in one file that are told
 NAMED = 5  # rows or replies of one kind
@@ -133,6 +133,8 @@ def _check(path: Path, kept: _Kept) -> tuple[list[Finding], int | None]:
             found = few(found) + few(_bad_entries(path, db, kept))
             return found, int(db.execute(f"SELECT count(*) FROM ({kept.entries})").fetchone()[0])  # noqa: S608
     except (sqlite3.Error, OSError) as exc:
+        if (shut := barred(path, write=False)) is not None:
+            return [Finding(shut, f"the {kept.name} may not be read", RIGHTS)], None
         return [Finding(path, f"the {kept.name} cannot be read: {exc}", kept.hint)], None
 
 
@@ -175,7 +177,8 @@ def check_part(path: Path, schema: pa.Schema, fingerprint: str | None = None) ->
                 names += [key + digest for key, digest in zip(keys, digests, strict=True) if key and digest]
                 rows += len(batch)
     except UNREADABLE as exc:
-        return [Finding(path, f"the part cannot be read: {str(exc).splitlines()[0]}", ASK)]
+        hint = RIGHTS if isinstance(exc, PermissionError) else ASK
+        return [Finding(path, f"the part cannot be read: {str(exc).splitlines()[0]}", hint)]
     return few(found) + few(_doubled(path, names))
 
 

@@ -11,10 +11,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.disk import DAMAGED, free_name, sync_folder
+from pipeline.disk import DAMAGED, free_name, may_read, may_write, sync_folder
 
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 LOG, INDEX = "-wal", "-shm"
+RIGHTS = (
+    "give yourself the right to read and write it with `chmod` or `chown` (has another user run a job here?)"
+)
 PATIENCE = 5.0  # seconds that somebody else may write
 AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
 GAP = 10_000  # rows of which none can be read, after which no more are looked for
@@ -42,6 +45,17 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     # without a log nothing but the file counts, and SQLite need make no shared memory for others
     how = "mode=ro" if size else "mode=ro&immutable=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE)
+
+
+def barred(path: Path, *, write: bool) -> Path | None:
+    """Return what of a database may not be read, its log included; where it is to `write`, or written to.
+
+    SQLite tells no more than that it cannot open the file.
+    """
+    for one in (path, *(path.with_name(path.name + ending) for ending in (LOG, INDEX))):
+        if one.exists() and not (may_read(one) and (may_write(one) or not write)):
+            return one
+    return path.parent if write and path.parent.exists() and not may_write(path.parent) else None
 
 
 def log_pages(path: Path) -> int:
