@@ -45,7 +45,7 @@ def test_rows_of_a_cancelled_job_are_asked_in_another(
     assert code == Exit.OK
     assert "1 batch job with 60 requests, estimated at no more than $" in said
     assert "cancelled: 1 batch job with 60 requests" in said
-    assert "run the job again" in said
+    assert f"hint: `rowmill run {batched.job}`, with the settings that it had, takes in what" in said
     status = "\n".join(job_status(batched.plan(), None, time.time()).sentences())
     assert "open at the API (1 cancelling), the oldest" in status  # it had not begun, and costs nothing
     assert cancel(cancelling, batched, another, "--yes")[0] == Exit.OK

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -23,7 +24,7 @@ AFTER = (
     "asks again, in jobs or with `--online` one by one."
 )
 ENDED = " ended with the emulator of an offline run; the next run asks the rows again"
-NEXT = "hint: run the job again, with the settings that it had, to take in what was answered"
+NEXT = "hint: `rowmill run {job}`, with the settings that it had, takes in what was answered"
 
 
 @rowmill.command(short_help="Cancel open batch jobs, after asking.")
@@ -46,7 +47,7 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
         return code
     freed = [_freed(run) for run, _ in going if is_offline(run.folder)]
     going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
-    return max(code, _cancel(going, base_url, yes=yes) if going else Exit.OK, *freed)
+    return max(code, _cancel(going, base_url, names, yes=yes) if going else Exit.OK, *freed)
 
 
 def _freed(run: Run) -> Exit:
@@ -59,8 +60,10 @@ def _freed(run: Run) -> Exit:
     return Exit.OK
 
 
-def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: bool) -> Exit:
-    """Cancel what the API has open, after asking."""
+def _cancel(
+    going: list[tuple[Run, list[Batch]]], base_url: str | None, names: Sequence[str], *, yes: bool
+) -> Exit:
+    """Cancel what the API has open for what was named, after asking."""
     who = endpoint(os.environ, base_url=base_url)
     for run, batches in going:
         _say(run, jobs_of(batches) + price_of(batches))
@@ -70,7 +73,8 @@ def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: 
         return Exit.OK
     code = max(_cancelled(run, who) for run, _ in going)  # the most serious has the highest number
     if code is Exit.OK:
-        console.print(NEXT, markup=False, soft_wrap=True)
+        job = quote(names[0]) if len(names) == 1 and names[0].endswith(".toml") else "JOB.toml"
+        console.print(NEXT.format(job=job), markup=False, soft_wrap=True)
     return code
 
 

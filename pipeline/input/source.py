@@ -107,7 +107,7 @@ class Source:
 
     def write_left_out(self, path: Path) -> LeftOut:
         """Write down what was left out, or remove the file where nothing was; raises OSError."""
-        return write(path, self._bad)
+        return write(path, self._bad, self.files)
 
     @property
     def _bad(self) -> list[BadRows]:

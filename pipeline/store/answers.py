@@ -173,6 +173,18 @@ def surplus(path: Path, most_bytes: int | None, before: int | None) -> int:
         raise unusable(path, exc) from exc
 
 
+def extent(path: Path) -> tuple[int, datetime | None]:
+    """Return how many answers are kept, and when any was last used that was not since. Raises StoreError."""
+    if not path.exists():
+        return 0, None
+    try:
+        with closing(opened(path, PATIENCE)) as db:
+            entries, oldest = db.execute("SELECT count(*), min(used) FROM answer").fetchone()
+    except (sqlite3.Error, OSError) as exc:
+        raise unusable(path, exc) from exc
+    return int(entries), None if oldest is None else datetime.fromtimestamp(oldest, UTC)
+
+
 def prune(path: Path, number: int) -> None:
     """Remove the entries that have not been used for longest, also while runs go on. Raises StoreError."""
     try:
