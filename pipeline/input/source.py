@@ -307,8 +307,8 @@ def open_source(
         paths, kind = find(path, kind)
         files = Files(paths, kind, list(map(stamp_of, paths)), separator=separator_of(kind, separator))
     with translated(files):
-        for file, (size, *_) in zip(paths, files.stamps, strict=True):
-            if not size:
+        for file, stamp in zip(paths, files.stamps, strict=True):
+            if not stamp.size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
         files = replace(files, copies=copies_of(paths, kind, decoding), bad=BadRows() if skip else None)
