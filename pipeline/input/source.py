@@ -311,7 +311,9 @@ def open_source(
             if not stamp.size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
-        files = replace(files, copies=copies_of(paths, kind, decoding), bad=BadRows() if skip else None)
+        files = replace(
+            files, copies=copies_of(paths, kind, decoding, skip=skip), bad=BadRows() if skip else None
+        )
     try:
         with translated(files):
             scan = scan_files(files, root_of(path))
