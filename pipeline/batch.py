@@ -180,6 +180,14 @@ def later(batch: Batch, now: float, pace: Pace, least: float = 0.0) -> Batch:
     return replace(batch, due=now + max(least, pace.pause(batch.tries)), tries=batch.tries + 1)
 
 
+def rebased(batch: Batch, now: float) -> Batch:
+    """Return the batch as if it had just come to its stage, where by the clock that is still to be.
+
+    The clock was set back, and would be waited for.
+    """
+    return batch if batch.since <= now else replace(batch, since=now, due=min(batch.due, now))
+
+
 def unfound(batch: Batch, now: float, pace: Pace) -> Batch:
     """Return what follows when no job has the name: look again until the list must know, then create."""
     if now - batch.since < pace.settle:

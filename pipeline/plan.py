@@ -24,7 +24,7 @@ from pipeline.schema import json_schema
 from pipeline.schema_file import nearest
 from pipeline.shape import shape_of
 from pipeline.store.advice import Advice, advice
-from pipeline.store.folder import CONTINUE, Folder, check_readable, run_folder
+from pipeline.store.folder import CONTINUE, Folder, check_run, run_folder
 from pipeline.template import Template, check_columns
 from pipeline.tiers import check_tier, patient
 
@@ -202,6 +202,6 @@ def _check_target(target: Path, source: Source) -> None:
 
 def _check_folder(folder: Folder) -> None:
     """Refuse a run folder that is not there and cannot be made; `owned` finds out whether one may be used."""
-    check_readable(folder.path)
+    check_run(folder)
     if not os.path.isdir(folder.path) and (said := obstacle(folder.path)) is not None:
         raise StoreError(f"the run folder `{folder.path}` cannot be made: {said}", CONTINUE)

@@ -136,8 +136,11 @@ def recommended(found: Forecast) -> Iterator[str]:
     if not found.scope.prompts:
         return
     own, *others = found.ways
+    alone = next((way for way in others if _alike(way, own) and way.rows == 1), None)
+    if alone is not None and _cost(own) > _cost(alone) * SAME:
+        yield f"packs cost more here: {_instead(alone, own)}"
     packed = next((way for way in others if _alike(way, own) and way.rows > own.rows), None)
-    if packed is not None and _worth(packed, own):
+    if packed is not None and _worth(packed, own) and _cost(packed) <= _cost(own):
         measures = f"`rowmill calibrate` measures {_measures(found)}"
         yield f"{_instead(packed, own)}; {found.calibration.found or measures}"
     cheapest = min((way for way in found.ways if way.service.price), key=_cost, default=None)
@@ -148,6 +151,8 @@ def recommended(found: Forecast) -> Iterator[str]:
     fastest = min(found.ways, key=lambda way: way.seconds)
     if fastest.seconds < own.seconds * WORTH and fastest is not cheapest and not _alike(fastest, own):
         yield f"fastest: {_name(fastest)}, {_time(fastest)}, {_usd(fastest)}"
+    if packed is not None and _worth(packed, own) and _cost(packed) > _cost(own):
+        yield f"faster: {_instead(packed, own)}"
     if found.max_cost is not None and own.usd.high > found.max_cost:
         share = min(1.0, found.max_cost / own.usd.expected) if own.usd.expected else 1.0
         yield (
@@ -173,9 +178,9 @@ def _dear_flex(ways: Sequence[Way]) -> bool:
 
 
 def _instead(way: Way, own: Way) -> str:
-    """Compare two ways that differ in the rows of a request, and say where it is more."""
+    """Compare two ways that differ in the rows of a request; what it takes more of comes last."""
     pairs = [
-        (many(way.requests, "request"), f"{own.requests:,}", ""),
+        (many(way.requests, "request"), f"{own.requests:,}", "more" if way.requests > own.requests else ""),
         (_usd(way), _usd(own), "dearer" if _cost(way) > _cost(own) else ""),
         (_time(way), _time(own), "slower" if way.seconds > own.seconds else ""),
     ]

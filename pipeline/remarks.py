@@ -15,6 +15,7 @@ from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion
 from pipeline.store.folder import IDENTITY, Folder, differences, identity_fault, in_words, is_used
 from pipeline.store.inspection import count_replies
+from pipeline.store.salvage import RIGHTS, barred
 from pipeline.store.standing import Standing
 
 NAMED = 3  # parts
@@ -127,7 +128,9 @@ def unsound(folder: Folder, *, waiting: bool) -> list[str]:
     `waiting` says whether rows have no answer in the parts, so that the journal counts.
     """
     notes = []
-    if count_replies(folder.journal) is None:
+    if (shut := barred(folder.journal, write=False)) is not None:
+        notes.append(f"`{shut}` may not be read: {RIGHTS}")
+    elif count_replies(folder.journal) is None:
         notes.append(JOURNAL if waiting else SPARE)
     if is_used(folder) and (fault := identity_fault(folder)) is not None:
         notes.append(UNNAMED.format(fault=fault))

@@ -95,6 +95,10 @@ OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
 MORE_MONEY = (
     "run the same command again to spend as much again, or raise {limit}: it goes on where it stopped"
 )
+COUNTED = (
+    "; what open batch jobs may cost counts as long as they are open, in the next run, too, which takes in "
+    "what they answer"
+)
 AGAIN = "then run the same command again: it goes on where it stopped"
 
 HINTS: Mapping[FailureKind, str] = {
@@ -148,6 +152,11 @@ UNSENT_HINTS: Mapping[Unsent, str] = {
 
 SELDOM = "change the row or the prompt, since `--retry-failed` asks the same again and seldom cures it"
 UNCURED = "mend the row or `prompt.row`, then run the same command again; `--retry-failed` does not cure it"
+
+
+def more_money(limit: str, open_usd: float) -> str:
+    """Return the hint where a run has spent what `limit` allows; open jobs may cost so much besides."""
+    return MORE_MONEY.format(limit=limit) + (COUNTED if open_usd else "")
 
 
 def hint_of(failure: Failure) -> str:

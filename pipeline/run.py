@@ -19,7 +19,7 @@ from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
 from pipeline.remarks import gone, kept, open_elsewhere, replaced, unneeded
 from pipeline.report import RunReport, Stop
-from pipeline.retry import MORE_MONEY, OUTAGE, TABLE, Act, hint_of
+from pipeline.retry import OUTAGE, TABLE, Act, hint_of, more_money
 from pipeline.shipping import by_batches
 from pipeline.store.batches import open_batches_of
 from pipeline.store.cache import Use
@@ -307,7 +307,8 @@ def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
         message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}"
-        hint = MORE_MONEY.format(limit=place_of(plan.checked.loaded, "limits", "max_cost"))
+        open_ = 0.0 if tally.enqueued is None else tally.enqueued.usd
+        hint = more_money(place_of(plan.checked.loaded, "limits", "max_cost"), open_)
         return Stop(message, hint, Exit.STOPPED)
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message

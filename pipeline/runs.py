@@ -3,11 +3,12 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from pipeline.errors import StoreError, UsageError
 from pipeline.progress import many
@@ -18,6 +19,7 @@ from pipeline.store.folder import (
     SHORT,
     Folder,
     check_readable,
+    check_run,
     identity_fault,
     in_words,
     is_used,
@@ -27,6 +29,7 @@ from pipeline.store.inspection import count_replies
 from pipeline.store.reading import answers_in
 
 NAME = re.compile(rf"[0-9a-f]{{{SHORT}}}")  # of a run folder
+Closed: TypeAlias = dict[Path, StoreError]  # folders of runs or jobs, and why they cannot be read
 ENDINGS = ["B", "kB", "MB", "GB", "TB"]
 
 
@@ -87,6 +90,8 @@ class Run:
             shown += f", `{IDENTITY}` {self.fault}"
         if self.unread:
             shown += f", {many(self.unread, 'part')} cannot be read"
+        if self.replies is None:
+            shown += ", the journal cannot be read"
         if self.batches == 0:
             return shown
         open_ = "unknown batch jobs" if self.batches is None else many(self.batches, "batch job")
@@ -129,16 +134,18 @@ class Run:
         }
 
 
-def find_runs(runs: Path, job: str | None = None) -> list[Run]:
+def find_runs(runs: Path, job: str | None = None, closed: Closed | None = None) -> list[Run]:
     """Return all run folders below `runs`, of one job or of all, by job and the newest first.
 
-    Changes nothing. Raises StoreError where `runs` cannot be read.
+    Those that cannot be read are added to `closed`. Changes nothing. Raises StoreError where `runs` cannot be
+    read, and for each of its folders that cannot be where `closed` is not given.
     """
-    try:
-        folders = [folder for folder in _folders(runs) if job in (None, folder.path.parent.name)]
-        found = [_describe(folder) for folder in folders]
-    except OSError as exc:
-        raise StoreError(f"`{runs}` cannot be read: {exc.strerror}", "check its permissions") from exc
+    found = []
+    for folder in _folders(runs, job, closed):
+        with _noted(folder.path, closed):
+            check_run(folder)
+            if (folder.path / IDENTITY).exists() or is_used(folder):
+                found.append(_describe(folder))
     newest: dict[str, Mapping[str, object]] = {}
     described = []
     for run, identity in sorted(found, key=lambda pair: (pair[0].job, -pair[0].changed.timestamp())):
@@ -157,15 +164,17 @@ def size(number: int) -> str:
     return f"{number / 1_000**power:.1f} {ENDINGS[power]}"
 
 
-def select(found: Sequence[Run], name: str) -> list[Run]:
+def select(found: Sequence[Run], name: str, closed: Iterable[Path] = ()) -> list[Run]:
     """Return the one run that is named: `job/fingerprint`, of which the beginning is enough.
 
     The whole name of a job, and no beginning of it, stands for all of its runs. Raises UsageError for a name
-    that fits none, or for a beginning that fits more than one.
+    that fits none, not even a folder that is `closed`, or for a beginning that fits more than one.
     """
     if of_job := [run for run in found if run.job == name]:
         return of_job
     fitting = [run for run in found if "/" in name and run.name.startswith(name)]
+    if not fitting and any(is_meant(path, name) for path in closed):
+        return []
     if len(fitting) != 1:
         raise UsageError(
             f"`{name}` names {'more than one run' if fitting else 'no run'}",
@@ -175,17 +184,37 @@ def select(found: Sequence[Run], name: str) -> list[Run]:
     return fitting
 
 
-def _folders(runs: Path) -> Iterator[Folder]:
-    """Find the folders that are ours: in place, named as we do, and with an identity or answers in it."""
+def is_meant(path: Path, name: str) -> bool:
+    """Tell whether a name as `select` takes it may mean a run folder, or one in this folder of a job."""
+    job, _, print_ = name.partition("/")
+    return path.name == job or (path.parent.name == job and path.name.startswith(print_))
+
+
+def _folders(runs: Path, job: str | None, closed: Closed | None) -> Iterator[Folder]:
+    """Find the folders that may be ours: in place, and named as we do."""
     check_readable(runs)
-    for job in sorted(runs.glob("*/")):
-        check_readable(job)
-    for path in sorted(runs.glob("*/*")):
-        if not NAME.fullmatch(path.name) or path.is_symlink() or path.parent.is_symlink():
+    for of_job in sorted(runs.glob("*/")):
+        if of_job.is_symlink() or job not in (None, of_job.name):
             continue
-        folder = Folder(path)
-        if (path / IDENTITY).exists() or is_used(folder):
-            yield folder
+        with _noted(of_job, closed):
+            check_readable(of_job)
+            for path in sorted(of_job.iterdir()):
+                if NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                    yield Folder(path)
+
+
+@contextmanager
+def _noted(path: Path, closed: Closed | None) -> Iterator[None]:
+    """Have a folder that cannot be read hold up no other one."""
+    try:
+        try:
+            yield
+        except OSError as exc:
+            raise StoreError(f"`{path}` cannot be read: {exc.strerror}", "check its permissions") from exc
+    except StoreError as error:
+        if closed is None:
+            raise
+        closed[path] = error
 
 
 def _stats(folder: Path) -> Iterator[os.stat_result]:

@@ -23,7 +23,7 @@ from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads, state_of
 from pipeline.store.completion import completion
 from pipeline.store.folder import IDENTITY, changes, identity_fault, in_words, is_used, owner
-from pipeline.store.inspection import Finding, check_cache, check_journal, check_part, count_replies, few
+from pipeline.store.inspection import FORGET, Finding, check_cache, check_journal, check_part, few
 from pipeline.store.parts import Parts
 from pipeline.store.reading import answers_in, part_files
 from pipeline.store.salvage import INDEX, LOG
@@ -54,7 +54,7 @@ class Verdict:
     replied: int  # of the pending ones, in the journal
     replied_cost_usd: float
     parts: int
-    replies: int
+    replies: int | None  # None where the journal cannot be read
     compared: bool
     findings: list[Finding] = field(default_factory=list)
 
@@ -86,8 +86,9 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """Return the verdict for people: what was read, in a line, then whether all is well."""
-        replies = f"{self.replies:,} repl{'y' if self.replies == 1 else 'ies'}"
-        read = f"{self.job}: {many(self.rows, 'row')}, {many(self.parts, 'part')}, {replies} in the journal"
+        read = f"{self.job}: {many(self.rows, 'row')}, {many(self.parts, 'part')}"
+        if self.replies is not None:
+            read += f", {self.replies:,} repl{'y' if self.replies == 1 else 'ies'} in the journal"
         read += " were read"
         lines = [f"{read}, and the output was compared with them" if self.compared else read]
         if self.pending:
@@ -115,7 +116,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
     layout, print_ = plan.checked.layout, plan.fingerprint
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
-    replies = check_journal(folder.journal)
+    replies, read = check_journal(folder.journal)
     findings += few(check_batches(folder.path))
     if plan.checked.loaded.job.cache.enabled:
         findings += check_cache(folder.path.parent.parent / CACHE)
@@ -124,7 +125,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         findings.append(Finding(folder.path / FILE, "it is not the survey of this input", "delete it"))
     status = None if damaged else job_status(plan, None, time.time(), survey, vertex=vertex)
     compared = status is not None and not status.pending
-    findings += [replace(one, hint=SPARE, notice=True) for one in replies] if compared else replies
+    findings += [_spared(one) for one in replies] if compared else replies
     done, state = completion(folder), state_of(plan.source)
     if done is not None and status is not None:
         answers = answers_in(folder.parts).rows
@@ -147,10 +148,15 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
         replied=0 if status is None else status.replied,
         replied_cost_usd=0.0 if status is None else status.paid.cost_usd,
         parts=len(parts),
-        replies=count_replies(folder.journal) or 0,
+        replies=read,
         compared=compared,
         findings=findings,
     )
+
+
+def _spared(finding: Finding) -> Finding:
+    """Say of a journal that no row needs that nothing is lost with it."""
+    return replace(finding, hint=SPARE if finding.hint == FORGET else finding.hint, notice=True)
 
 
 def _gone(rows: int) -> str:

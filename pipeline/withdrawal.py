@@ -13,7 +13,20 @@ from typing import Final, TypeAlias
 
 import anyio
 
-from pipeline.batch import BEFORE, Batch, Pace, Seen, Stage, is_over, later, moved, seen, unfound, withdrawn
+from pipeline.batch import (
+    BEFORE,
+    Batch,
+    Pace,
+    Seen,
+    Stage,
+    is_over,
+    later,
+    moved,
+    rebased,
+    seen,
+    unfound,
+    withdrawn,
+)
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
 from pipeline.executors.patience import Patience
@@ -122,6 +135,7 @@ class Recall:
     async def _sought(self, batch: Batch) -> Batch | Unasked:
         """Find out whether a job was created, which a killed run has left open."""
         while batch.stage is Stage.CREATING:
+            batch = rebased(batch, time.time())
             await anyio.sleep(max(0.0, batch.due - time.time()))
             found: list[Seen] | Unasked = await self._patience.found(self._api, batch.name)
             if not isinstance(found, list):

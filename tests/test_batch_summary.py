@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import Exit
 from pipeline.report import RunReport
+from pipeline.retry import more_money
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
 from tests.test_batch_run import limit, listed
@@ -133,6 +134,19 @@ def test_what_a_stopped_run_by_batches_has_spent_is_told(batched: Project, anoth
     assert report.stop is not None
     assert f"the run has spent ${report.cost_usd:,.4f}, and the next request may cost" in report.stop.message
     assert not [note for note in report.notes if "holds back" in note]
+
+
+def test_open_jobs_that_leave_no_money_are_in_the_hint(batched: Project, another: Emulator) -> None:
+    """Else it seems that the same command had as much to spend again."""
+    another.change(batch_wait=60)
+    batched.rows(texts(40))
+    batched.run(another.address, detach=True)
+    batched.rows(texts(60))
+    batched.change('tier = "1"', 'tier = "1"\nmax_cost = 0.0001')
+    (held,) = [note for note in batched.run(another.address, detach=True).notes if "holds back" in note]
+    assert "what open jobs may cost counts until they have ended" in held
+    assert "what open batch jobs may cost counts as long as they are open" in more_money("`max_cost`", 0.0061)
+    assert "batch" not in more_money("`max_cost`", 0.0)
 
 
 def test_jobs_of_another_prompt_are_named_while_they_are_open(batched: Project, another: Emulator) -> None:

@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
+from pipeline.asking import Service
 from pipeline.errors import Exit
+from pipeline.ledger import Ledger
+from pipeline.offline import offline_endpoint
+from pipeline.progress import Watched
+from pipeline.run import run_job
 from pipeline.status import job_status
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import labels, texts, word
@@ -40,6 +46,26 @@ def test_rows_share_requests_and_sums_are_exact(packed: Project, emulator: Emula
     assert table["_cost_usd"].sum() == pytest.approx(report.cost_usd, abs=1e-12)
     again = packed.run(emulator.address)
     assert again.requests == 0
+
+
+def test_rows_count_while_others_of_their_pack_are_asked_again(packed: Project) -> None:
+    """What has its answer is shown as done, and is written, though one row of the pack still waits."""
+    packed.rows(["good at first", "good then", "good now"])
+    with emulating("--fault", "pack-missing~first#1", "--fault", "503~first") as trouble:
+        counted = []
+
+        async def watch(run: Watched) -> None:
+            while run.tally.finished < 2:  # noqa: ASYNC110 - a tally has no events
+                await anyio.sleep(0.01)
+            counted.append(run.tally.finished)
+            trouble.change(faults=[])
+
+        service = Service(
+            offline_endpoint(trouble.address), Ledger(None, "test"), free=False, longest_outage=3.0
+        )
+        report = run_job(packed.plan(), service, watch=watch)
+    assert counted == [2]
+    assert (report.exit_code, report.table.ok) == (Exit.OK, 3)
 
 
 def test_a_long_instruction_makes_no_pack_smaller(packed: Project, emulator: Emulator) -> None:

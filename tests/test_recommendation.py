@@ -62,6 +62,20 @@ def test_packs_are_advised_where_they_take_less(usd: float, seconds: float, said
     assert said is None or said in words
 
 
+def test_packs_that_cost_more_are_not_recommended() -> None:
+    """Neither those that the job has, which stand first, nor others that save time."""
+    (said,) = recommended(forecast(way(1.2, 20, rows=20), way(1.1, 30)))
+    assert said == (
+        "packs cost more here: `--pack 1` would take $1.10 instead of $1.20, but more: 300 requests instead "
+        "of 15 and slower: 30 s instead of 20 s"
+    )
+    assert not list(recommended(forecast(way(1.1, 20, rows=20), way(1.1, 30))))
+    flex = way(0.5, 900, service=replace(TIER, name="flex"))
+    told = list(recommended(forecast(way(1.0, 2_000), way(1.5, 900, rows=20), flex)))
+    assert [one.split(":")[0] for one in told] == ["cheapest", "faster"]
+    assert "calibrate" not in "".join(told)
+
+
 def test_what_packs_take_longer_is_called_slower() -> None:
     """Money that is saved and time that is lost each have their own word."""
     words = "\n".join(recommended(forecast(way(1.0, 1_990), way(0.5, 3_000, rows=20))))

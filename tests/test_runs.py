@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_unknown(project: Project, emulator: Emulator) ->
     assert (run.answered, run.failed, run.replies, run.model) == (0, 0, None, "?")
     assert (run.state, run.shown_state) == (
         "damaged",
-        "damaged, `identity.json` cannot be read, 1 part cannot be read",
+        "damaged, `identity.json` cannot be read, 1 part cannot be read, the journal cannot be read",
     )
 
 

@@ -21,8 +21,11 @@ from pipeline.report import RunReport
 from pipeline.runs import find_runs
 from pipeline.status import job_status
 from pipeline.store.folder import owned
+from pipeline.store.journal import Journal
+from pipeline.store.salvage import INDEX, LOG, fault_at_a_glance, open_to_read
 from pipeline.verify import Verdict, verify_job
 from tests.conftest import Emulator, Project, emulating
+from tests.store.test_journal import REPLIED, ROW
 from tests.test_runs import contents
 from tests.test_scratch import files_of_at_most
 
@@ -349,6 +352,43 @@ def test_status_tells_a_truncated_journal(project: Project, emulator: Emulator, 
     (told,) = job_status(project.plan(), None, 0.0).damage
     assert "`replies.sqlite`" in told
     assert ("paid for again" in told, "nothing is lost" in told) == (needed, not needed)
+
+
+def cut_beside_its_log(journal: Path) -> None:
+    """Leave half of a journal, and beside it a log of newer pages, with the whole index."""
+    with closing(Journal(journal)) as keeping:
+        for number in range(400):
+            keeping.keep(b"%016d" % number, replace(ROW, key=b"%016d" % number), REPLIED)
+        keeping.checkpoint()
+        keeping.keep(b"i" * 16, ROW, REPLIED)  # the log is begun anew
+        for number in range(400):
+            keeping.keep(b"%016d" % number, ROW, REPLIED)  # so that it holds all of the index
+        files = [journal, *(journal.with_name(journal.name + ending) for ending in (LOG, INDEX))]
+        kept = {path: path.read_bytes() for path in files}
+    for path, raw in kept.items():
+        path.write_bytes(raw)
+    with journal.open("r+b") as file:
+        file.truncate(len(kept[journal]) // 8192 * 4096)
+
+
+def test_a_journal_cut_beside_its_log_is_found(project: Project, emulator: Emulator) -> None:
+    """Where the replies can be counted by what the log holds, they still cannot be read."""
+    folder = ran(project, emulator).folder
+    (folder / "parts" / "part-0000001.parquet").unlink()
+    (folder / "finished.json").unlink()
+    journal = folder / "replies.sqlite"
+    cut_beside_its_log(journal)
+    with closing(open_to_read(journal)) as db:
+        assert db.execute("SELECT count(*) FROM reply").fetchone() == (806,)
+        assert fault_at_a_glance(db, journal, most=0) == "pages at its end are missing"
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert "`replies.sqlite`" in told
+    (run,) = find_runs(project.folder / RUNS)
+    assert (run.replies, run.shown_state) == (None, "unfinished, the journal cannot be read")
+    verdict = verify(project)
+    assert (verdict.exit_code, verdict.replies) == (Exit.STORE, None)
+    assert "replies" not in verdict.sentences()[0]
+    assert "the journal was damaged" in " ".join(project.run(emulator.address).notes)
 
 
 def test_a_wrong_journal_that_nobody_needs_is_a_notice(project: Project, emulator: Emulator) -> None:

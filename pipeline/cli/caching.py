@@ -16,7 +16,7 @@ from pipeline.progress import many
 from pipeline.removal import age
 from pipeline.runs import size
 from pipeline.sections import CacheSection
-from pipeline.store.answers import ALWAYS, FILE, Stock, disk_size, stock, surplus
+from pipeline.store.answers import ALWAYS, FILE, Stock, disk_size, extent, stock, surplus
 from pipeline.store.answers import prune as prune_answers
 from pipeline.store.folder import check_readable
 
@@ -73,7 +73,7 @@ def prune(
     most = None if max_mb is None else max_mb * 10**6
     number = surplus(path, most, ALWAYS if everything else before)
     if not number:
-        console.print("nothing to remove", soft_wrap=True)
+        console.print(f"nothing to remove: {_held(path)}", markup=False, soft_wrap=True)
         return
     answers = many(number, "answer")
     console.print(PAID_AGAIN, soft_wrap=True)
@@ -87,6 +87,17 @@ def _file(runs_dir: Path | None) -> Path:
     folder = place(None, runs_dir)[0]
     check_readable(folder)
     return folder / FILE
+
+
+def _held(path: Path) -> str:
+    """Say what there is, and which of it would go first."""
+    entries, oldest = extent(path)
+    if oldest is None:
+        return f"no answers in {path}"
+    return (
+        f"{path} holds {many(entries, 'answer')}, {size(disk_size(path))}; what was not used for longest was "
+        f"used at {oldest.astimezone():%F %H:%M}"
+    )
 
 
 def _is_project(folder: Path) -> bool:

@@ -3,18 +3,19 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 import click
 
 from pipeline.batch import Batch
 from pipeline.cli.app import rowmill
-from pipeline.cli.folders import agrees, chosen
+from pipeline.cli.folders import agrees, blamed, chosen
 from pipeline.cli.talk import complain, console
 from pipeline.errors import Exit, StoreError
 from pipeline.executors.parting import jobs_of, price_of
 from pipeline.gemini.endpoint import Endpoint, endpoint
 from pipeline.progress import many
-from pipeline.runs import Run
+from pipeline.runs import Closed, Run
 from pipeline.store.folder import is_offline
 from pipeline.withdrawal import Withdrawal, free, may_be_cancelled, withdraw
 
@@ -23,7 +24,7 @@ AFTER = (
     "asks again, in jobs or with `--online` one by one."
 )
 ENDED = " ended with the emulator of an offline run; the next run asks the rows again"
-NEXT = "hint: run the job again, with the settings that it had, to take in what was answered"
+NEXT = "hint: `rowmill run {job}`, with the settings that it had, takes in what was answered"
 
 
 @rowmill.command(short_help="Cancel open batch jobs, after asking.")
@@ -36,15 +37,17 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
 
     A RUN is named as `rowmill runs` does. Answers that are there already are kept for the next run.
     """
-    runs = [one.run for one in chosen(names, runs_dir)]
+    closed: Closed = {}
+    runs = [one.run for one in chosen(names, runs_dir, closed)]
+    code = blamed(closed)
     going = [(run, found) for run in runs if (found := may_be_cancelled(run.folder))]
     if not going:
-        console.print("nothing to cancel", soft_wrap=True)
-        return Exit.OK
+        if not closed:
+            console.print("nothing to cancel", soft_wrap=True)
+        return code
     freed = [_freed(run) for run, _ in going if is_offline(run.folder)]
     going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
-    code = _cancel(going, base_url, yes=yes) if going else Exit.OK
-    return max(code, *freed) if freed else code
+    return max(code, _cancel(going, base_url, names, yes=yes) if going else Exit.OK, *freed)
 
 
 def _freed(run: Run) -> Exit:
@@ -57,8 +60,10 @@ def _freed(run: Run) -> Exit:
     return Exit.OK
 
 
-def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: bool) -> Exit:
-    """Cancel what the API has open, after asking."""
+def _cancel(
+    going: list[tuple[Run, list[Batch]]], base_url: str | None, names: Sequence[str], *, yes: bool
+) -> Exit:
+    """Cancel what the API has open for what was named, after asking."""
     who = endpoint(os.environ, base_url=base_url)
     for run, batches in going:
         _say(run, jobs_of(batches) + price_of(batches))
@@ -68,7 +73,8 @@ def _cancel(going: list[tuple[Run, list[Batch]]], base_url: str | None, *, yes: 
         return Exit.OK
     code = max(_cancelled(run, who) for run, _ in going)  # the most serious has the highest number
     if code is Exit.OK:
-        console.print(NEXT, markup=False, soft_wrap=True)
+        job = quote(names[0]) if len(names) == 1 and names[0].endswith(".toml") else "JOB.toml"
+        console.print(NEXT.format(job=job), markup=False, soft_wrap=True)
     return code
 
 

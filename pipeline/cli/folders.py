@@ -13,13 +13,13 @@ import polars as pl
 from rich.console import Console
 
 from pipeline.cli.app import rowmill, signal_name
-from pipeline.cli.talk import FURTHER, console, hanging
-from pipeline.errors import DeclinedError, UsageError
+from pipeline.cli.talk import FURTHER, complain, console, hanging
+from pipeline.errors import DeclinedError, Exit, UsageError
 from pipeline.job import load_job, project_of
 from pipeline.plan import RUNS
 from pipeline.progress import counted, fits, many, picture
 from pipeline.removal import Choice, age, damaged, remove_damaged, remove_run, sweep
-from pipeline.runs import Run, find_runs, select, size
+from pipeline.runs import Closed, Run, find_runs, is_meant, select, size
 
 WIDE = 10_000  # letters of a table that no terminal shows: a line for each run, whatever its name
 LOST = (
@@ -37,22 +37,24 @@ ANSWER = "run the same command again and answer `y`, or give `--yes`"
 @click.argument("names", metavar="[JOB|RUN]...", nargs=-1)
 @click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
-def runs(names: tuple[str, ...], runs_dir: Path | None, *, as_json: bool) -> None:
+def runs(names: tuple[str, ...], runs_dir: Path | None, *, as_json: bool) -> Exit:
     """List the run folders of each JOB (a job file, or its name), each RUN, or all of the project.
 
     `answered` counts rows that have an answer or have failed, of all inputs that were ever asked, `failed`
     those among them; `replies` are what the API has sent for them, as far as the journal keeps it.
     """
-    found = [one.run for one in chosen(names, runs_dir)]
+    closed: Closed = {}
+    found = [one.run for one in chosen(names, runs_dir, closed)]
     if as_json:
         click.echo(json.dumps([one.as_json() for one in found], indent=2, ensure_ascii=False))
     elif found:
         _print_runs(found, sys.stdout)
-    else:
+    elif not closed:
         for name in names or (None,):
             where, only = place(_job_file(name), runs_dir)
             of_job = "" if only is None else f" of job `{only}`"
             console.print(f"no runs{of_job} in {where}", markup=False, soft_wrap=True)
+    return blamed(closed)
 
 
 @rowmill.command(short_help="Remove the folders of finished runs, after asking.")
@@ -64,7 +66,7 @@ def runs(names: tuple[str, ...], runs_dir: Path | None, *, as_json: bool) -> Non
 @click.option("--all", "unfinished", is_flag=True, help="Unfinished and damaged runs as well.")
 @click.option("--damaged", "aside", is_flag=True, help="Only what was set aside as damaged, in any run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> None:
+def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, yes: bool, **rest: Any) -> Exit:
     """Remove the folders of finished runs.
 
     Of each JOB (a job file, or its name), each RUN (as `rowmill runs` names it, in any state), or of the
@@ -72,10 +74,18 @@ def clean(names: tuple[str, ...], runs_dir: Path | None, *, unfinished: bool, ye
     are needed.
     """
     before = None if rest["older_than"] is None else datetime.now(UTC) - age(rest["older_than"])
-    found = chosen(names, runs_dir, tidy=True)
+    closed: Closed = {}
+    found = chosen(names, runs_dir, closed, tidy=True)
+    code = blamed(closed)
     if rest["aside"]:
         _clean_damaged([one.run for one in found if one.may_go(None, unfinished=True)], before, yes=yes)
-        return
+    else:
+        _clean(found, before, unfinished=unfinished, yes=yes)
+    return code
+
+
+def _clean(found: Sequence[Choice], before: datetime | None, *, unfinished: bool, yes: bool) -> None:
+    """Remove the folders of runs, after asking."""
     going = [one.run for one in found if one.may_go(before, unfinished=unfinished)]
     for one in found:
         if one.run not in going:
@@ -157,10 +167,13 @@ def place(job: Path | None, runs_dir: Path | None) -> tuple[Path, str | None]:
     return runs_dir or loaded.project / RUNS, loaded.job.name
 
 
-def chosen(names: Sequence[str], runs_dir: Path | None, *, tidy: bool = False) -> list[Choice]:
+def chosen(
+    names: Sequence[str], runs_dir: Path | None, closed: Closed, *, tidy: bool = False
+) -> list[Choice]:
     """Return the runs that a command was told of: by job files, by names of jobs or their own, or all.
 
-    Where it is to `tidy`, what a killed removal has left goes first.
+    Those of them that cannot be read are added to `closed`. Where it is to `tidy`, what a killed removal has
+    left goes first.
     """
     told: dict[Path, Choice] = {}
     for name in names or (None,):
@@ -168,10 +181,22 @@ def chosen(names: Sequence[str], runs_dir: Path | None, *, tidy: bool = False) -
         where, only = place(job, runs_dir)
         if tidy:
             sweep(where)
-        found = find_runs(where, only)
-        for run in select(found, name) if name is not None and job is None else found:
+        shut: Closed = {}
+        found = find_runs(where, only, shut)
+        if name is not None and job is None:
+            found = select(found, name, shut)
+            shut = {path: error for path, error in shut.items() if is_meant(path, name)}
+        closed |= shut
+        for run in found:
             told[run.folder.path] = Choice(run, named=name is not None and "/" in name and job is None)
     return list(told.values())
+
+
+def blamed(closed: Closed) -> Exit:
+    """Say which folders cannot be read, and return the exit code that this makes."""
+    for error in closed.values():
+        complain(error.message, error.hint)
+    return Exit.STORE if closed else Exit.OK
 
 
 def _job_file(name: str | None) -> Path | None:

@@ -24,9 +24,14 @@ _KEEP_ALIVE_S = 240  # as the API's front end; the default of 5 s would drop idl
 
 
 def say(line: str) -> None:
-    """Write a line to stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Write a line to stdout at once. Raises BrokenPipeError where nobody reads it any more."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:  # or Python tries again at its end, and says so
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise
 
 
 def serve(
@@ -107,7 +112,10 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._announce(f"emulator listening on http://{host}:{port}")
+            try:
+                self._announce(f"emulator listening on http://{host}:{port}")
+            except BrokenPipeError:  # who started it is gone, or wants no address
+                self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; requests still in flight after a second are cut off, which is no error to report."""

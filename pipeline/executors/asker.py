@@ -24,6 +24,8 @@ from pipeline.template import Template
 
 Take: TypeAlias = Callable[[int], Awaitable[Sequence[tuple[Row, int]]]]
 """Gives as many rows, or fewer, none at the end; each with the times that it was given up before."""
+End: TypeAlias = Callable[[list[Outcome]], Awaitable[None]]
+"""Is told of rows that have ended."""
 
 REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."
 
@@ -93,8 +95,8 @@ class Asker:
         self._courier = courier
         self._journal = journal
 
-    async def outcomes(self, take: Take) -> list[Outcome]:
-        """Take a row and return how it ended; nothing when the run was stopped before that."""
+    async def ask(self, take: Take, end: End) -> None:
+        """Take a row and hand over how it ended; nothing when the run was stopped before that."""
         done = []
         try:
             for row, turn in await take(1):
@@ -105,7 +107,8 @@ class Asker:
                 done.append(outcome)
         finally:
             self._courier.gate.leave()
-        return done
+        if done:
+            await end(done)
 
     def begin(self, row: Row, turn: int) -> Attempt | Outcome:
         """Do what `begin_all` does for one row."""

@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pipeline.errors import StoreError
-from pipeline.executors.asker import Take
+from pipeline.executors.asker import End, Take
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
@@ -60,8 +60,8 @@ Ended: TypeAlias = MemoryObjectSendStream[list[Outcome]]
 class Asks(Protocol):
     """Whoever asks for rows."""
 
-    async def outcomes(self, take: Take) -> list[Outcome]:
-        """Take rows and return how they ended, in any order; fewer when the run was stopped."""
+    async def ask(self, take: Take, end: End) -> None:
+        """Take rows and hand each over as it ends, in any order; fewer when the run was stopped."""
         ...
 
 
@@ -124,27 +124,32 @@ async def _feed(
 
 async def _work(supply: Supply, ended: Ended, asker: Asks, crew: Crew, halt: Halt) -> None:
     taken: Group = []
+    left = 0  # of these, that have not ended
 
     async def take(most: int) -> Sequence[tuple[Row, int]]:
+        nonlocal left
         some = await supply.take(most)
         taken.extend(some)
+        left += len(some)
         return [(pending.row, pending.turn) for pending in some]
+
+    async def end(outcomes: list[Outcome]) -> None:
+        nonlocal left
+        left -= len(outcomes)
+        earlier = {pending.row.key: pending.earlier for pending in taken if pending.earlier}
+        if earlier:
+            outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
+        await ended.send(outcomes)  # lets others run, also where the journal knew the answers
 
     async with ended:
         while True:
             taken.clear()
             try:
-                outcomes = await asker.outcomes(take)
+                await asker.ask(take, end)
             except StoreError:
                 halt.pull(None)  # at once: nothing leaves in the place of a reply that could not be kept
                 raise
-            if not taken:  # there are no more
-                break
-            earlier = {pending.row.key: pending.earlier for pending in taken if pending.earlier}
-            if earlier:
-                outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
-            await ended.send(outcomes)  # lets others run, also where the journal knew the answers
-            if len(outcomes) < len(taken):  # the run is stopped
+            if left or not taken:  # the run is stopped, or there are no more
                 break
     crew.end()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from pipeline.executors.asker import Asker, Attempt, Take
+from pipeline.executors.asker import Asker, Attempt, End, Take
 from pipeline.executors.courier import Courier
 from pipeline.flow import MISSING, Outcome, Reply, Request
 from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unpacked
@@ -62,8 +62,8 @@ class PackAsker:
         self._costing = costing
         self._filling = anyio.Lock()  # or each worker would be left with half a pack at the end
 
-    async def outcomes(self, take: Take) -> list[Outcome]:
-        """Take rows until a pack is full and return how they ended; fewer when the run was stopped.
+    async def ask(self, take: Take, end: End) -> None:
+        """Take rows until a pack is full and hand over how they ended; fewer when the run was stopped.
 
         What others are asking is waited for when all of its own is asked, so that it holds nothing that they
         may be waiting for.
@@ -88,9 +88,16 @@ class PackAsker:
                 if again is None:
                     break
                 todo += self._packs(again, max(1, len(pack) // 2))
+                await self._hand_over(hand, end)  # not before, or others would look for the same prompts
         finally:
             self._courier.gate.leave()
-        return hand.done
+        await self._hand_over(hand, end)
+
+    async def _hand_over(self, hand: Hand, end: End) -> None:
+        """Let go of the rows that have ended: they count while others of their pack are asked again."""
+        done, hand.done = hand.done, []
+        if done:
+            await end(done)
 
     def _next(self, todo: deque[list[Attempt]]) -> list[Attempt]:
         """Take out the pack to ask next.

@@ -13,6 +13,7 @@ OPEN = "{jobs} open at the API{price}: the same command takes in what they answe
 ENDING = "{jobs} {ends} with the emulator of this run: the same command asks again for the rows"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
 HELD = "`max_cost` holds back {rows}: {why}; the same command asks for them, and may spend as much again"
+COUNTED = "{held}; what open jobs may cost counts until they have ended, also then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class Dear:
 
     def note(self, rows: int) -> str:
         """Say how many rows wait for another run."""
-        return HELD.format(rows=many(rows, "row"), why=self.words)
+        held = HELD.format(rows=many(rows, "row"), why=self.words)
+        return COUNTED.format(held=held) if self.open else held
 
 
 def unanswered(batch: Batch, left: int, why: str, instead: str = "") -> str:

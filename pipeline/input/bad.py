@@ -28,11 +28,15 @@ def mostly(bad: int, rows: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """How many rows were left out, the `first` of them with place and reason, and the file that has all."""
+    """How many rows were left out, the `first` of them with place and reason, and the file that lists all.
+
+    `source` is the file of the input where there is one alone.
+    """
 
     rows: int = 0
     first: tuple[str, ...] = ()
     file: Path | None = None
+    source: Path | None = None
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values."""
@@ -42,7 +46,9 @@ class LeftOut:
         """Return it for people, a line each; none where no row was left out."""
         if not self.rows:
             return []
-        where = "" if self.file is None else f"; mend what stands in {self.file}"
+        them, they_are = ("it", "it is") if self.rows == 1 else ("them", "they are")
+        place = "the input" if self.source is None else f"`{self.source}`"
+        where = "" if self.file is None else f"; mend {them} in {place}: {they_are} listed in {self.file}"
         more = [f"    and {self.rows - len(self.first):,} more"] if self.rows > len(self.first) else []
         said = f"  left out: {self.rows:,} bad row{'s' * (self.rows > 1)} of the input{where}"
         return [said, *(f"    {one}" for one in self.first), *more]
@@ -92,8 +98,8 @@ def together(bad: Sequence[BadRows]) -> LeftOut:
     return LeftOut(sum(one.count for one in bad), tuple(first[:FIRST]))
 
 
-def write(path: Path, bad: Sequence[BadRows]) -> LeftOut:
-    """Write down what was left out, or remove the file where nothing was; raises OSError."""
+def write(path: Path, bad: Sequence[BadRows], files: Sequence[Path]) -> LeftOut:
+    """Write down what was left out of these files, or remove the list where nothing was; raises OSError."""
     found = together(bad)
     if not found.rows:
         path.unlink(missing_ok=True)
@@ -102,4 +108,4 @@ def write(path: Path, bad: Sequence[BadRows]) -> LeftOut:
     with whole_file(path) as draft, draft.open("wb") as file:
         for one in bad:
             one.copy_to(file)
-    return replace(found, file=path)
+    return replace(found, file=path, source=files[0] if len(files) == 1 else None)

@@ -48,7 +48,7 @@ def without_bad_lines(files: Files, path: Path, error: InputError) -> Column:
     if files.bad is None or isinstance(error, ChangedError):
         raise error
     read = files.copies.of(path)
-    faults = Faults(error, files.bad, files.copies.named)
+    faults = Faults(files.copies.fault(path, error), files.bad, files.copies.named)
     with translated(files, read):
         faults.refuse_most(sift_ndjson(read, faults))
     if not len(faults):
@@ -80,7 +80,8 @@ class _Sifting:
     def sift(self, path: Path, error: InputError) -> None:
         """Find the bad records of a file, for which it was refused with this error."""
         read = self._files.copies.of(path)
-        faults = self._faults[path] = Faults(error, self._bad, self._files.copies.named)
+        copies = self._files.copies
+        faults = self._faults[path] = Faults(copies.fault(path, error), self._bad, copies.named)
         with translated(self._files, read):
             self.left[path] = sift(read, self._files.separator, faults)
 

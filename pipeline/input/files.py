@@ -56,6 +56,27 @@ AGAIN = (
 
 
 @dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the system tells of a file: size, inode, and when it was written to, which can be set back.
+
+    `touched` is when anything of it was changed, also its rights, owner and names (`marks`): nobody can set
+    that back.
+    """
+
+    size: int
+    modified: int
+    inode: int
+    touched: int
+    marks: tuple[int, ...]
+
+    def is_explained(self, before: "Stamp") -> bool:
+        """Tell whether the content is what it was, also where rights, owner or names were changed since."""
+        if (self.size, self.modified, self.inode) != (before.size, before.modified, before.inode):
+            return False
+        return self.touched == before.touched or self.marks != before.marks
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
     """What is read, and how the files stood when they were opened; `copies` are read in place of some.
 
@@ -65,7 +86,7 @@ class Files:
 
     paths: tuple[Path, ...]
     kind: str
-    stamps: list[tuple[int, ...]]
+    stamps: list["Stamp"]
     copies: Copies = field(default_factory=Copies)
     bad: BadRows | None = None
     separator: str = ""
@@ -83,7 +104,14 @@ class Files:
     @property
     def changed(self) -> list[Path]:
         """The files that were written to, replaced or removed since they were opened."""
-        return [path for path, stamp in zip(self.paths, self.stamps, strict=False) if _differs(path, stamp)]
+        found = []
+        for number, (path, before) in enumerate(zip(self.paths, self.stamps, strict=False)):
+            now = _stamp_now(path)
+            if now is not None and now.is_explained(before):
+                self.stamps[number] = now
+            else:
+                found.append(path)
+        return found
 
     @property
     def said(self) -> str:
@@ -240,14 +268,15 @@ def first_line(exc: BaseException) -> str:
     return " ".join(str(exc).split("\n\n")[0].split()).split(". ")[0].rstrip(".")[:200]
 
 
-def stamp_of(path: Path) -> tuple[int, ...]:
-    """Return size, times of change and inode of a file; the second of these times nobody can set back."""
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a file. Raises OSError."""
     stat = path.stat()
-    return (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    marks = (stat.st_mode, stat.st_nlink, stat.st_uid, stat.st_gid)
+    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns, marks)
 
 
-def _differs(path: Path, stamp: tuple[int, ...]) -> bool:
+def _stamp_now(path: Path) -> Stamp | None:
     try:
-        return stamp_of(path) != stamp
+        return stamp_of(path)
     except OSError:
-        return True
+        return None

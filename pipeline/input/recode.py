@@ -20,6 +20,8 @@ from pipeline.input.encoding import MAGIC
 from pipeline.scratch import Column
 
 PREFIX = "rowmill-utf8-"  # of the folders of copies
+MARKING = "rowmill-mark"  # a way to decode: with MARK in place of what cannot be
+MARK = "\udcff"  # becomes a byte that is never in UTF-8, so that its record is found to be bad
 BLOCK = 1 << 20  # bytes that are decoded at a time
 UTF8 = "utf-8"
 MARKS = (  # the mark of UTF-32 begins with that of UTF-16
@@ -43,12 +45,16 @@ class Decoding:
 PLAIN = Decoding()  # UTF-8, or what a byte order mark says
 
 
+codecs.register_error(MARKING, lambda exc: (MARK, exc.end if isinstance(exc, UnicodeDecodeError) else 0))
+
+
 class Copies:
     """The copies that stand for some files of an input, removed when nothing holds this any more."""
 
     def __init__(self) -> None:
         self._of: dict[Path, Path] = {}
         self._made = 0
+        self._undecoded: dict[Path, tuple[str, InputError]] = {}  # the codec of each, and the first fault
         self._remove: weakref.finalize[[Path, int], Copies] | None = None
 
     def of(self, path: Path) -> Path:
@@ -68,6 +74,18 @@ class Copies:
                 "name a folder with room for it in the environment as `TMPDIR`, or save the file as UTF-8",
             ) from exc
         self._of[path] = copy
+
+    def add_marked(self, path: Path, form: "_Form") -> None:
+        """Do as `add` does; what cannot be decoded makes its record a bad one."""
+        try:
+            self.add(path, form, "strict")
+        except InputError as error:
+            self._undecoded[path] = ("UTF-8" if form.codec == UTF8 else form.codec, error)
+            self.add(path, form, MARKING)
+
+    def fault(self, path: Path, error: InputError) -> InputError:
+        """Return the first byte that is no text as what is wrong with a file, else the error of its copy."""
+        return self._undecoded[path][1] if path in self._undecoded else error
 
     def leave_out(self, path: Path, gone: Column) -> None:
         """Read a copy of a file from now on that lacks what is `gone`, from `start` to `stop`.
@@ -96,6 +114,8 @@ class Copies:
     def named(self, said: str) -> str:
         """Return a message with the files of the input in place of their copies."""
         for path, copy in self._of.items():
+            if str(copy) in said and path in self._undecoded:
+                said = said.replace("not UTF-8", f"not {self._undecoded[path][0]}")
             said = said.replace(str(copy), str(path))
         return said
 
@@ -136,10 +156,11 @@ class _Form:
     mark: int
 
 
-def copies_of(paths: Sequence[Path], kind: str, decoding: Decoding) -> Copies:
+def copies_of(paths: Sequence[Path], kind: str, decoding: Decoding, *, skip: bool = False) -> Copies:
     """Return copies of those text files that cannot be read as they are; of other formats there are none.
 
-    A byte order mark wins over the job's encoding. Raises InputError, StoreError and OSError.
+    To `skip` bad rows, records that cannot be decoded are made such. A byte order mark wins over the job's
+    encoding. Raises InputError, StoreError and OSError.
     """
     copies = Copies()
     if kind not in {"csv", "tsv", "ndjson"}:
@@ -147,7 +168,11 @@ def copies_of(paths: Sequence[Path], kind: str, decoding: Decoding) -> Copies:
     try:
         for path in paths:
             form = _form(path, decoding)
-            if _needs_copy(path, kind, form, decoding):
+            if not _needs_copy(path, kind, form, decoding):
+                continue
+            if skip and decoding.errors == "strict":
+                copies.add_marked(path, form)
+            else:
                 copies.add(path, form, decoding.errors)
     except BaseException:
         copies.remove()
@@ -197,7 +222,7 @@ def _decoded(path: Path, form: _Form, errors: str) -> Iterator[bytes]:
                 block = file.read(BLOCK)
                 text = decoder.decode(block, final=not block)
                 line += text.count("\n")
-                yield text.encode(errors=errors)
+                yield text.encode(errors="surrogateescape" if errors == MARKING else errors)
     except UnicodeDecodeError as exc:
         raise _undecodable(path, form, line, exc) from exc
     except UnicodeError as exc:

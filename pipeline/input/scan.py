@@ -18,7 +18,7 @@ from pipeline.input.bad import as_counted
 from pipeline.input.checking import checked, without_bad_lines
 from pipeline.input.delimited import SEPARATORS, Delimited, stray
 from pipeline.input.files import Files, translated
-from pipeline.input.ndjson import check_ndjson
+from pipeline.input.ndjson import check_ndjson, ndjson_fault
 from pipeline.scratch import Column
 
 Columns: TypeAlias = Mapping[str, pl.DataType]
@@ -166,6 +166,8 @@ def _read_ndjson(files: Files, path: Path) -> tuple[int, pl.DataFrame]:
         if not records:
             return 0, pl.DataFrame()
         schema = pl.scan_ndjson(_literal(read), infer_schema_length=None).collect_schema()
+        if any(map(_is_hollow, schema.dtypes())) and (fault := ndjson_fault(read)) is not None:
+            raise fault
         if files.bad is not None:  # later it would be too late
             scan = pl.scan_ndjson(_literal(read), schema=_writable(schema))
             scan.select(pl.all().null_count()).collect(engine="streaming")
@@ -190,6 +192,15 @@ def writable(kind: Kind) -> Kind:
     if isinstance(kind, pl.Struct) and kind.fields:
         return pl.Struct({field.name: writable(field.dtype) for field in kind.fields})
     return pl.String() if kind in (pl.Struct, pl.Int128, pl.UInt128, pl.Object) else kind
+
+
+def _is_hollow(kind: Kind) -> bool:
+    """Tell whether a column has objects without a value: so Polars says where `{}` is among numbers, too."""
+    if isinstance(kind, pl.List):
+        return _is_hollow(kind.inner)
+    return isinstance(kind, pl.Struct) and not (
+        kind.fields and not any(_is_hollow(one.dtype) for one in kind.fields)
+    )
 
 
 def _check_same(first: Path, expected: Columns, path: Path, found: Columns) -> None:

@@ -107,7 +107,7 @@ class Source:
 
     def write_left_out(self, path: Path) -> LeftOut:
         """Write down what was left out, or remove the file where nothing was; raises OSError."""
-        return write(path, self._bad)
+        return write(path, self._bad, self.files)
 
     @property
     def _bad(self) -> list[BadRows]:
@@ -307,11 +307,13 @@ def open_source(
         paths, kind = find(path, kind)
         files = Files(paths, kind, list(map(stamp_of, paths)), separator=separator_of(kind, separator))
     with translated(files):
-        for file, (size, *_) in zip(paths, files.stamps, strict=True):
-            if not size:
+        for file, stamp in zip(paths, files.stamps, strict=True):
+            if not stamp.size:
                 raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
             file.open("rb").close()  # the system says better than Polars why it cannot be read
-        files = replace(files, copies=copies_of(paths, kind, decoding), bad=BadRows() if skip else None)
+        files = replace(
+            files, copies=copies_of(paths, kind, decoding, skip=skip), bad=BadRows() if skip else None
+        )
     try:
         with translated(files):
             scan = scan_files(files, root_of(path))

@@ -17,11 +17,11 @@ from shlex import quote
 
 from pydantic import ValidationError
 
-from pipeline.disk import clear_drafts, draft_of, make_folder, sync_folder
+from pipeline.disk import clear_drafts, draft_of, make_folder, may_read, sync_folder
 from pipeline.errors import StoreError
 from pipeline.flow import Reply
 from pipeline.store.entries import REPLY, checksum
-from pipeline.store.salvage import INDEX, LOG, ForeignError, is_damage
+from pipeline.store.salvage import INDEX, LOG, RIGHTS, ForeignError, barred, is_damage
 
 FILE = "cache.sqlite"
 ALWAYS = 2**62  # a moment before which everything was used
@@ -173,6 +173,18 @@ def surplus(path: Path, most_bytes: int | None, before: int | None) -> int:
         raise unusable(path, exc) from exc
 
 
+def extent(path: Path) -> tuple[int, datetime | None]:
+    """Return how many answers are kept, and when any was last used that was not since. Raises StoreError."""
+    if not path.exists():
+        return 0, None
+    try:
+        with closing(opened(path, PATIENCE)) as db:
+            entries, oldest = db.execute("SELECT count(*), min(used) FROM answer").fetchone()
+    except (sqlite3.Error, OSError) as exc:
+        raise unusable(path, exc) from exc
+    return int(entries), None if oldest is None else datetime.fromtimestamp(oldest, UTC)
+
+
 def prune(path: Path, number: int) -> None:
     """Remove the entries that have not been used for longest, also while runs go on. Raises StoreError."""
     try:
@@ -232,8 +244,13 @@ def disk_size(path: Path) -> int:
     return sizes
 
 
-def reason(exc: Exception) -> str:
-    """Return what an error says, and where SQLite needs room besides, which it does not tell apart."""
+def reason(path: Path, exc: Exception) -> str:
+    """Return what an error of the cache `path` means.
+
+    SQLite does not tell what it may not read from what it has no room for.
+    """
+    if (one := barred(path, write=True)) is not None:
+        return f"`{one}` may not be {'written to' if may_read(one) else 'read'}"
     code = getattr(exc, "sqlite_errorcode", None) or 0
     if code & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
         return str(exc)
@@ -244,7 +261,9 @@ def reason(exc: Exception) -> str:
 def unusable(path: Path, exc: Exception) -> StoreError:
     """Return the error of a command that is about the cache."""
     hint = "try again when no run writes it"
-    if is_damage(exc):
+    if barred(path, write=True) is not None:
+        hint = f"{RIGHTS}; a run with `--no-cache` does without it"
+    elif is_damage(exc):
         files = " ".join(quote(f"{path}{ending}") for ending in ("", LOG, INDEX))
         hint = f"it holds only what saves money; when no run writes it, remove it: `rm -f {files}`"
-    return StoreError(f"the cache `{path}` cannot be used: {reason(exc)}", hint)
+    return StoreError(f"the cache `{path}` cannot be used: {reason(path, exc)}", hint)

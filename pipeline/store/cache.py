@@ -21,7 +21,7 @@ from pipeline.flow import Reply
 from pipeline.keys import SIZE
 from pipeline.store.answers import answer_of, connect, keep_within, opened, reason
 from pipeline.store.entries import checksum
-from pipeline.store.salvage import is_damage, put_aside
+from pipeline.store.salvage import RIGHTS, barred, is_damage, put_aside
 
 GLANCE = 0.1  # seconds that a look may wait for somebody else
 RECORD = 2 * SIZE + 3  # bytes: id, key, and three digits for the rows of a pack
@@ -188,8 +188,11 @@ class Cache:
 
     def _give_up(self, exc: Exception) -> None:
         if not self._off:
-            why = reason(exc)
-            self._notes.append(f"the cache `{self._path}` cannot be used: {why}; the run went on without it")
+            why = reason(self._path, exc)
+            note = f"the cache `{self._path}` cannot be used: {why}; the run went on without it"
+            if barred(self._path, write=True) is not None:
+                note += f": {RIGHTS}, or leave it out with `--no-cache`"
+            self._notes.append(note)
         self._off = True
 
     def _write(

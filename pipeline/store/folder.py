@@ -118,6 +118,12 @@ def check_readable(path: Path) -> None:
         raise StoreError(f"the folder `{shut}` cannot be read: {os.strerror(errno.EACCES)}", READABLE)
 
 
+def check_run(folder: Folder) -> None:
+    """Refuse a run folder of which nobody can say what was answered. Raises StoreError."""
+    for path in (folder.path, folder.parts):
+        check_readable(path)
+
+
 def is_used(folder: Folder) -> bool:
     """Tell whether a run has left parts or replies there."""
     return folder.journal.exists() or any(folder.parts.glob("part-*.parquet"))

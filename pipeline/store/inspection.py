@@ -16,7 +16,7 @@ from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
 from pipeline.store.entries import FAILURE, REPLY, checksum
 from pipeline.store.reading import UNREADABLE, opened
-from pipeline.store.salvage import open_to_read
+from pipeline.store.salvage import RIGHTS, barred, fault_at_a_glance, open_to_read
 
 MOST = 20  # kinds of findings in one file that are told
 NAMED = 5  # rows or replies of one kind
@@ -99,14 +99,19 @@ def count_replies(path: Path) -> int | None:
         return 0
     try:
         with closing(open_to_read(path)) as db:
+            if fault_at_a_glance(db, path) is not None:
+                return None
             return int(db.execute("SELECT count(*) FROM reply").fetchone()[0])
     except (sqlite3.Error, OSError):
         return None
 
 
-def check_journal(path: Path) -> list[Finding]:
-    """Return what is wrong with a journal; none is no fault, since it may be deleted."""
-    return _check(path, _JOURNAL) if path.exists() else []
+def check_journal(path: Path) -> tuple[list[Finding], int | None]:
+    """Return what is wrong with a journal, and how many replies were read, None where it cannot be.
+
+    None that is there is no fault, since it may be deleted.
+    """
+    return _check(path, _JOURNAL) if path.exists() else ([], 0)
 
 
 def check_cache(path: Path) -> list[Finding]:
@@ -114,20 +119,23 @@ def check_cache(path: Path) -> list[Finding]:
     if not path.exists():
         return []
     before = path.stat().st_mtime_ns
-    found = _check(path, _CACHE)
+    found, _ = _check(path, _CACHE)
     if found and path.stat().st_mtime_ns != before:
-        found = _check(path, _CACHE)  # another job wrote it meanwhile; now there is a log to read it by
+        found, _ = _check(path, _CACHE)  # another job wrote it meanwhile; now there is a log to read it by
     return [replace(one, notice=True) for one in found]
 
 
-def _check(path: Path, kept: _Kept) -> list[Finding]:
+def _check(path: Path, kept: _Kept) -> tuple[list[Finding], int | None]:
     try:
         with closing(open_to_read(path)) as db:
             said = [str(line).splitlines()[-1] for (line,) in db.execute(f"PRAGMA integrity_check({MOST})")]
             found = [Finding(path, f"SQLite says: {line}", kept.hint) for line in said if line != "ok"]
-            return few(found) + few(_bad_entries(path, db, kept))
+            found = few(found) + few(_bad_entries(path, db, kept))
+            return found, int(db.execute(f"SELECT count(*) FROM ({kept.entries})").fetchone()[0])  # noqa: S608
     except (sqlite3.Error, OSError) as exc:
-        return [Finding(path, f"the {kept.name} cannot be read: {exc}", kept.hint)]
+        if (shut := barred(path, write=False)) is not None:
+            return [Finding(shut, f"the {kept.name} may not be read", RIGHTS)], None
+        return [Finding(path, f"the {kept.name} cannot be read: {exc}", kept.hint)], None
 
 
 def _bad_entries(path: Path, db: sqlite3.Connection, kept: _Kept) -> Iterator[Finding]:
@@ -169,7 +177,8 @@ def check_part(path: Path, schema: pa.Schema, fingerprint: str | None = None) ->
                 names += [key + digest for key, digest in zip(keys, digests, strict=True) if key and digest]
                 rows += len(batch)
     except UNREADABLE as exc:
-        return [Finding(path, f"the part cannot be read: {str(exc).splitlines()[0]}", ASK)]
+        hint = RIGHTS if isinstance(exc, PermissionError) else ASK
+        return [Finding(path, f"the part cannot be read: {str(exc).splitlines()[0]}", hint)]
     return few(found) + few(_doubled(path, names))
 
 

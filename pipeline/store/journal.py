@@ -32,10 +32,17 @@ from pipeline.store.entries import (
     values_of,
 )
 from pipeline.store.pages import Value, rows
-from pipeline.store.salvage import ForeignError, copy_log, is_damage, log_pages, put_aside, readable
+from pipeline.store.salvage import (
+    ForeignError,
+    copy_log,
+    fault_at_a_glance,
+    is_damage,
+    log_pages,
+    put_aside,
+    readable,
+)
 
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
-AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _BITS = 24  # of an id, which tell that it was never kept
@@ -107,11 +114,9 @@ class Journal:
             self._lose_log(written - max(used, 0))
 
     def _look_through(self, db: sqlite3.Connection) -> None:
-        """Look at all pages of a file that is not large. Raises ForeignError for a damaged one."""
-        if self._path.stat().st_size <= AT_A_GLANCE:
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise ForeignError(found)
+        """Look at all pages of a file that is not large. Raises ForeignError for a damaged or a cut one."""
+        if (found := fault_at_a_glance(db, self._path)) is not None:
+            raise ForeignError(found)
 
     def _lose_log(self, pages: int) -> None:
         kept = copy_log(self._path)

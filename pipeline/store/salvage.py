@@ -11,11 +11,15 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.disk import DAMAGED, free_name, sync_folder
+from pipeline.disk import DAMAGED, free_name, may_read, may_write, sync_folder
 
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 LOG, INDEX = "-wal", "-shm"
+RIGHTS = (
+    "give yourself the right to read and write it with `chmod` or `chown` (has another user run a job here?)"
+)
 PATIENCE = 5.0  # seconds that somebody else may write
+AT_A_GLANCE = 2**26  # bytes of a file that SQLite looks through in a tenth of a second
 GAP = 10_000  # rows of which none can be read, after which no more are looked for
 _HEAD, _FRAME = 32, 24  # bytes; https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 _MAGIC = frozenset({0x377F0682, 0x377F0683})
@@ -43,6 +47,17 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE)
 
 
+def barred(path: Path, *, write: bool) -> Path | None:
+    """Return what of a database may not be read, its log included; where it is to `write`, or written to.
+
+    SQLite tells no more than that it cannot open the file.
+    """
+    for one in (path, *(path.with_name(path.name + ending) for ending in (LOG, INDEX))):
+        if one.exists() and not (may_read(one) and (may_write(one) or not write)):
+            return one
+    return path.parent if write and path.parent.exists() and not may_write(path.parent) else None
+
+
 def log_pages(path: Path) -> int:
     """Return how many pages of finished transactions the log of the database `path` holds since it was begun.
 
@@ -57,22 +72,54 @@ def log_pages(path: Path) -> int:
             head = log.read(_HEAD)
             if int.from_bytes(head[:4]) not in _MAGIC:
                 return 1
-            return max((number for number, ends in _frames(log.fileno(), size, head) if ends), default=0)
+            frames = enumerate(_frames(log.fileno(), size, head), start=1)
+            return max((number for number, (_, pages) in frames if pages), default=0)
     except FileNotFoundError:
         return 0
 
 
-def _frames(log: int, size: int, head: bytes) -> Iterator[tuple[int, bool]]:
-    """Yield the number of each whole page, from 1 to the last before one that is left from before.
+def fault_at_a_glance(db: sqlite3.Connection, path: Path, most: int = AT_A_GLANCE) -> str | None:
+    """Say what is wrong with the database `path`, which is open as `db`, as far as that is soon seen.
 
-    With it goes whether it ends a transaction: only there its frame tells how large the database is.
+    Of a file of more than `most` bytes only that it was cut: a query may need no page of those that are gone.
+    Raises sqlite3.Error and OSError.
+    """
+    if path.stat().st_size > most:
+        return "pages at its end are missing" if _is_cut(path) else None
+    (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    return None if found == "ok" else str(found)
+
+
+def _is_cut(path: Path) -> bool:
+    """Tell whether pages are neither in the file nor in its log. Without a log SQLite finds that itself."""
+    try:
+        with path.with_name(path.name + LOG).open("rb") as log:
+            size, head = os.fstat(log.fileno()).st_size, log.read(_HEAD)
+            if int.from_bytes(head[:4]) not in _MAGIC:
+                return False
+            logged, open_, pages = set[int](), set[int](), 0
+            for page, ends in _frames(log.fileno(), size, head):
+                open_.add(page)
+                if ends:
+                    logged |= open_
+                    open_, pages = set(), ends
+    except FileNotFoundError:
+        return False
+    there = path.stat().st_size // int.from_bytes(head[8:12])  # after the log, which moves there
+    return sum(there < page <= pages for page in logged) < pages - there
+
+
+def _frames(log: int, size: int, head: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the page that each whole frame holds, to the last before one that is left from before.
+
+    With it goes how many pages the database has, where the frame ends a transaction, else 0.
     """
     step = _FRAME + int.from_bytes(head[8:12])
     for number in range(1, (size - _HEAD) // step + 1):
         frame = os.pread(log, _FRAME, _HEAD + (number - 1) * step)
         if frame[8:16] != head[16:24]:
             return
-        yield number, any(frame[4:8])
+        yield int.from_bytes(frame[:4]), int.from_bytes(frame[4:8])
 
 
 def copy_log(path: Path) -> Path:

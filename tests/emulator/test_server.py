@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -174,6 +175,17 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         assert parent.stdout.readline().startswith("emulator listening")
         parent.kill()
         assert parent.stdout.read() == ""  # the pipe closes when the last process that holds it is gone
+
+
+def test_it_ends_in_silence_where_nobody_waits_for_its_address() -> None:
+    """The process that started it was killed before it listened."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "--exit-with-parent"], stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.anyio

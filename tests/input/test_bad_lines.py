@@ -28,6 +28,9 @@ BAD = {
     "a NUL": (b'{"id": 7, "text": "\0"}', "no JSON: invalid control character at"),
     "a boolean among numbers": (b'{"id": 7, "n": true}', "`n` is a boolean, but a number in line"),
     "an object among numbers": (b'{"id": {"a": 1}}', "`id` is an object, but a number in line"),
+    "an object without a value among them": (b'{"n": {}}', "`n` is an object, but a number in line"),
+    "one in lists of numbers": (b'{"tags": [{}]}', "`tags.[]` is an object, but a number in line"),
+    "one in an object": (b'{"more": {"a": {}}}', "`more.a` is an object, but a number in line"),
     "a list in lists of numbers": (b'{"tags": [1, [2]]}', "`tags.[]` is a list, but a number in line"),
     "an object in them": (b'{"tags": [{"a": 1}]}', "`tags.[]` is an object, but a number in line"),
     "a list in an object": (b'{"more": {"a": [1]}}', "`more.a` is a list, but a number in line"),
@@ -58,6 +61,14 @@ def test_a_bad_line_is_left_out_alone(tmp_path: Path, kind: str, place: int) -> 
     assert source.left_out.first[0].startswith(f"`{path}`, line {place + 2}: {why}")
     source.write_left_out(tmp_path / "bad.txt")
     assert (tmp_path / "bad.txt").read_bytes() == f"# {source.left_out.first[0]}\n".encode() + bad + b"\n"
+
+
+def test_objects_without_a_value_are_no_fault(tmp_path: Path) -> None:
+    """Where a column has nothing else they are text, as is each of them among texts."""
+    lines = [b'{"id":1,"a":{},"b":{"c":1},"d":{}}', b'{"id":2,"a":{},"b":{},"d":"x"}']
+    read = table(opened(tmp_path / "rows.ndjson", lines))
+    assert (read["a"].to_list(), read["d"].to_list()) == (["{}", "{}"], ["{}", "x"])
+    assert read["b"].to_list() == [{"c": 1}, {"c": None}]
 
 
 def test_rows_are_named_as_they_stand_in_the_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,6 +166,34 @@ def test_copies_go_with_their_source(tmp_path: Path, temporary: Path) -> None:
     gc.collect()
     assert not list(temporary.iterdir())
     assert (tmp_path / "t.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "ndjson"])
+@pytest.mark.parametrize(
+    ("codec", "broken"), [("shift_jis", b"\x82\xff"), ("cp1252", b"\x81"), ("utf-8-sig", b"\xff")]
+)
+def test_bytes_of_no_letter_make_a_bad_row(tmp_path: Path, kind: str, codec: str, broken: bytes) -> None:
+    """It is left out with its line, whatever the encoding, and the others are read."""
+    path = tmp_path / f"t.{kind}"
+    row = {"csv": "%d,good", "tsv": "%d\tgood", "ndjson": '{"id":%d,"text":"good"}'}[kind]
+    head = [] if kind == "ndjson" else [row.replace("%d", "id").replace("good", "text")]
+    raw = "\n".join([*head, *(row % n for n in range(5)), ""]).encode(codec)
+    path.write_bytes(raw.replace(b"good", broken, 2).replace(broken, b"good", 1))
+    source = open_source(path, key=["id"], used=["text"], skip=True, decoding=Decoding(codec))
+    source.survey()
+    frame = pl.concat(chunk.frame for chunk in source.tables())
+    assert frame["id"].cast(pl.Int64).to_list() == [0, 2, 3, 4]
+    name = "UTF-8" if codec == "utf-8-sig" else codec
+    assert source.left_out.first == (f"`{path}`, line {2 + len(head)}: bytes that are not {name}",)
+
+
+def test_a_wrong_encoding_is_no_matter_of_single_rows(tmp_path: Path) -> None:
+    """Where most rows cannot be decoded, the error names the byte and another way."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"id,text\n" + b"".join(b"%d,\x82\xff\n" % n for n in range(20)))
+    with pytest.raises(InputError, match=r"line 2: byte 0x82 is not shift_jis") as caught:
+        open_source(path, key=["id"], used=["text"], skip=True, decoding=Decoding("shift_jis"))
+    assert "another `encoding`" in caught.value.hint
 
 
 def test_copies_of_the_dead_are_removed_and_of_the_living_are_not(tmp_path: Path, temporary: Path) -> None:

@@ -776,6 +776,21 @@ def test_a_change_whose_traces_were_removed_is_noticed(tmp_path: Path) -> None:
         assert refusal(tmp_path, seen).startswith("the input `t.csv` was changed while the run went on")
 
 
+def test_another_name_or_other_rights_are_no_change(tmp_path: Path) -> None:
+    """A backup by hard links and a `chmod` leave the rows as they are; what is written then is noticed."""
+    path = tmp_path / "t.csv"
+    path.write_text("a\n1\n2\n")
+    source = opened(path)
+    os.link(path, tmp_path / "copy")
+    source.check_unchanged()
+    path.chmod(0o640)
+    assert list(source.tables())
+    stamp = path.stat().st_mtime_ns
+    path.write_text("a\n1\n3\n")
+    os.utime(path, ns=(stamp, stamp))
+    assert refusal(tmp_path, source.check_unchanged).startswith("the input `t.csv` was changed")
+
+
 def test_the_changed_file_of_several_is_named(tmp_path: Path) -> None:
     """With what to do; where no file shows a trace of the change, all are in doubt."""
     for name in "123":
