@@ -72,15 +72,19 @@ def test_what_another_worker_has_asked_meanwhile_is_not_asked_again(
 
 @pytest.mark.parametrize("fault", ["pack-missing%0.7", "503%0.3", "badjson%0.5"])
 def test_workers_that_wait_for_each_other_come_to_an_end(packed: Project, fault: str) -> None:
-    """Each has prompts to ask again that others have, too, and asks for its own before it waits."""
+    """Each has prompts to ask again that others have, too, and asks for its own before it waits.
+
+    The emulator draws by prompt: where it draws a bad answer for a row alone and for its repair, the row fails.
+    """
     packed.change("rows = 20", "rows = 4")
     packed.rows([f"good {word(n % 7 if n % 2 else 6 - n % 7)}" for n in range(280)])
     with emulating("--latency", "0.02", "--fault", fault) as slow:
         report = packed.run(slow.address)
     table = packed.table()
-    assert report.exit_code is Exit.OK
+    assert report.pending == 0
     assert table["_prompt_tokens"].sum() == report.usage.prompt
-    assert table["label"].to_list() == ["positive"] * 280
+    assert set(table["label"]) <= {"positive", None}
+    assert set(table["_error_kind"]) - {None} <= ({"invalid"} if "badjson" in fault else set())
 
 
 def test_who_waits_for_another_is_stopped_at_once(packed: Project) -> None:
