@@ -74,7 +74,7 @@ def test_what_another_worker_has_asked_meanwhile_is_not_asked_again(
 def test_workers_that_wait_for_each_other_come_to_an_end(packed: Project, fault: str) -> None:
     """Each has prompts to ask again that others have, too, and asks for its own before it waits.
 
-    The emulator draws by prompt: where it draws a bad answer for a row alone and for its repair, the row fails.
+    The emulator draws by prompt: a row for which it draws a bad answer alone and when repaired fails.
     """
     packed.change("rows = 20", "rows = 4")
     packed.rows([f"good {word(n % 7 if n % 2 else 6 - n % 7)}" for n in range(280)])
