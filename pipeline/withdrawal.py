@@ -20,6 +20,7 @@ from pipeline.batch import (
     Seen,
     Stage,
     is_over,
+    is_stranded,
     later,
     moved,
     rebased,
@@ -30,7 +31,7 @@ from pipeline.batch import (
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
 from pipeline.executors.patience import Patience
-from pipeline.executors.stranded import take_back
+from pipeline.executors.stranded import close, take_back
 from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
 from pipeline.gemini.endpoint import Endpoint
@@ -57,12 +58,13 @@ Unasked: TypeAlias = Failure | Gone | Hidden | None
 class Withdrawal:
     """What became of batches: `cancelled` now, `ended` before that, `dropped` since no job was created yet.
 
-    `stop` says what kept the rest from it.
+    Those that are `stranded` ended with their emulator. `stop` says what kept the rest from it.
     """
 
     cancelled: list[Batch] = field(default_factory=list)
     ended: list[Batch] = field(default_factory=list)
     dropped: list[Batch] = field(default_factory=list)
+    stranded: list[Batch] = field(default_factory=list)
     stop: Stop | None = None
 
 
@@ -121,7 +123,7 @@ class Recall:
             return None
         state: Seen | Unasked = await self._patience.asked(lambda: self._api.look(found.job))
         if not isinstance(state, Seen):
-            return state
+            return self._unless_stranded(found, state, done)
         if is_over(state):
             done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
             return None
@@ -130,6 +132,14 @@ class Recall:
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return refused  # what is refused for itself has ended meanwhile: the next run sees that
         done.cancelled.append(self._table.put(later(going, time.time(), self._pace)))
+        return None
+
+    def _unless_stranded(self, batch: Batch, why: Unasked, done: Withdrawal) -> Unasked:
+        """Close a batch whose job ended with its emulator, or return why nothing is known of the job."""
+        if not (isinstance(why, Gone) and is_stranded(batch, why.emulated)):
+            return why
+        close(batch, self._table, self._paths, lambda _id: False)
+        done.stranded.append(batch)
         return None
 
     async def _sought(self, batch: Batch) -> Batch | Unasked:
