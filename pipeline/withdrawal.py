@@ -9,6 +9,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import anyio
@@ -30,13 +31,15 @@ from pipeline.batch import (
 )
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
+from pipeline.executors.keeping import left
 from pipeline.executors.patience import Patience
 from pipeline.executors.stranded import close, take_back
 from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
+from pipeline.gemini.caches import Caches, open_caches
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.report import Stop
-from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.retry import OUTAGE, TABLE, Act, hint_of, is_of_cache
 from pipeline.store.batches import Paths, Table, open_batches_of
 from pipeline.store.folder import Folder, claimed
 from pipeline.usage import Tally
@@ -58,13 +61,16 @@ Unasked: TypeAlias = Failure | Gone | Hidden | None
 class Withdrawal:
     """What became of batches: `cancelled` now, `ended` before that, `dropped` since no job was created yet.
 
-    Those that are `stranded` ended with their emulator. `stop` says what kept the rest from it.
+    Those that are `stranded` ended with their emulator. `caches` is how many context caches were deleted,
+    `notes` name those that could not be. `stop` says what kept the rest of the batches from being cancelled.
     """
 
     cancelled: list[Batch] = field(default_factory=list)
     ended: list[Batch] = field(default_factory=list)
     dropped: list[Batch] = field(default_factory=list)
     stranded: list[Batch] = field(default_factory=list)
+    caches: int = 0
+    notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
 
 
@@ -101,8 +107,29 @@ async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Wi
             if unasked is not None:
                 done.stop = _stop(unasked, batch)
             if isinstance(unasked, Failure):  # the others would meet it, too
-                break
+                return done
+    if table.caches():
+        async with open_caches(who) as caches:
+            await _unrent(caches, table, done)
     return done
+
+
+async def _unrent(caches: Caches, table: Table, done: Withdrawal) -> None:
+    """Delete the context caches that no job needs any more: each is billed until it ends.
+
+    They stay in the table as ended, so that answers which are taken in later bear what their storage cost.
+    """
+    needed = {batch.cache for batch in table.open() if batch.stage in GOING and not batch.withdrawn}
+    patience = Patience(Tally(0, time.monotonic()), Halt(), OUTAGE_S)
+    for kept in table.caches():
+        if kept.name in needed or kept.expires <= time.time():
+            continue
+        failure = await patience.asked(partial(caches.delete, kept.name))
+        if failure is None or is_of_cache(failure):
+            table.keep(kept._replace(expires=time.time()))
+            done.caches += 1
+        else:
+            done.notes.append(left(kept, failure.message))
 
 
 class Recall:

@@ -110,7 +110,10 @@ def _told(done: Withdrawal) -> list[str]:
         ("not created yet, and dropped: ", done.dropped),
         ("ended with their emulator, and taken back: ", done.stranded),
     )
-    return [words + jobs_of(batches) for words, batches in kinds if batches]
+    told = [words + jobs_of(batches) for words, batches in kinds if batches]
+    if done.caches:
+        told.append(f"deleted: {many(done.caches, 'context cache')} of the instruction")
+    return told + done.notes
 
 
 def _say(run: Run, words: str) -> None:
