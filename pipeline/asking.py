@@ -17,6 +17,7 @@ from pipeline.earlier import Earlier
 from pipeline.errors import RowmillError
 from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Rows
+from pipeline.executors.cached import CachingClient
 from pipeline.executors.courier import Courier
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
@@ -25,6 +26,7 @@ from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt, stop_on_signal
 from pipeline.executors.online import Asks, Pending, Sink, execute
 from pipeline.executors.packed import PackAsker
+from pipeline.executors.purse import nothing
 from pipeline.flow import Failure, FailureKind, Outcome
 from pipeline.gemini.client import Generation
 from pipeline.gemini.endpoint import Endpoint
@@ -231,14 +233,16 @@ def _limiter(work: Work, cap: int) -> Limiter:
 
 async def _courier(run: _Open, shared: Generation, flights: Flights, *, most: bool) -> Courier:
     """Open what takes requests that share this to their replies; `most` as for `Clients.open`."""
+    client = await run.clients.open(shared, most=most)
     return Courier(
-        await run.clients.open(shared, most=most),
+        client,
         run.gate,
         halt=run.halt,
         crew=run.crew,
         flights=flights,
         tally=run.work.tally,
         longest_outage=run.work.service.longest_outage,
+        less=client.less if isinstance(client, CachingClient) else nothing,
     )
 
 

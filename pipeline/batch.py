@@ -57,7 +57,7 @@ class Batch:
     last seen, `told` how many lines the API says that it has answered, `seconds` how long the job took,
     `ended` when that was, `scope` who owns it. `cache` is the context cache that its lines name, `stored` the
     picodollars of that cache's storage that its answers bear. One that is `spilled` was given up for its age,
-    one that is `withdrawn` by the user, so that its rows may stand in other jobs.
+    one that is `withdrawn` by the user, so that its rows may stand in other jobs. `emulated` is as in `Seen`.
     """
 
     number: int
@@ -81,7 +81,7 @@ class Batch:
     seconds: float = 0.0
     ended: float = 0.0
     spilled: bool = False
-    emulated: bool = False
+    emulated: str = ""
     scope: str = ""
     cache: str = ""
     stored: int = 0
@@ -94,6 +94,7 @@ class Seen:
 
     `state` has no prefix (`RUNNING`), `results` is the file of its results where there is one, `why` what
     went wrong, `told` how many lines were answered, well or not; `done` is the API's own word for it.
+    `emulated` names the process of the emulator that says so, and is empty for the API.
     """
 
     job: str
@@ -105,7 +106,7 @@ class Seen:
     told: int = 0
     seconds: float = 0.0
     ended: float = 0.0
-    emulated: bool = False
+    emulated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,11 @@ def seen(batch: Batch, what: Seen, now: float, pace: Pace) -> Batch:
 def withdrawn(batch: Batch, now: float) -> Batch:
     """Return a job that the user cancels, before the API is asked to."""
     return replace(moved(batch, Stage.CANCELLING, now), withdrawn=True)
+
+
+def is_stranded(batch: Batch, emulated: str) -> bool:
+    """Tell whether another emulator answers where the job was, so that nobody has the job any more."""
+    return bool(batch.emulated and emulated) and emulated != batch.emulated
 
 
 def is_over(what: Seen) -> bool:

@@ -228,15 +228,21 @@ def _seconds(need: Need, service: Service, call: float) -> tuple[float, str]:
 
 
 def _split(size: int, sizes: Sequence[float], each: float, budget: Budget) -> Load:
-    """Return what a group of `size` prompts becomes on average, by trying it with the sample."""
+    """Return what a group of `size` prompts becomes on average, by trying it with the sample.
+
+    What the budgets leave over of a group stands with the next one.
+    """
     if not sizes:
         return Load(0.0, 0.0, float(size))
     tried = [round(tokens) for tokens in sizes]
-    runs = [tried[start : start + size] for start in range(0, len(tried), size)]
-    whole = [run for run in runs if len(run) == size] or [(tried * size)[:size]]
-    lengths = [len(pack) for run in whole for pack in packs(run, round(each) + ECHO_ROOM, budget)]
+    if len(tried) < size:
+        tried = (tried * size)[:size]
+    budget = replace(budget, rows=min(size, budget.rows))
+    lengths = [len(pack) for pack in packs(tried, round(each) + ECHO_ROOM, budget)]
+    if len(lengths) > 1:
+        lengths.pop()  # it ends where the sample does
     alone = sum(length == 1 for length in lengths)
-    share = 1 / len(whole)
+    share = size / sum(lengths)
     return Load((len(lengths) - alone) * share, (sum(lengths) - alone) * share, alone * share)
 
 

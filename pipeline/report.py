@@ -12,6 +12,7 @@ from pipeline.progress import many, span, usd
 from pipeline.usage import Saved, Shipped
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
+UNANSWERED = "{requests} left and had no answer: the API may bill them, and the cost here is without them"
 SHOWN_USD = 5e-5  # what a cost shown with four places may hide
 
 
@@ -29,7 +30,8 @@ class Stop:
 class RunReport:
     """What a run did and where its job stands now.
 
-    `requests` that left this machine (`unsent` never did), the rows `asked` with them, `usage`, `cost_usd`
+    `requests` that left this machine (`unsent` never did, and of those that did `unanswered` ended without an
+    answer, so that nobody knows whether they are billed), the rows `asked` with them, `usage`, `cost_usd`
     (USD) and `seconds` are of this run, of which `shipped` tells apart what batch jobs have to do with;
     `table` is of all rows of the input that have an answer. `limited` says that only the first rows were
     taken, `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no
@@ -55,6 +57,7 @@ class RunReport:
     failures: Mapping[FailureKind, int]
     tiers: Mapping[str, int] = field(default_factory=dict)
     unsent: int = 0
+    unanswered: int = 0
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     shipped: Shipped = field(default_factory=Shipped)
@@ -95,6 +98,7 @@ class RunReport:
             "this_run": {
                 "requests": self.requests,
                 "unsent": self.unsent,
+                "unanswered": self.unanswered,
                 "rows_asked": self.asked,
                 "batches": {
                     "jobs": len(self.shipped.numbers),
@@ -134,6 +138,8 @@ class RunReport:
         lines = [f"{self.job}: {rows}, {self.table.ok:,} ok, {self.table.failed:,} failed{pending}"]
         lines += self.left_out.sentences()
         lines.append(self._this_run())
+        if self.unanswered and not self.free:
+            lines.append("  " + UNANSWERED.format(requests=many(self.unanswered, "request")))
         if self.shipped.earlier_rows:
             lines.append(self._earlier())
         if self.saved.shared or self.saved.cached:

@@ -131,6 +131,7 @@ def _report(plan: Plan, service: Service, run: _Run, ended: _Ended, left_out: Le
         target=plan.output,
         requests=tally.departed,
         unsent=tally.unsent,
+        unanswered=tally.unheard + tally.dropped,
         asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
         shipped=tally.shipped,
         usage=tally.usage,

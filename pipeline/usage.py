@@ -14,6 +14,7 @@ _TEN_MINUTES = 600.0
 _LEAST = 10.0  # seconds below which no rate is made of a count
 ENOUGH = 10  # requests that have come back, and as many packs of rows: fewer say little of the rest
 _DAY = 86_400.0
+UNHEARD = (FailureKind.TIMEOUT, FailureKind.CONNECTION)  # nobody knows whether these are billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +138,14 @@ class Tally:
     """Live counters of one run, changed by one event loop only.
 
     `total` rows include `earlier`, those that need no request of their own: earlier runs finished them, or
-    they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply
-    stands in the journal; `pack` rows may share a request. `unasked` ones ended without a request of this
-    run. `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests`
-    counts every call, retries too, of which `unsent` never left this machine, `dropped` those whose
-    answer was not waited for, since the run ended at once, `silence` the seconds without an answer that
-    ended it; tokens and cost are those of replies that arrived in this run. Rates are of about the last
-    minute where `mark` is called now and then, and since the start otherwise.
+    they are equal to one that is still to be asked (`alike`). For `kept` ones of the others a reply stands in
+    the journal; `pack` rows may share a request. `unasked` ones ended without a request of this run.
+    `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts every
+    call, retries too, of which `unsent` never left this machine, `unheard` left and had no answer in time or
+    over a connection that broke, `dropped` those whose answer was not waited for, since the run ended at
+    once; `silence` is the seconds without an answer that ended it; tokens and cost are those of replies that
+    arrived in this run. Rates are of about the last minute where `mark` is called now and then, and since the
+    start otherwise.
     """
 
     total: int
@@ -157,6 +159,7 @@ class Tally:
     failed: int = 0
     requests: int = 0
     unsent: int = 0
+    unheard: int = 0
     replies: int = 0
     refusals: int = 0
     overloaded: int = 0  # of these, 503s
@@ -191,6 +194,7 @@ class Tally:
         """Count a call that was not answered, and remember why."""
         self.refusals += 1
         self.unsent += failure.unsent is not None
+        self.unheard += failure.unsent is None and failure.kind in UNHEARD
         self.overloaded += failure.kind is FailureKind.OVERLOADED
         self.trouble = failure
 

@@ -9,6 +9,7 @@ import math
 import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import anyio
@@ -20,6 +21,7 @@ from pipeline.batch import (
     Seen,
     Stage,
     is_over,
+    is_stranded,
     later,
     moved,
     rebased,
@@ -29,13 +31,15 @@ from pipeline.batch import (
 )
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
+from pipeline.executors.keeping import left
 from pipeline.executors.patience import Patience
-from pipeline.executors.stranded import take_back
+from pipeline.executors.stranded import close, take_back
 from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
+from pipeline.gemini.caches import Caches, open_caches
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.report import Stop
-from pipeline.retry import OUTAGE, TABLE, Act, hint_of
+from pipeline.retry import OUTAGE, TABLE, Act, hint_of, is_of_cache
 from pipeline.store.batches import Paths, Table, open_batches_of
 from pipeline.store.folder import Folder, claimed
 from pipeline.usage import Tally
@@ -57,12 +61,16 @@ Unasked: TypeAlias = Failure | Gone | Hidden | None
 class Withdrawal:
     """What became of batches: `cancelled` now, `ended` before that, `dropped` since no job was created yet.
 
-    `stop` says what kept the rest from it.
+    Those that are `stranded` ended with their emulator. `caches` is how many context caches were deleted,
+    `notes` name those that could not be. `stop` says what kept the rest of the batches from being cancelled.
     """
 
     cancelled: list[Batch] = field(default_factory=list)
     ended: list[Batch] = field(default_factory=list)
     dropped: list[Batch] = field(default_factory=list)
+    stranded: list[Batch] = field(default_factory=list)
+    caches: int = 0
+    notes: list[str] = field(default_factory=list)
     stop: Stop | None = None
 
 
@@ -99,8 +107,29 @@ async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Wi
             if unasked is not None:
                 done.stop = _stop(unasked, batch)
             if isinstance(unasked, Failure):  # the others would meet it, too
-                break
+                return done
+    if table.caches():
+        async with open_caches(who) as caches:
+            await _unrent(caches, table, done)
     return done
+
+
+async def _unrent(caches: Caches, table: Table, done: Withdrawal) -> None:
+    """Delete the context caches that no job needs any more: each is billed until it ends.
+
+    They stay in the table as ended, so that answers which are taken in later bear what their storage cost.
+    """
+    needed = {batch.cache for batch in table.open() if batch.stage in GOING and not batch.withdrawn}
+    patience = Patience(Tally(0, time.monotonic()), Halt(), OUTAGE_S)
+    for kept in table.caches():
+        if kept.name in needed or kept.expires <= time.time():
+            continue
+        failure = await patience.asked(partial(caches.delete, kept.name))
+        if failure is None or is_of_cache(failure):
+            table.keep(kept._replace(expires=time.time()))
+            done.caches += 1
+        else:
+            done.notes.append(left(kept, failure.message))
 
 
 class Recall:
@@ -121,7 +150,7 @@ class Recall:
             return None
         state: Seen | Unasked = await self._patience.asked(lambda: self._api.look(found.job))
         if not isinstance(state, Seen):
-            return state
+            return self._unless_stranded(found, state, done)
         if is_over(state):
             done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
             return None
@@ -130,6 +159,14 @@ class Recall:
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return refused  # what is refused for itself has ended meanwhile: the next run sees that
         done.cancelled.append(self._table.put(later(going, time.time(), self._pace)))
+        return None
+
+    def _unless_stranded(self, batch: Batch, why: Unasked, done: Withdrawal) -> Unasked:
+        """Close a batch whose job ended with its emulator, or return why nothing is known of the job."""
+        if not (isinstance(why, Gone) and is_stranded(batch, why.emulated)):
+            return why
+        close(batch, self._table, self._paths, lambda _id: False)
+        done.stranded.append(batch)
         return None
 
     async def _sought(self, batch: Batch) -> Batch | Unasked:

@@ -23,8 +23,10 @@ from tests.bills import STORAGE, billed, caches, stored
 from tests.conftest import Emulator, Project
 from tests.reviews import INSTRUCTION, labels, texts
 from tests.test_batch_run import limit
-from tests.test_cli import started, wait_for
+from tests.test_cli import KEY, Shell, shell, started, wait_for
 from tests.test_costs import rows_of, runs_of
+
+__all__ = ["shell"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by the SDK
 
@@ -174,6 +176,34 @@ def test_a_cache_outlives_the_run_as_long_as_its_job_may(long: Project, emulator
     emulator.change(batch_wait=0)
     whole(long, long.run(emulator.address))
     assert caches(emulator) == []
+
+
+def test_who_cancels_rents_no_cache_any_more(shell: Shell, long: Project, emulator: Emulator) -> None:
+    """It goes with the last job that needs it; what is taken in later bears what it cost till then."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    limit(long, requests=100)
+    emulator.change(batch_work=3)
+    long.run(emulator.address, detach=True)
+    wait_for(lambda: answered(emulator) > 50)
+    said = shell("cancel", long.job, "--base-url", emulator.address, "--yes")
+    assert (said.code, "deleted: 1 context cache of the instruction" in said.err) == (Exit.OK, True)
+    assert caches(emulator) == []
+    emulator.change(batch_work=0)
+    report = long.run(emulator.address)
+    whole(long, report)
+    storage = rows_of(long) - billed(emulator)
+    assert stored(emulator) * 0.99 <= storage <= stored(emulator) + 4 * AHEAD * 3_000 * STORAGE
+
+
+def test_a_cache_that_cannot_be_deleted_is_named(shell: Shell, long: Project, emulator: Emulator) -> None:
+    """With the time until which it is billed."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    emulator.change(batch_wait=60, faults=["cache-delete/400-argument@1"])
+    long.run(emulator.address, detach=True)
+    said = shell("cancel", long.job, "--base-url", emulator.address, "--yes")
+    assert said.code == Exit.OK
+    assert "a cache of the instruction could not be deleted, it is billed until" in said.err
+    assert len(caches(emulator)) == 1
 
 
 def test_a_kill_before_the_job_leaves_a_cache_for_minutes(long: Project, emulator: Emulator) -> None:

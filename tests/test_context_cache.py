@@ -3,6 +3,8 @@
 import math
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 
 import pytest
@@ -12,7 +14,7 @@ from pipeline.executors.cached import AHEAD, TTL
 from pipeline.rates import PICO
 from pipeline.report import RunReport
 from tests.bills import STORAGE, billed, caches, stored
-from tests.conftest import Project, emulating
+from tests.conftest import Emulator, Project, emulating
 from tests.reviews import INSTRUCTION, labels, texts, word
 from tests.test_cli import started, wait_for
 from tests.test_costs import rows_of, runs_of
@@ -94,8 +96,9 @@ def test_too_small_is_said(long: Project) -> None:
     assert any("too small" in note for note in report.notes), report.notes
 
 
-def test_a_cache_that_vanishes_costs_no_row(long: Project) -> None:
-    """Requests that meet a deleted cache go out again without it, or with another."""
+@contextmanager
+def stealing(emulator: Emulator) -> Iterator[None]:
+    """Delete every cache as soon as it is there."""
     gone = threading.Event()
 
     def remove() -> None:
@@ -105,14 +108,35 @@ def test_a_cache_that_vanishes_costs_no_row(long: Project) -> None:
                 request = urllib.request.Request(url, headers={"x-goog-api-key": "test"}, method="DELETE")
                 urllib.request.urlopen(request).close()
 
+    thief = threading.Thread(target=remove)
+    thief.start()
+    try:
+        yield
+    finally:
+        gone.set()
+        thief.join()
+
+
+@pytest.mark.parametrize("stolen", [True, False])
+def test_a_limit_of_the_cost_holds_with_a_cache(long: Project, stolen: bool) -> None:
+    """Where the cache goes, too: a request that has lost it before it leaves takes its whole price first."""
+    most = 0.03 if stolen else 0.01
+    long.change("rpm = 600000\n", f"rpm = 600000\nmax_cost = {most}\n")
     with emulating("--tier", "paid", "--latency", "0.05") as emulator:
-        thief = threading.Thread(target=remove)
-        thief.start()
-        try:
+        with stealing(emulator) if stolen else nullcontext():
             report = long.run(emulator.address)
-        finally:
-            gone.set()
-            thief.join()
+        spent = (billed(emulator) + stored(emulator)) / PICO
+        each = billed(emulator) / PICO / emulator.stats()["answered"]
+    assert report.exit_code is Exit.STOPPED
+    assert most <= report.cost_usd
+    assert spent <= most + 3 * max(each, 0.0008)
+
+
+def test_a_cache_that_vanishes_costs_no_row(long: Project) -> None:
+    """Requests that meet a deleted cache go out again without it, or with another."""
+    with emulating("--tier", "paid", "--latency", "0.05") as emulator:
+        with stealing(emulator):
+            report = long.run(emulator.address)
         assert emulator.stats()["by_status"].get("403", 0) > 0
     whole(long, report)
     assert rows_of(long) == runs_of(report)

@@ -74,8 +74,8 @@ def test_packs_share_the_instructions() -> None:
 
 
 def test_budgets_split_groups_as_a_run_does() -> None:
-    """Twenty rows of 1,000 tokens do not fit into 8,000; rows that fit nowhere together are asked alone."""
-    assert load({20: 3}, [1_000.0] * 60, 30, WIDE) == Load(packs=9, packed_rows=60, alone=0)
+    """Twenty rows of 1,000 tokens are 2.5 packs; rows that fit nowhere together are asked alone."""
+    assert load({20: 3}, [1_000.0] * 60, 30, WIDE) == Load(packs=7.5, packed_rows=60, alone=0)
     assert load({20: 1}, [80.0] * 20, 7_000, WIDE) == Load(packs=0, packed_rows=0, alone=20)
 
 

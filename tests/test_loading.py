@@ -1,6 +1,7 @@
 """Which rows share a line of a batch."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,13 +9,14 @@ from hypothesis import strategies as st
 
 from pipeline.executors.asker import Attempt
 from pipeline.executors.loading import Line, Loading
-from pipeline.executors.packed import Packing
+from pipeline.executors.packed import WRAPPING, Packing
 from pipeline.flow import FailureKind, Row, Usage
 from pipeline.models import Price
 from pipeline.packing import Budget
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 
 ROWS = 8
+PROMPT_TOKENS = 400
 PRICE = Price(0.125, 0.75, 0.0125)
 
 # prompts by a small number, how often each was asked in vain, and how often it was missing in a pack
@@ -48,7 +50,7 @@ def test_a_line_costs_its_cap_until_answers_teach_better() -> None:
 
 def loaded(prompts: list[tuple[int, int, int]], *, packs: bool) -> list[Line]:
     """Put prompts into lines; equal numbers have equal texts and ids."""
-    packing = Packing(Budget(ROWS, 400, 2_000), "id", 100, 60_000) if packs else None
+    packing = Packing(Budget(ROWS, PROMPT_TOKENS, 2_000), "id", 100, 60_000) if packs else None
     costing = Costing(TokenEstimate("Label this."), CostEstimate(None), lambda _: 0.0)
     loading = Loading(packing, costing, PRICE)
     lines: list[Line] = []
@@ -70,6 +72,19 @@ def test_every_row_waits_for_one_line(prompts: list[tuple[int, int, int]], packs
         assert len(set(ids)) == len(ids) <= ROWS
         asked = {prompts[row][0].to_bytes(16, "big") for row in line.rows}
         assert asked == set(ids)
+
+
+@given(PROMPTS)
+def test_what_the_budgets_leave_over_is_filled_up(prompts: list[tuple[int, int, int]]) -> None:
+    """A line is only as short as the next prompt makes it; more than a budget is only what stands alone."""
+    added = Costing(TokenEstimate("Label this."), CostEstimate(None), lambda _: 0.0).tokens.added
+    texts = list(dict.fromkeys(text for text, _, _ in prompts))
+    lines = loaded([(text, 0, 0) for text in texts], packs=True)
+    assert [int.from_bytes(member.id) for line in lines for member in line.members] == texts
+    sizes = [[added(f"prompt {texts[n]} " * (texts[n] + 1)) + WRAPPING for n in line.rows] for line in lines]
+    assert all(len(line) == 1 or sum(line) <= PROMPT_TOKENS for line in sizes)
+    for line, following in pairwise(sizes):
+        assert len(line) == ROWS or sum(line) + following[0] > PROMPT_TOKENS
 
 
 @given(PROMPTS)

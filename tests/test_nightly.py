@@ -61,6 +61,17 @@ def test_requests_that_never_left_are_told_apart(project: Project, emulator: Emu
     )
 
 
+def test_requests_without_an_answer_are_named(project: Project) -> None:
+    """The API may bill what it has answered over a connection that broke; the cost cannot count it."""
+    project.rows([f"good {n}" for n in range(5)])
+    with emulating("--fault", "cut@2", "--fault", "503@3") as emulator:
+        report = project.run(emulator.address)
+    assert report.as_json()["this_run"]["unanswered"] == 1  # type: ignore[index]  # JSON
+    said = "1 request left and had no answer: the API may bill them"
+    assert said in "\n".join(report.sentences())
+    assert said not in "\n".join(replace(report, free=True).sentences())
+
+
 def test_a_grown_input_costs_the_new_rows(project: Project, emulator: Emulator) -> None:
     """Wherever they stand; the order of the input is that of the table."""
     project.rows(["good", "bad"])

@@ -74,6 +74,16 @@ def test_a_long_instruction_makes_no_pack_smaller(packed: Project, emulator: Emu
     assert packed.run(emulator.address).requests == ROWS // 20
 
 
+def test_packs_that_a_budget_cuts_are_full_all_the_same(packed: Project, emulator: Emulator) -> None:
+    """Some fifteen rows fit into one: what is left over of twenty is asked with the next."""
+    packed.change("[packing]", "[packing]\nprompt_tokens = 300")
+    report = packed.run(emulator.address)
+    table = packed.table()
+    assert (report.exit_code, table["label"].to_list()) == (Exit.OK, labels(ROWS))
+    assert 10 < max(table["_pack"].to_list()) < 20
+    assert report.requests <= 16
+
+
 def test_a_kill_costs_no_more_than_what_was_in_flight(packed: Project) -> None:
     """What a pack's reply brought is kept row by row: the next run finds it in whatever pack."""
     packed.rows([f"good {word(n)}" for n in range(600)])

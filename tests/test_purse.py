@@ -11,7 +11,7 @@ from pipeline.asking import Service
 from pipeline.errors import Exit
 from pipeline.executors.halt import Halt
 from pipeline.executors.purse import Purse
-from pipeline.flow import FailureKind, Usage
+from pipeline.flow import Failure, FailureKind, Reply, Usage
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.progress import usd
@@ -113,6 +113,41 @@ async def test_a_dear_request_leaves_when_nothing_is_in_flight() -> None:
             group.start_soon(partial(fly, one, tally, flown, rows=rows, usd=0.1))
             await anyio.lowlevel.checkpoint()
     assert flown == [1, 1, 1]
+
+
+@pytest.mark.anyio
+async def test_an_instruction_in_a_cache_holds_back_the_cached_price() -> None:
+    """So more requests are in flight near the limit; it counts when the money is taken."""
+    one, _, halt = purse(1.0)
+    with anyio.fail_after(10):
+        async with one.held("text", 2, lambda: 0.6), one.held("text", 2, lambda: 0.6):
+            assert one._held == pytest.approx(0.4)
+            assert one.fits("text", 1)
+            assert not one.fits("text", 2)
+    assert not halt.pulled.is_set()
+
+
+@pytest.mark.anyio
+async def test_who_loses_the_cache_while_it_waits_for_quota_takes_the_money_anew() -> None:
+    """It has not left yet, so its whole price is held back before it does."""
+    one, api, saved = gate(), Api([]), 0.3
+    one.purse = Purse(1.0, lambda _text, _rows: 0.4, Tally(total=20, started=0.0), one._halt)
+    assert await one.call(api.send, "first") == REPLY
+    one.limiter.pause(0.3)
+    held: list[float] = []
+
+    async def send() -> Reply | Failure:
+        assert one.purse is not None
+        held.append(one.purse._held)
+        return REPLY
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(one.call, send, "text", less=lambda: saved))
+            await anyio.wait_all_tasks_blocked()
+            assert one.purse._held == pytest.approx(0.1)
+            saved = 0.0
+    assert held == [pytest.approx(0.4)]
 
 
 @pytest.mark.anyio

@@ -1,5 +1,6 @@
-"""Batch jobs of an emulator that ended with its run (`--offline`): their rows wait for nobody."""
+"""Batch jobs of an emulator that has ended, with its run (`--offline`) or not: their rows wait for nobody."""
 
+import io
 import json
 import signal
 import subprocess
@@ -10,18 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch import ASKING, Batch, Stage
+from pipeline.batch import ASKING, Batch, Pace, Stage
 from pipeline.errors import Exit
 from pipeline.executors.stranded import take_back
 from pipeline.store.batches import Kept, Member, Paths, Table, open_batches_of
 from pipeline.store.folder import claimed
-from tests.conftest import Project
+from tests.conftest import Emulator, Project, emulating
 from tests.reviews import ROWS, labels
-from tests.test_cli import ROOT, Shell, inherited, shell, wait_for
+from tests.test_batch_trouble import altered
+from tests.test_cli import KEY, ROOT, Shell, inherited, shell, wait_for
 
 __all__ = ["shell"]
 
 FLAGS = ("--offline", "--batch")
+PATIENT = Pace(first=0.02, longest=0.2, settle=600.0)  # what another look decides would take minutes
 
 
 def started_and_ended(project: Project, by: signal.Signals) -> str:
@@ -57,8 +60,12 @@ def test_cancel_frees_the_rows_of_an_offline_run(shell: Shell, batched: Project)
     """Without a key, since there is nobody to ask."""
     started_and_ended(batched, signal.SIGKILL)
     assert "ended with the emulator" in shell("status", batched.job, *FLAGS).out
+    shell.monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert shell("cancel", batched.job).code == Exit.BAD_INPUT  # nobody is there to ask
+    assert open_batches_of(batched.plan("emulator").folder.path)
     said = shell("cancel", batched.job, "--yes")
     assert (said.code, "ended with the emulator of an offline run" in said.err) == (Exit.OK, True)
+    assert "taken back: 1 batch job with 60 requests" in said.err
     assert not open_batches_of(batched.plan("emulator").folder.path)
 
 
@@ -102,3 +109,52 @@ def test_only_results_on_this_disk_are_kept(tmp_path: Path, stage: Stage) -> Non
         assert (len(lost), bool(table.open()), lines.exists()) == (gone, not gone, not gone)
         assert (table.holder(b"id") is None, table.vain(b"id")) == (gone, 0)
         assert not table.caches()
+
+
+def left_to_the_first(project: Project) -> int:
+    """Leave a job to an emulator that ends then; return the port at which it has listened."""
+    with emulating("--tier", "paid", "--batch-wait", "600") as first:
+        project.run(first.address, detach=True)
+    return int(first.address.rpartition(":")[2])
+
+
+def goes_on(project: Project, second: Emulator) -> None:
+    """Check that a run answers every row by another emulator, and says so."""
+    report = project.run(second.address, pace=PATIENT, detach=True)
+    assert any("another answers at its address" in note for note in report.notes), report.notes
+    report = project.run(second.address, pace=PATIENT)
+    assert (report.exit_code, project.table()["label"].to_list()) == (Exit.OK, labels())
+
+
+@pytest.mark.parametrize("stage", [Stage.CREATED, Stage.CANCELLING, Stage.OVER])
+def test_an_emulator_that_was_started_again_has_no_jobs(batched: Project, stage: Stage) -> None:
+    """Their rows are asked again at once, though the API would be asked twice and keeps results for days."""
+    port = left_to_the_first(batched)
+    altered(batched, stage=stage, results="files/of-the-first", spilled=stage is Stage.CANCELLING, due=0.0)
+    with emulating("--tier", "paid", "--port", str(port)) as second:
+        goes_on(batched, second)
+
+
+def test_a_job_that_an_emulator_alone_has_lost_is_looked_for_twice(batched: Project) -> None:
+    """The same process answers: it may err as the API may."""
+    with emulating("--tier", "paid", "--batch-wait", "600") as emulator:
+        batched.run(emulator.address, detach=True)
+        altered(batched, job="batches/of-somebody", due=0.0)
+        batched.run(emulator.address, pace=PATIENT, detach=True)
+    (batch,) = open_batches_of(batched.plan().folder.path)
+    assert (batch.stage, batch.state) == (Stage.CREATED, "GONE")
+
+
+def test_cancel_takes_back_what_an_emulator_had_that_was_started_again(
+    shell: Shell, batched: Project
+) -> None:
+    """It is not told to try another key."""
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    port = left_to_the_first(batched)
+    with emulating("--tier", "paid", "--port", str(port)) as second:
+        said = shell("cancel", batched.job, "--base-url", second.address, "--yes")
+    assert (said.code, "ended with their emulator, and taken back: 1 batch job" in said.err) == (
+        Exit.OK,
+        True,
+    )
+    assert not open_batches_of(batched.plan().folder.path)

@@ -124,6 +124,19 @@ def test_a_request_that_never_left_is_none() -> None:
     assert (tally.requests, tally.unsent, tally.departed) == (2, 1, 1)
 
 
+def test_a_request_without_an_answer_may_be_billed() -> None:
+    """One that the API has refused is not, nor is one that never left."""
+    tally = Tally(total=1, started=0.0)
+    for kind, why in [
+        (FailureKind.TIMEOUT, None),
+        (FailureKind.CONNECTION, None),
+        (FailureKind.CONNECTION, Unsent.REFUSED),
+        (FailureKind.SERVER, None),
+    ]:
+        tally.refused(Failure(kind, "", unsent=why))
+    assert tally.unheard == 2
+
+
 def test_rates_are_of_this_run_since_its_start() -> None:
     """Rows of earlier runs do not make this one look fast."""
     tally = Tally(total=100, started=1_000.0, earlier=50)

@@ -23,7 +23,8 @@ AFTER = (
     "What these jobs have answered by then is paid for, and the next `rowmill run` takes it in. The rest it "
     "asks again, in jobs or with `--online` one by one."
 )
-ENDED = " ended with the emulator of an offline run; the next run asks the rows again"
+OFFLINE = " ended with the emulator of an offline run"
+FREED = "taken back: {jobs}; the next run asks the rows again"
 NEXT = "hint: `rowmill run {job}`, with the settings that it had, takes in what was answered"
 
 
@@ -40,38 +41,47 @@ def cancel(names: tuple[str, ...], runs_dir: Path | None, base_url: str | None, 
     closed: Closed = {}
     runs = [one.run for one in chosen(names, runs_dir, closed)]
     code = blamed(closed)
-    going = [(run, found) for run in runs if (found := may_be_cancelled(run.folder))]
-    if not going:
+    found = [(run, batches) for run in runs if (batches := may_be_cancelled(run.folder))]
+    if not found:
         if not closed:
             console.print("nothing to cancel", soft_wrap=True)
         return code
-    freed = [_freed(run) for run, _ in going if is_offline(run.folder)]
-    going = [(run, batches) for run, batches in going if not is_offline(run.folder)]
-    return max(code, _cancel(going, base_url, names, yes=yes) if going else Exit.OK, *freed)
+    going = [run for run, _ in found if not is_offline(run.folder)]
+    who = endpoint(os.environ, base_url=base_url) if going else None
+    _announce(found)
+    if not (yes or _agreed(found)):
+        return code
+    freed = [_freed(run) for run, _ in found if run not in going]
+    return max(code, Exit.OK if who is None else _cancel(going, who, names), *freed)
+
+
+def _announce(found: list[tuple[Run, list[Batch]]]) -> None:
+    """Say what is about to be cancelled: at the API, or in run folders whose emulator has ended."""
+    for run, batches in found:
+        end = OFFLINE if is_offline(run.folder) else price_of(batches)
+        _say(run, jobs_of(batches) + end)
+    if not all(is_offline(run.folder) for run, _ in found):
+        console.print(AFTER, soft_wrap=True)
+
+
+def _agreed(found: list[tuple[Run, list[Batch]]]) -> bool:
+    count = many(sum(len(batches) for _, batches in found), "batch job")
+    return agrees(f"cancel {count}?", "nothing was cancelled")
 
 
 def _freed(run: Run) -> Exit:
     """Take back what an emulator had that has ended; where a run goes on there, say so."""
     try:
-        _say(run, f"{jobs_of(free(run.folder))}{ENDED}")
+        _say(run, FREED.format(jobs=jobs_of(free(run.folder))))
     except StoreError as error:  # the jobs of the others are to end all the same
         complain(f"{run.name}: {error.message}", error.hint)
         return error.exit_code
     return Exit.OK
 
 
-def _cancel(
-    going: list[tuple[Run, list[Batch]]], base_url: str | None, names: Sequence[str], *, yes: bool
-) -> Exit:
-    """Cancel what the API has open for what was named, after asking."""
-    who = endpoint(os.environ, base_url=base_url)
-    for run, batches in going:
-        _say(run, jobs_of(batches) + price_of(batches))
-    console.print(AFTER, soft_wrap=True)
-    count = many(sum(len(batches) for _, batches in going), "batch job")
-    if not (yes or agrees(f"cancel {count}?", "nothing was cancelled")):
-        return Exit.OK
-    code = max(_cancelled(run, who) for run, _ in going)  # the most serious has the highest number
+def _cancel(going: list[Run], who: Endpoint, names: Sequence[str]) -> Exit:
+    """Cancel what the API has open for what was named."""
+    code = max(_cancelled(run, who) for run in going)  # the most serious has the highest number
     if code is Exit.OK:
         job = quote(names[0]) if len(names) == 1 and names[0].endswith(".toml") else "JOB.toml"
         console.print(NEXT.format(job=job), markup=False, soft_wrap=True)
@@ -98,8 +108,12 @@ def _told(done: Withdrawal) -> list[str]:
         ("cancelled: ", done.cancelled),
         ("had ended before: ", done.ended),
         ("not created yet, and dropped: ", done.dropped),
+        ("ended with their emulator, and taken back: ", done.stranded),
     )
-    return [words + jobs_of(batches) for words, batches in kinds if batches]
+    told = [words + jobs_of(batches) for words, batches in kinds if batches]
+    if done.caches:
+        told.append(f"deleted: {many(done.caches, 'context cache')} of the instruction")
+    return told + done.notes
 
 
 def _say(run: Run, words: str) -> None:

@@ -1,5 +1,6 @@
 """Sending answers over ASGI, whole, in pieces or broken off."""
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,8 +17,12 @@ Send = Callable[[Message], Awaitable[None]]
 CONNECTION = "connection"
 """Under this name a scope's state holds the transport, so that faults can break it."""
 
-MARK = (b"x-rowmill-emulator", b"1")
-"""Every answer has it: nobody takes an answer of rules for one of a model."""
+MARK = (b"x-rowmill-emulator", secrets.token_hex(8).encode())
+"""Every answer has it: nobody takes an answer of rules for one of a model.
+
+It names the process, since jobs, files and caches end with that: who was given some knows an emulator that
+was started again at the same address.
+"""
 
 _PIECES = 10  # a trickled body comes in this many
 

@@ -5,9 +5,9 @@ walked again over the journal, without a request, to the point where the last ru
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -22,12 +22,21 @@ from pipeline.store.cache import Cache, Learned
 from pipeline.store.journal import Journal
 from pipeline.template import Template
 
-Take: TypeAlias = Callable[[int], Awaitable[Sequence[tuple[Row, int]]]]
-"""Gives as many rows, or fewer, none at the end; each with the times that it was given up before."""
-End: TypeAlias = Callable[[list[Outcome]], Awaitable[None]]
-"""Is told of rows that have ended."""
-
 REPAIR = "{text}\n\nA first answer to this was rejected: {error}\nAnswer again, with that mended."
+
+
+class Source(Protocol):
+    """Where a worker takes rows from, and where it hands them over when they have ended."""
+
+    async def take(self, most: int, /) -> Sequence[tuple[Row, int]]:
+        """Return as many rows, or fewer, none at the end; each with the times that it was given up before."""
+        ...
+
+    def give_back(self, rows: Sequence[Row], /) -> None:
+        """Let whoever takes next have rows that were taken here, and about which nothing was asked."""
+
+    async def end(self, outcomes: list[Outcome], /) -> None:
+        """Hand over rows that have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +104,11 @@ class Asker:
         self._courier = courier
         self._journal = journal
 
-    async def ask(self, take: Take, end: End) -> None:
+    async def ask(self, source: Source) -> None:
         """Take a row and hand over how it ended; nothing when the run was stopped before that."""
         done = []
         try:
-            for row, turn in await take(1):
+            for row, turn in await source.take(1):
                 begun = self.begin(row, turn)
                 outcome = begun if isinstance(begun, Outcome) else await self.finish(begun)
                 if outcome is None:
@@ -108,7 +117,7 @@ class Asker:
         finally:
             self._courier.gate.leave()
         if done:
-            await end(done)
+            await source.end(done)
 
     def begin(self, row: Row, turn: int) -> Attempt | Outcome:
         """Do what `begin_all` does for one row."""

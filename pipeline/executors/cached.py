@@ -110,6 +110,12 @@ class CachingClient:
             return replace(answer, kind=FailureKind.CACHE, retry_after=None)
         return answer
 
+    def less(self) -> float:
+        """Return by how many USD a request costs less that leaves now; see `executors.purse`."""
+        held, price = self._held, self._instruction.price
+        there = held is not None and held.expires > time.time()
+        return self._tokens * (price.input - price.cached) / 1e6 if there else 0.0
+
     async def aclose(self) -> None:
         """Delete the cache, and say what came of it."""
         self._held = None

@@ -19,6 +19,7 @@ from pipeline.batch import (
     Seen,
     Stage,
     is_late,
+    is_stranded,
     is_stuck,
     later,
     moved,
@@ -43,6 +44,7 @@ from pipeline.usage import Tally
 
 NO_FILE = "the uploaded file is gone"  # after 48 hours
 NO_LINES = "its file of lines was deleted"
+RESTARTED = "the emulator that had the job has ended, and another answers at its address"
 GONE = "GONE"  # the state of a job that the API does not know
 
 
@@ -194,7 +196,7 @@ class Carrier:
     async def _look(self, batch: Batch) -> Batch | None:
         found = await self._patience.asked(lambda: self._means.api.look(batch.job))
         if isinstance(found, Gone):
-            return self._lost(batch)
+            return await self._lost(batch, found)
         if not isinstance(found, Seen):
             return self._stop(found)
         after = self._put(seen(batch, found, time.time(), self._policy.pace))
@@ -212,11 +214,13 @@ class Carrier:
         now = time.time()  # its patience begins: before that, nobody knows whether it was asked to end
         return self._put(later(moved(batch, Stage.CANCELLING, now), now, self._policy.pace))
 
-    def _lost(self, batch: Batch) -> Batch | None:
+    async def _lost(self, batch: Batch, found: Gone) -> Batch | None:
         """Take back the lines of a job that the API does not know, unless another key may know it.
 
         Only what was missing twice is: it is paid for, and a list may lag behind or a gateway err.
         """
+        if is_stranded(batch, found.emulated):
+            return await self._strand(batch)
         if batch.scope != self._policy.scope:
             said = "a batch job is open that was created with another key, and this key cannot see it"
             return self._stop(Failure(FailureKind.KEY, said))
@@ -228,6 +232,8 @@ class Carrier:
 
     async def _fetch(self, batch: Batch) -> Batch | None:
         found = await self._patience.asked(lambda: self._results.fetch(batch))
+        if isinstance(found, Absent) and is_stranded(batch, found.emulated):
+            return await self._strand(batch)
         if isinstance(found, Hidden) and not is_past(batch, time.time()):
             said = f"this key cannot see the results of the job `{batch.job}`: {found.failure.message}"
             return self._stop(replace(found.failure, message=said))
@@ -302,6 +308,11 @@ class Carrier:
             "billed twice"
         )
         return await self._finish(batch, Taken(), SEPARATE)
+
+    async def _strand(self, batch: Batch) -> Batch:
+        """Take back the lines of a job whose emulator was started again: nobody has it any more."""
+        lost = replace(batch, state=GONE, why=RESTARTED, spilled=False, withdrawn=False)
+        return await self._finish(lost, Taken(), 0)
 
     @property
     def _stopped(self) -> bool:

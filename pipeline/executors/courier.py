@@ -15,6 +15,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.flights import Flights
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
+from pipeline.executors.purse import Less, nothing
 from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.retry import (
     LONGEST_OUTAGE,
@@ -55,6 +56,7 @@ class Courier:
         flights: Flights,
         tally: Tally,
         longest_outage: float = LONGEST_OUTAGE,
+        less: Less = nothing,
     ) -> None:
         self.gate = gate
         self.tally = tally
@@ -63,6 +65,7 @@ class Courier:
         self._crew = crew
         self._flights = flights
         self._longest_outage = longest_outage
+        self._less = less
 
     async def deliver(
         self, request: Request, sent: Callable[[], None], *, ids: Collection[bytes], held: int = 1
@@ -128,7 +131,7 @@ class Courier:
                 self.tally.refused(answer)
             return answer
 
-        return await self.gate.call(send, request.text, rows=rows)
+        return await self.gate.call(send, request.text, rows=rows, less=self._less)
 
     async def _again(self, step: Step, failure: Failure) -> bool:
         """Wait for the next attempt; False where there is none because the run stops."""

@@ -14,7 +14,7 @@ import anyio
 from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.halt import Halt
-from pipeline.executors.purse import Purse
+from pipeline.executors.purse import Less, Purse, nothing
 from pipeline.flow import Failure, FailureKind, Reply
 from pipeline.leases import Full
 from pipeline.limiter import Admission, Limiter
@@ -54,16 +54,19 @@ class Gate:
         self._changed = anyio.Event()
         self._suspects = 0
 
-    async def call(self, send: Send, text: str, *, rows: int = 1) -> Reply | Failure | None:
+    async def call(
+        self, send: Send, text: str, *, rows: int = 1, less: Less = nothing
+    ) -> Reply | Failure | None:
         """Return what `send` answers to `text` once it may leave, or None when the run is stopped before.
 
-        `rows` is how many rows the text asks about, each of which takes an answer's tokens.
+        `rows` is how many rows the text asks about, each of which takes an answer's tokens; `less` is as in
+        `Purse.held`.
         """
         while await self._turn():
             if (too_long := self._too_long(text)) is not None:
                 return too_long
             probe = not self._open
-            answer = await self._pass(send, text, rows)
+            answer = await self._pass(send, text, rows, less)
             if isinstance(answer, Full):
                 said = f"all {self.limiter.limits.rpd} requests of today are used"
                 answer = Failure(FailureKind.QUOTA_DAY, said)
@@ -75,7 +78,7 @@ class Gate:
             else:
                 if probe:
                     self._judge(answer, rows)
-                again = answer is None  # the gate was closed before it left, or the run is stopped
+                again = answer is None  # gate or cache were gone before it left, or the run is stopped
             if not again:
                 return answer
         return None
@@ -129,17 +132,21 @@ class Gate:
         )
         return Failure(FailureKind.TOO_LONG, said)
 
-    async def _pass(self, send: Send, text: str, rows: int) -> Reply | Failure | Full | None:
+    async def _pass(self, send: Send, text: str, rows: int, less: Less) -> Reply | Failure | Full | None:
         if self.purse is None:
-            return await self._sent(send, text, rows)
+            return await self._sent(send, text, rows, lambda: True)
         probe = not self._open
-        async with self.purse.held(text, rows) as paid:  # first: whoever waits for money keeps no quota
+        async with self.purse.held(text, rows, less) as paid:  # first: whoever waits for money keeps no quota
             if not paid or not (probe or self._open):
                 return None
-            return await self._sent(send, text, rows)
+            saved = less()
+            return await self._sent(send, text, rows, lambda: less() >= saved)
 
-    async def _sent(self, send: Send, text: str, rows: int) -> Reply | Failure | Full | None:
-        admission = await self._admitted(text, rows)
+    async def _sent(
+        self, send: Send, text: str, rows: int, holds: Callable[[], bool]
+    ) -> Reply | Failure | Full | None:
+        """Send a request once it is admitted; None where what it costs `holds` no longer before that."""
+        admission = await self._admitted(text, rows, holds)
         if not isinstance(admission, Admission):
             return admission
         counted = admission.amount
@@ -151,7 +158,7 @@ class Gate:
             self.limiter.end(admission, counted)
         return answer
 
-    async def _admitted(self, text: str, rows: int) -> Admission | Full | None:
+    async def _admitted(self, text: str, rows: int, holds: Callable[[], bool]) -> Admission | Full | None:
         now = self.limiter.admit_now(self._costing.amount(text, rows))
         if now is not None:
             return now
@@ -159,7 +166,7 @@ class Gate:
         with self._halt.waiting():
             return await self.limiter.admit(
                 lambda: self._costing.amount(text, rows),
-                lambda: (probe or self._open) and not self._halt.pulled.is_set(),
+                lambda: (probe or self._open) and holds() and not self._halt.pulled.is_set(),
             )
         return None  # the run is stopped
 

@@ -110,7 +110,7 @@ class Intake:
         self._journal.keep_all(list(self._pieces(reply, members)))
 
     def _answers(self, batch: Batch, results: Path) -> Iterator[Answer]:
-        job = Job(batch.seconds, batch.ended or batch.since, batch.emulated, self._secrets)
+        job = Job(batch.seconds, batch.ended or batch.since, bool(batch.emulated), self._secrets)
         with results.open("rb") as lines:
             for raw in lines:
                 found = answer_of_line(raw.decode("utf-8", "replace"), job)

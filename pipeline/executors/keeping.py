@@ -141,7 +141,7 @@ class Keeping:
             await self.sweep()
         for kept in self._table.caches():
             if kept.expires > time.time() and kept.name not in self._named():
-                self._notes.append(LEFT.format(until=_moment(kept.expires), why="the API did not answer"))
+                self._notes.append(left(kept, "the API did not answer"))
         price = self._terms.price
         if self._uses and price is not None:
             saved = self._uses * self._tokens * (price.input - price.cached) / 1e6
@@ -210,6 +210,11 @@ async def _tried(call: Callable[[], Awaitable[Found | Failure]]) -> Found | Fail
             return found
         await anyio.sleep(pause)
     return await call()
+
+
+def left(kept: Kept, why: str) -> str:
+    """Say until when a cache is billed that could not be deleted."""
+    return LEFT.format(until=_moment(kept.expires), why=why)
 
 
 def _moment(at: float) -> str:

@@ -89,7 +89,7 @@ class Loading:
         held = self._held.setdefault(most, {})
         held[id_] = Held(attempt, [row])
         if len(held) >= most:
-            yield from self._lines(most)
+            yield from self._lines(most, last=False)
 
     def clear(self) -> None:
         """Forget what is held."""
@@ -105,7 +105,7 @@ class Loading:
     def rest(self) -> Iterator[Line]:
         """Yield what is held, in lines that need not be full."""
         for most in list(self._held):
-            yield from self._lines(most)
+            yield from self._lines(most, last=True)
 
     def _most(self, attempt: Attempt, vain: int) -> int:
         """Return with how many others a row may stand in a line."""
@@ -114,12 +114,16 @@ class Loading:
         again = vain + attempt.seen.get(FailureKind.MISSING, 0)
         return int(max(1, self.packing.budget.rows // SMALLER**again))
 
-    def _lines(self, most: int) -> Iterator[Line]:
+    def _lines(self, most: int, *, last: bool) -> Iterator[Line]:
+        """Yield lines of what is held; unless they are the `last`, what the budgets leave over stays."""
         held = list(self._held.pop(most, {}).items())
-        for id_, _ in held:
-            del self._places[id_]
         tokens = [self.costing.tokens.added(one.attempt.text) + WRAPPING for _, one in held]
-        for run in self._runs(tokens, most):
+        runs = list(self._runs(tokens, most))
+        if len(runs) > 1 and not last:
+            self._held[most] = dict(held[n] for n in runs.pop())
+        for id_, _ in held[: sum(map(len, runs))]:
+            del self._places[id_]
+        for run in runs:
             line = self._line([held[n] for n in run])
             self._unwritten |= {member.id: line for member in line.members}
             yield line

@@ -10,7 +10,7 @@ by itself. How many workers there are follows from how many are held up: see `Cr
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -18,7 +18,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from pipeline.errors import StoreError
-from pipeline.executors.asker import End, Take
+from pipeline.executors.asker import Source
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Outcome, Row, Spent
@@ -60,8 +60,11 @@ Ended: TypeAlias = MemoryObjectSendStream[list[Outcome]]
 class Asks(Protocol):
     """Whoever asks for rows."""
 
-    async def ask(self, take: Take, end: End) -> None:
-        """Take rows and hand each over as it ends, in any order; fewer when the run was stopped."""
+    async def ask(self, source: Source) -> None:
+        """Take rows and hand each over as it ends, in any order; fewer when the run was stopped.
+
+        What is given back need not end.
+        """
         ...
 
 
@@ -78,6 +81,45 @@ class Supply:
             with suppress(anyio.EndOfStream):
                 self._rest.extend(await _next(self._rows))
         return [self._rest.popleft() for _ in range(min(most, len(self._rest)))]
+
+    def give_back(self, rows: Group) -> None:
+        """Let whoever takes next have rows that were taken."""
+        self._rest.extendleft(reversed(rows))
+
+
+@dataclass(slots=True)
+class Basket:
+    """What one worker has taken out of the supply and not given back; a `Source` for whoever asks.
+
+    `left` of these rows have not ended.
+    """
+
+    supply: Supply
+    ended: Ended
+    taken: Group = field(default_factory=list)
+    left: int = 0
+
+    async def take(self, most: int) -> Sequence[tuple[Row, int]]:
+        """Take rows."""
+        some = await self.supply.take(most)
+        self.taken += some
+        self.left += len(some)
+        return [(pending.row, pending.turn) for pending in some]
+
+    def give_back(self, rows: Sequence[Row]) -> None:
+        """Give rows back to the supply."""
+        numbers = {row.index for row in rows}
+        self.supply.give_back([pending for pending in self.taken if pending.row.index in numbers])
+        self.taken = [pending for pending in self.taken if pending.row.index not in numbers]
+        self.left -= len(rows)
+
+    async def end(self, outcomes: list[Outcome]) -> None:
+        """Send on how rows have ended; lets others run, also where the journal knew the answers."""
+        self.left -= len(outcomes)
+        earlier = {pending.row.key: pending.earlier for pending in self.taken if pending.earlier}
+        if earlier:
+            outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
+        await self.ended.send(outcomes)
 
 
 async def execute(
@@ -123,33 +165,15 @@ async def _feed(
 
 
 async def _work(supply: Supply, ended: Ended, asker: Asks, crew: Crew, halt: Halt) -> None:
-    taken: Group = []
-    left = 0  # of these, that have not ended
-
-    async def take(most: int) -> Sequence[tuple[Row, int]]:
-        nonlocal left
-        some = await supply.take(most)
-        taken.extend(some)
-        left += len(some)
-        return [(pending.row, pending.turn) for pending in some]
-
-    async def end(outcomes: list[Outcome]) -> None:
-        nonlocal left
-        left -= len(outcomes)
-        earlier = {pending.row.key: pending.earlier for pending in taken if pending.earlier}
-        if earlier:
-            outcomes = [replace(one, earlier=earlier.get(one.key)) for one in outcomes]
-        await ended.send(outcomes)  # lets others run, also where the journal knew the answers
-
     async with ended:
         while True:
-            taken.clear()
+            basket = Basket(supply, ended)
             try:
-                await asker.ask(take, end)
+                await asker.ask(basket)
             except StoreError:
                 halt.pull(None)  # at once: nothing leaves in the place of a reply that could not be kept
                 raise
-            if left or not taken:  # the run is stopped, or there are no more
+            if basket.left or not basket.taken:  # the run is stopped, or there are no more
                 break
     crew.end()
 

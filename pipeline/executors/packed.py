@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from pipeline.executors.asker import Asker, Attempt, End, Take
+from pipeline.executors.asker import Asker, Attempt, Source
 from pipeline.executors.courier import Courier
 from pipeline.flow import MISSING, Outcome, Reply, Request
 from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unpacked
@@ -62,7 +62,7 @@ class PackAsker:
         self._costing = costing
         self._filling = anyio.Lock()  # or each worker would be left with half a pack at the end
 
-    async def ask(self, take: Take, end: End) -> None:
+    async def ask(self, source: Source) -> None:
         """Take rows until a pack is full and hand over how they ended; fewer when the run was stopped.
 
         What others are asking is waited for when all of its own is asked, so that it holds nothing that they
@@ -70,9 +70,8 @@ class PackAsker:
         """
         hand, most = Hand(), self._packing.budget.rows
         async with self._filling:
-            attempts = await self._filled(take, hand)
+            todo = deque(self._whole(self._packs(await self._filled(source, hand), most), source, hand))
         replies = self._courier.tally.replies
-        todo = deque(self._packs(attempts, most))
         try:
             while todo or hand.twins:
                 if not todo:
@@ -88,16 +87,16 @@ class PackAsker:
                 if again is None:
                     break
                 todo += self._packs(again, max(1, len(pack) // 2))
-                await self._hand_over(hand, end)  # not before, or others would look for the same prompts
+                await self._hand_over(hand, source)  # not before, or others would look for the same prompts
         finally:
             self._courier.gate.leave()
-        await self._hand_over(hand, end)
+        await self._hand_over(hand, source)
 
-    async def _hand_over(self, hand: Hand, end: End) -> None:
+    async def _hand_over(self, hand: Hand, source: Source) -> None:
         """Let go of the rows that have ended: they count while others of their pack are asked again."""
         done, hand.done = hand.done, []
         if done:
-            await end(done)
+            await source.end(done)
 
     def _next(self, todo: deque[list[Attempt]]) -> list[Attempt]:
         """Take out the pack to ask next.
@@ -111,13 +110,24 @@ class PackAsker:
         del todo[at]
         return pack
 
-    async def _filled(self, take: Take, hand: Hand) -> list[Attempt]:
+    def _whole(self, found: list[list[Attempt]], source: Source, hand: Hand) -> list[list[Attempt]]:
+        """Give the last pack back where it only holds what the budgets left over; return the others.
+
+        Whoever takes next fills it up.
+        """
+        if len(found) > 1 and found[-2][0].plain:
+            left = [attempt.row for attempt in found.pop()]
+            source.give_back(left)
+            hand.rows -= len(left)
+        return found
+
+    async def _filled(self, source: Source, hand: Hand) -> list[Attempt]:
         """Take rows until a pack of different prompts is to be asked, as far as there are any in reach."""
         first: dict[bytes, Attempt] = {}
         most = self._packing.budget.rows
         hand.changes = self._asker.flights.changes
         while len(first) < most and hand.rows < most * (REACH if first else 1):
-            rows = await take(most - len(first))
+            rows = await source.take(most - len(first))
             if not rows:
                 break
             hand.rows += len(rows)

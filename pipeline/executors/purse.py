@@ -18,6 +18,14 @@ from pipeline.usage import Tally
 Expected: TypeAlias = Callable[[str, int], float]
 """Says what a request with a text, about so many rows, is expected to cost in USD."""
 
+Less: TypeAlias = Callable[[], float]
+"""Says by how many USD the next request costs less, since the API reads a part of it from a cache."""
+
+
+def nothing() -> float:
+    """Say that a request costs what its text does."""
+    return 0.0
+
 
 class Purse:
     """Holds back what requests in flight may cost; `most` is what may be spent, in USD.
@@ -37,17 +45,21 @@ class Purse:
 
     def fits(self, text: str, rows: int) -> bool:
         """Tell whether a request leaves no more to be spent than there is, whatever is in flight."""
-        return self._tally.committed_usd + self._held + self._expected(text, rows) <= self._most
+        return self._has(self._expected(text, rows))
+
+    def _has(self, usd: float) -> bool:
+        return self._tally.committed_usd + self._held + usd <= self._most
 
     @asynccontextmanager
-    async def held(self, text: str, rows: int) -> AsyncGenerator[bool, None]:
+    async def held(self, text: str, rows: int, less: Less = nothing) -> AsyncGenerator[bool, None]:
         """Run a block in which a request is in flight, once there is money for it.
 
+        It is expected to cost `less` than its text does, by what that says when its money is taken.
         The block is given False where the run is stopped before that; it stops here where all is spent. Who
         waits holds nothing that others need. A reply is to be counted by whoever is given it before the event
         loop runs another task: the money that was held for it is free from here on.
         """
-        usd = await self._taken(text, rows)
+        usd = await self._taken(text, rows, less)
         if usd is None:
             yield False
             return
@@ -58,12 +70,12 @@ class Purse:
             self._held = self._held - usd if self._in_flight else 0.0  # nothing is left of rounding
             self._returned.set()
 
-    async def _taken(self, text: str, rows: int) -> float | None:
+    async def _taken(self, text: str, rows: int, less: Less) -> float | None:
         with self._halt.waiting():
             async with self._turn:
                 while not self._is_spent():
-                    if not self._in_flight or self.fits(text, rows):
-                        usd = self._expected(text, rows)
+                    usd = max(0.0, self._expected(text, rows) - less())
+                    if not self._in_flight or self._has(usd):
                         self._in_flight += 1
                         self._held += usd
                         return usd

@@ -1,4 +1,4 @@
-"""Batch jobs of an emulator that has ended: nobody has them any more, so their rows are free at once."""
+"""Batch jobs of emulators that have ended: nobody has them any more, so their rows are free at once."""
 
 import time
 from collections.abc import Callable
@@ -21,13 +21,18 @@ def take_back(table: Table, paths: Paths, kept: Callable[[bytes], bool]) -> list
     """
     lost = [batch for batch in table.open() if batch.stage in LOST]
     for batch in lost:
-        over = replace(moved(batch, Stage.CLOSED, time.time()), spilled=False, withdrawn=False)
-        table.finish(over, kept, 0)
-        for path in (paths.lines(batch.number), paths.results(batch.number)):
-            path.unlink(missing_ok=True)
+        close(batch, table, paths, kept)
     for cache in table.caches():
         table.forget(cache.name)
     return lost
+
+
+def close(batch: Batch, table: Table, paths: Paths, kept: Callable[[bytes], bool]) -> None:
+    """Close one such batch; `kept` as above. Raises StoreError."""
+    over = replace(moved(batch, Stage.CLOSED, time.time()), spilled=False, withdrawn=False)
+    table.finish(over, kept, 0)
+    for path in (paths.lines(batch.number), paths.results(batch.number)):
+        path.unlink(missing_ok=True)
 
 
 def told(lost: Batch) -> str:

@@ -38,24 +38,26 @@ _HIDDEN = "may not exist"  # the API does not tell whether a file is gone or som
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The API knows no such job or file."""
+    """The API knows no such job or file; `emulated` as in `Seen`."""
 
     failure: Failure
+    emulated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """The API shows this key no such file: it is gone, or somebody else's."""
+    """The API shows this key no such file: it is gone, or somebody else's; `emulated` as in `Seen`."""
 
     failure: Failure
+    emulated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Came:
-    """A body with status 200 and whether the emulator has sent it."""
+    """A body with status 200 and which emulator has sent it: empty for the API."""
 
     body: str
-    emulated: bool
+    emulated: str
 
 
 Absent: TypeAlias = Gone | Hidden
@@ -168,11 +170,13 @@ class Batches:
     def _of_status(self, error: HttpError) -> Absent | Failure:
         failure = failure_of_status(error.status, error.body, secrets=self._secrets)
         if error.status == 403 and _HIDDEN in failure.message:
-            return Hidden(failure)
+            return Hidden(failure, error.emulated)
         if error.status != 404:
             return failure
         # A proxy or a wrong address says 404, too, and knows nothing of jobs.
-        return Gone(failure) if _says_not_found(error.body) else replace(failure, kind=FailureKind.GARBLED)
+        if not _says_not_found(error.body):
+            return replace(failure, kind=FailureKind.GARBLED)
+        return Gone(failure, error.emulated)
 
     def _read(self, came: _Came | None) -> _Object | Failure:
         if came is None or not came.body.strip():
@@ -203,7 +207,7 @@ async def _keep_body(
     response = await send(request)
     if ":download" not in request.url.path:
         body = (await response.read()).decode("utf-8", "replace")
-        _CAME.set(_Came(body, EMULATOR_HEADER in response.headers))
+        _CAME.set(_Came(body, response.headers.get(EMULATOR_HEADER, "")))
     return response
 
 
@@ -232,7 +236,7 @@ def _seen(operation: _Object) -> Seen:
         told=told,
         seconds=max(0.0, ended - _time(metadata.get("createTime"))) if ended else 0.0,
         ended=ended,
-        emulated=operation.get(EMULATOR_HEADER) is True,
+        emulated=_text(operation.get(EMULATOR_HEADER)),
     )
 
 

@@ -28,7 +28,7 @@ from pipeline.gemini.call import Call, Generation, call_of, shared_body
 from pipeline.gemini.connections import Connector
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
-from pipeline.gemini.replies import reply_of_body
+from pipeline.gemini.replies import EMULATOR_HEADER, reply_of_body
 
 __all__ = ["Client", "Generation", "HttpError", "open_client", "open_sdk"]
 
@@ -119,12 +119,13 @@ async def open_sdk(
 
 
 class HttpError(Exception):
-    """A status other than 200, with the body as it came."""
+    """A status other than 200, with the body as it came, and which emulator sent it: empty for the API."""
 
-    def __init__(self, status: int, body: str) -> None:
+    def __init__(self, status: int, body: str, emulated: str = "") -> None:
         super().__init__(status)
         self.status = status
         self.body = body
+        self.emulated = emulated
 
 
 async def _only_200(
@@ -139,7 +140,8 @@ async def _only_200(
     if response.status == 200:
         return response
     async with response:
-        raise HttpError(response.status, await _whatever(response))
+        emulated = response.headers.get(EMULATOR_HEADER, "")
+        raise HttpError(response.status, await _whatever(response), emulated)
 
 
 async def _whatever(response: aiohttp.ClientResponse) -> str:

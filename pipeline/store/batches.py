@@ -313,8 +313,9 @@ def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
     columns = [name for name in _COLUMNS if name in there or name not in _LATER]
     for values in db.execute(f"SELECT {', '.join(columns)} FROM batch ORDER BY number"):  # noqa: S608
         known = dict(zip(columns, values, strict=True))
-        flags = {name: bool(known.get(name)) for name in ("spilled", "emulated", "withdrawn")}
-        yield Batch(**{**known, **flags, "stage": Stage(known["stage"])})
+        flags = {name: bool(known.get(name)) for name in ("spilled", "withdrawn")}
+        emulated = str(known["emulated"] or "")  # a number in a table of an earlier version
+        yield Batch(**{**known, **flags, "emulated": emulated, "stage": Stage(known["stage"])})
 
 
 def _names(db: sqlite3.Connection) -> set[str]:
