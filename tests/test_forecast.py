@@ -302,6 +302,31 @@ def test_an_earlier_calibration_is_told(shell: Shell, project: Project, emulator
     assert "recommends 1 row" in json.loads(shell("estimate", *at, "--json").out)["calibration"]["found"]
 
 
+@pytest.mark.parametrize("pack", [1, 10])
+def test_answers_of_a_calibration_are_known(
+    shell: Shell, project: Project, emulator: Emulator, pack: int
+) -> None:
+    """Also those of another job with the same identity; each row of its sample counts once."""
+    project.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    before = json.loads(shell("estimate", *at, "--json").out)["ways"][0]["output_tokens"]
+    assert shell("calibrate", *at, "--sample", "40", "--sizes", "5,10").code == 0
+    for name in ("labels", "others"):
+        said = shell("estimate", *at).out
+        assert "as 80 answers of its calibration took" in said
+        assert "guess" not in said
+        after = json.loads(shell("estimate", *at, "--json").out)["ways"]
+        assert after[0]["output_tokens"]["high"] - after[0]["output_tokens"]["low"] < (
+            (before["high"] - before["low"]) / 4
+        )
+        project.change(f'name = "{name}"', 'name = "others"')
+    shell("run", *at, "--no-cache")
+    took = project.table()["_output_tokens"].sum()
+    assert after[0]["output_tokens"]["low"] <= took <= after[0]["output_tokens"]["high"]
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])
