@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StoreError
+from pipeline.estimate import NEVER, Again
 from pipeline.flow import Reply
 from pipeline.heads import names
 from pipeline.plan import Plan
@@ -26,6 +27,9 @@ CALIBRATED = "of its calibration"
 CACHED, TWIN = "to its prompts in the response cache", "to another job with the same question"
 PARTS = 40  # that are read, 5,000 rows each where a run was not slow
 COLUMNS = ["_status", "_source", "_pack", "_output_tokens", "_thought_tokens", "_latency_ms"]
+
+
+FAILED = ["_status", "_round", "_attempts", "_prompt_tokens", "_output_tokens", "_thought_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,25 @@ def precedent(plan: Plan, cached: Sequence[Reply]) -> Precedent | None:
         return most
     others = (_of(_answers(path, plan), OTHER) for path in _others(plan.folder.path))
     return next((found for found in others if found.rows), None)
+
+
+def repeated(plan: Plan, usual: float) -> Again:
+    """Return what a row that has failed took beyond `usual` output tokens and one request, in a round.
+
+    What never was answered, be it for the network, is taken to be answered at once.
+    """
+    failed, more = 0, NEVER
+    with suppress(StoreError):  # as in _answers
+        for table in islice(Parts(plan.folder.parts, plan.checked.layout.part).columns(FAILED), PARTS):
+            rows = table.filter(pc.equal(table["_status"], "failed")).to_pydict()
+            failed += len(rows["_round"])
+            for turn, attempts, prompt, output, thoughts in zip(
+                *(rows[name] for name in FAILED[1:]), strict=True
+            ):
+                if prompt:
+                    rounds, took = turn + 1, output + thoughts
+                    more += Again(max(0.0, attempts / rounds - 1), max(0.0, took / rounds - usual))
+    return more * (1 / failed) if failed else more
 
 
 def _own(plan: Plan, cached: Sequence[Reply]) -> Iterator[Precedent]:

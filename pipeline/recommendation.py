@@ -83,6 +83,9 @@ def head(found: Forecast) -> list[str]:
     own = found.ways[0]
     lines.append(f"  tokens in: {_short(own.tokens_in)}, from {whole}, {how}")
     lines.append(f"  tokens out: {_short(own.tokens_out)}, {found.basis}")
+    if found.again.requests >= 1:
+        rows, requests = many(found.retried, "failed row"), many(round(found.again.requests), "request")
+        lines.append(f"  {rows}: {requests} more if they fail as before, which the lower ends leave out")
     return [*lines, f"  {found.auto}"] if found.auto else lines
 
 

@@ -337,6 +337,31 @@ def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> N
     assert estimated(project, "no key", again=True).ways[0].requests == 1
 
 
+def test_what_failed_after_a_second_request_may_do_so_again(
+    shell: Shell, project: Project, emulator: Emulator
+) -> None:
+    """Rows whose answers were no good took two requests: the round is no dearer than its upper end."""
+    strict = (
+        'reason: str\n\n    @field_validator("reason")\n    def never(cls, said):\n        raise ValueError'
+    )
+    schema = project.folder / "schemas" / "label.py"
+    text = schema.read_text().replace("import BaseModel", "import BaseModel, field_validator")
+    schema.write_text(text.replace("reason: str", strict))
+    project.change("[output]", "[packing]\nrows = 20\n\n[output]")
+    project.rows([f"row number {n} " + "word " * (n % 7) for n in range(60)])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    shell("run", *at)
+    for _ in range(2):
+        said = shell("estimate", *at, "--retry-failed").out
+        assert "60 failed rows: 60 requests more if they fail as before" in said
+        found = json.loads(shell("estimate", *at, "--retry-failed", "--json").out)["ways"][0]
+        took = json.loads(shell("run", *at, "--retry-failed", "--json").out)["this_run"]
+        assert took["requests"] == found["requests"] == 63
+        assert found["cost_usd"]["low"] < took["cost_usd"] * 0.8
+        assert took["cost_usd"] * 0.9 < found["cost_usd"]["high"] < took["cost_usd"] * 1.3
+
+
 def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, emulator: Emulator) -> None:
     """The command asks for counts only, and leaves no run folder and no state behind."""
     project.rows(texts(300, 300))
