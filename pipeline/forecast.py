@@ -16,6 +16,7 @@ from pipeline.backlog import Backlog, Scope, backlog
 from pipeline.billing import billing
 from pipeline.estimate import NEVER, Again, Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.input.bad import LeftOut
+from pipeline.intervals import rows_needed
 from pipeline.packing import Budget
 from pipeline.plan import Plan
 from pipeline.precedent import FEW, Precedent, Took, precedent, repeated
@@ -36,11 +37,15 @@ THINKING = ("low", "medium", "high")
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`."""
+    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`.
+
+    `least` is the smallest sample that can call a size safe, 0 where no smaller one is of use.
+    """
 
     requests: int
     usd: Span
     found: str = ""
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,8 @@ def _calibration(plan: Plan, service: Service, sample: int, *, sizes: Sizes, ans
         took = way(rows, service, load_, sizes, answers)
         requests += len(ORDERS) * full_packs(sample, rows)
         usd += took.usd * len(ORDERS)
-    return Calibrating(requests, usd, "" if plan.advice is None else found_words(plan.advice))
+    found, least = "" if plan.advice is None else found_words(plan.advice), rows_needed(Told().tolerance)
+    return Calibrating(requests, usd, found, least if least < sample else 0)
 
 
 def _ways(
