@@ -10,11 +10,11 @@ NUMBERS = {Kind.INTEGER, Kind.NUMBER, Kind.DECIMAL}
 
 
 def is_known(shape: Shape, right: object) -> bool:
-    """Tell whether a cell holds a right value: no null, and no blank text unless that is one of the choices.
+    """Tell whether a cell holds a right value: not null or NaN, nor blank text unless that is a choice.
 
     Where only a part of the rows has labels, a CSV file has empty cells in the others, quoted or not.
     """
-    if right is None:
+    if right is None or (isinstance(right, float) and math.isnan(right)):
         return False
     return bool(_plain(right)) or (isinstance(shape, Choice) and any(not _plain(one) for one in shape.values))
 

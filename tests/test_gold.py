@@ -28,6 +28,7 @@ def test_what_is_blank_is_not_known(cell: str | None) -> None:
     assert not is_known(TEXT, cell)
     assert is_known(Choice(Kind.TEXT, ("good", "")), cell) == (cell is not None)
     assert is_known(NUMBER, 0)
+    assert not is_known(NUMBER, float("nan"))
 
 
 @pytest.mark.parametrize(
