@@ -56,7 +56,8 @@ class Backlog:
 
     `texts` are a sample of that, or of the whole input where nothing is; `complete` says that there are no
     others. `distinct` prompts are in the whole input, or more where these are enough for a calibration.
-    `cached` are the answers that the response cache has to prompts of the sample.
+    `cached` are the answers that the response cache has to prompts of the sample. `retried` of the prompts
+    are those of rows that have failed.
     """
 
     scope: Scope
@@ -66,6 +67,7 @@ class Backlog:
     complete: bool
     distinct: int
     cached: list[Reply]
+    retried: int
 
 
 def backlog(plan: Plan, *, retry_failed: bool, enough: int, use: Use = Use.FULL) -> Backlog:
@@ -100,6 +102,15 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int, use: Use = Use.FULL)
         prompts <= SAMPLE,
         int(firsts.sum()),
         taken,
+        _answered(standing, asked),
+    )
+
+
+def _answered(standing: Standing, asked: Mask) -> int:
+    """Count the rows that are asked although the parts have an answer, which is a failure then."""
+    return sum(
+        int((rows["place"][asked[start : start + len(rows)]] >= 0).sum())
+        for start, rows in standing.rows.slices()
     )
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pipeline.intervals import Paired, Share, loss_at_most, rows_needed
+from pipeline.gold import is_known, is_right
+from pipeline.intervals import Loss, Paired, Share, loss, rows_needed
 from pipeline.shape import Choice, Group, Kind, Many, Named, Shape, Single
 
 STABLE = 0.8  # a field that agrees less with itself, asked twice alone, cannot tell anything
@@ -29,11 +30,20 @@ Column: TypeAlias = Sequence[object]  # a value for each row of the sample; None
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What is compared: a field by its dotted path; `text` is free text, `number` a floating one."""
+    """What is compared: a field by its dotted path, and what its values are."""
 
     name: str
-    text: bool
-    number: bool
+    shape: Shape
+
+    @property
+    def text(self) -> bool:
+        """Whether its values hold free text."""
+        return _has_text(self.shape)
+
+    @property
+    def number(self) -> bool:
+        """Whether they are floating numbers."""
+        return isinstance(self.shape, Single) and self.shape.kind is Kind.NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,8 @@ class Finding:
     """One field: whether it decides, its floor, and by size the agreement with one-row answers and with gold.
 
     `gold` has size 1, too, and is empty where no gold is named. `losses` is the most that each size may
-    have lost of either.
+    have lost of either. `fallen` has the sizes at which right answers of a field were lost for sure, although
+    it does not decide.
     """
 
     field: Field
@@ -68,6 +79,7 @@ class Finding:
     agreement: Mapping[int, Share]
     gold: Mapping[int, Share]
     losses: Mapping[int, float]
+    fallen: Mapping[int, Loss]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +119,7 @@ def fields(shape: Group, path: str = "") -> list[Field]:
         if isinstance(inner, Group):
             found += fields(inner, f"{path}{name}.")
         else:
-            number = isinstance(inner, Single) and inner.kind is Kind.NUMBER
-            found.append(Field(path + name, _has_text(inner), number))
+            found.append(Field(path + name, inner))
     return found
 
 
@@ -125,26 +136,10 @@ def calibrated(
     `gold` has the right values of some fields, `chosen` names the fields that decide (empty: those that are
     stable), `tolerance` is the share by which a field's agreement may fall.
     """
-    findings = [_finding(field, trials, gold.get(field.name), chosen) for field in compared]
-    deciding = [one for one in findings if one.decides]
-    sizes = [_size(rows, trials, deciding, tolerance) for rows in sorted({one.size for one in trials})]
-    rows, reason = _recommended(sizes, deciding, tolerance) if any(trials[0].ok) else (1, UNANSWERED)
+    findings = [_finding(one, trials, gold.get(one.name), chosen) for one in compared]
+    sizes = [_size(rows, trials, findings, tolerance) for rows in sorted({one.size for one in trials})]
+    rows, reason = _recommended(sizes, findings, tolerance) if any(trials[0].ok) else (1, UNANSWERED)
     return Calibration(findings, sizes, rows, reason)
-
-
-def is_gold(answer: object, gold: object) -> bool:
-    """Tell whether an answer is the gold one: as numbers where both are, else as text in any case."""
-    said, right = (_plain(value) for value in (answer, gold))
-    if said == right:
-        return True
-    try:
-        return math.isclose(float(said), float(right), rel_tol=1e-9)
-    except ValueError:
-        return False
-
-
-def _plain(value: object) -> str:
-    return str(value).strip().casefold()
 
 
 def _has_text(shape: Shape) -> bool:
@@ -159,53 +154,62 @@ def _has_text(shape: Shape) -> bool:
             return any(_has_text(one) for _, one in inner)
 
 
-def _finding(field: Field, trials: Sequence[Trial], gold: Column | None, chosen: Sequence[str]) -> Finding:
-    one, again = _of_size(trials, 1)
-    near = _nearness(field, one)
-    asked = [row for row, ok in enumerate(one.ok) if ok]
-    known = [] if gold is None else [row for row, right in enumerate(gold) if right is not None]
+def _finding(one: Field, trials: Sequence[Trial], gold: Column | None, chosen: Sequence[str]) -> Finding:
+    first, again = _of_size(trials, 1)
+    near = _nearness(one, first)
+    asked = [row for row, ok in enumerate(first.ok) if ok]
 
     def alike(trial: Trial) -> list[bool]:
-        return [
-            trial.ok[row] and _same(one.answers[field.name][row], trial.answers[field.name][row], near)
-            for row in asked
-        ]
+        said, now = first.answers[one.name], trial.answers[one.name]
+        return [trial.ok[row] and _same(said[row], now[row], near) for row in asked]
 
-    def right(trial: Trial) -> list[bool]:
-        return (
-            [trial.ok[row] and is_gold(trial.answers[field.name][row], gold[row]) for row in known]
-            if gold
-            else []
-        )
-
-    sizes = sorted({trial.size for trial in trials})
-    packed = {size: _of_size(trials, size) for size in sizes if size > 1}
-    floor, losses = alike(again), {}
-    for size, mine in packed.items():
-        losses[size] = loss_at_most(_paired([(floor, alike(trial)) for trial in mine]))
-        if known:
-            by_gold = _paired(
-                [(right(base), right(trial)) for base, trial in zip((one, again), mine, strict=True)]
-            )
-            losses[size] = max(losses[size], loss_at_most(by_gold))
-    stable = Share(sum(floor), len(floor)).value >= (STABLE_TEXT if field.text else STABLE)
+    packed = _packed(trials)
+    floor = alike(again)
+    share = Share(sum(floor), len(floor))
+    decides = one.name in chosen if chosen else share.value >= (STABLE_TEXT if one.text else STABLE)
+    losses = {
+        size: loss(_paired([(floor, alike(trial)) for trial in mine])).most for size, mine in packed.items()
+    }
+    right = _right(one, trials, gold)
+    missed = {size: loss(_paired([(right[1][0], said) for said in right[size]])) for size in packed if right}
     return Finding(
-        field=field,
-        decides=field.name in chosen if chosen else stable,
-        floor=Share(sum(floor), len(floor)),
+        field=one,
+        decides=decides,
+        floor=share,
         agreement={size: _mean([alike(trial) for trial in mine]) for size, mine in packed.items()},
-        gold={size: _mean([right(trial) for trial in _of_size(trials, size)]) for size in sizes}
-        if known
-        else {},
-        losses=losses,
+        gold={size: _mean(said) for size, said in right.items()},
+        losses={size: max(most, missed[size].most if missed else most) for size, most in losses.items()},
+        fallen={size: lost for size, lost in missed.items() if lost.least > 0 and not decides},
     )
 
 
-def _size(rows: int, trials: Sequence[Trial], deciding: Sequence[Finding], tolerance: float) -> Size:
+def _right(one: Field, trials: Sequence[Trial], gold: Column | None) -> dict[int, list[list[bool]]]:
+    """Tell by size, for each trial of it, which rows have the right answer, of those whose gold is known.
+
+    At size 1 these are the answers with the seed of the packs, or the others where it has none: gold that was
+    made of the first ones would else call worse what only another seed has changed. Empty without gold.
+    """
+    known = [(row, right) for row, right in enumerate(gold or ()) if is_known(one.shape, right)]
+    if not known:
+        return {}
+    first, again = _of_size(trials, 1)
+
+    def right(trial: Trial, else_: Trial | None = None) -> list[bool]:
+        from_ = [trial if else_ is None or trial.ok[row] else else_ for row, _ in known]
+        return [
+            said.ok[row] and is_right(one.shape, said.answers[one.name][row], value)
+            for said, (row, value) in zip(from_, known, strict=True)
+        ]
+
+    packed = {size: [right(trial) for trial in mine] for size, mine in _packed(trials).items()}
+    return {1: [right(again, first)]} | packed
+
+
+def _size(rows: int, trials: Sequence[Trial], findings: Sequence[Finding], tolerance: float) -> Size:
     mine, base = _of_size(trials, rows), _of_size(trials, 1)
     count = len(base[0].ok)
-    names = {one.field.name: _nearness(one.field, base[0]) for one in deciding}
-    loss = 0.0 if rows == 1 else max((one.losses[rows] for one in deciding), default=1.0)
+    names = {one.field.name: _nearness(one.field, base[0]) for one in findings if one.decides}
+    lost = 0.0 if rows == 1 else _lost(rows, findings)
     return Size(
         rows=rows,
         requests=sum(one.requests for one in mine) / len(mine) / max(1, count),
@@ -215,13 +219,21 @@ def _size(rows: int, trials: Sequence[Trial], deciding: Sequence[Finding], toler
         failed=sum(not ok for one in mine for ok in one.ok) / len(mine) / max(1, count),
         agreement=_mean([_all_agree(base[0], one, names) for one in (mine[1:] if rows == 1 else mine)]),
         orders=_mean([_all_agree(mine[0], mine[1], names)]),
-        loss=loss,
-        safe=rows == 1 or loss <= tolerance,
+        loss=lost,
+        safe=rows == 1 or lost <= tolerance,
     )
 
 
-def _recommended(sizes: Sequence[Size], deciding: Sequence[Finding], tolerance: float) -> tuple[int, str]:
+def _lost(rows: int, findings: Sequence[Finding]) -> float:
+    """Return the most that a size may have lost in a field that decides, or in one that gold calls worse."""
+    deciding = [one.losses[rows] for one in findings if one.decides]
+    fallen = [one.fallen[rows].most for one in findings if rows in one.fallen]
+    return max(deciding + fallen) if deciding else 1.0
+
+
+def _recommended(sizes: Sequence[Size], findings: Sequence[Finding], tolerance: float) -> tuple[int, str]:
     """Return the cheapest size up to which all are safe, or a smaller one that costs hardly more."""
+    deciding = [one for one in findings if one.decides]
     if not deciding:
         return 1, (
             f"no field agrees with itself in {STABLE:.0%} of the rows when it is asked twice alone, so there "
@@ -242,7 +254,8 @@ def _recommended(sizes: Sequence[Size], deciding: Sequence[Finding], tolerance: 
     cheapest = min(one.cost_usd for one in safe)
     fitting = [one for one in safe if one.cost_usd <= cheapest * (1 + SLACK)]
     best = fitting[0] if cheapest else fitting[-1]  # where tokens cost nothing, requests are what is scarce
-    return best.rows, _reason(best, safe, unsafe, _few(deciding, tolerance))
+    limit = "" if unsafe is None else _limit(unsafe, findings, _few(deciding, tolerance))
+    return best.rows, _reason(best, safe, limit)
 
 
 def _few(deciding: Sequence[Finding], tolerance: float) -> int:
@@ -251,11 +264,21 @@ def _few(deciding: Sequence[Finding], tolerance: float) -> int:
     return needed if min(one.floor.rows for one in deciding) < needed else 0
 
 
-def _reason(best: Size, safe: Sequence[Size], unsafe: Size | None, needed: int) -> str:
-    limit = ""
-    if unsafe is not None:
-        limit = f"at {unsafe.rows} a field may have lost {unsafe.loss:.1%} of its agreement"
-        limit += f" (the sample is small: {needed} rows are the least that can show less)" if needed else ""
+def _limit(unsafe: Size, findings: Sequence[Finding], needed: int) -> str:
+    """Say why a size is not safe; `needed` rows would show more, where it is not 0."""
+    rows = unsafe.rows
+    for one in findings:
+        if rows in one.fallen and one.fallen[rows].most == unsafe.loss:
+            least, most = one.fallen[rows].least, one.fallen[rows].most
+            lost = f"between {least:.1%} and {most:.1%} of its right answers"
+            return f"at {rows} `{one.field.name}`, which does not decide, has lost {lost}, as [gold] has them"
+    words = f"at {rows} a field may have lost {unsafe.loss:.1%} of its agreement"
+    return words + (
+        f" (the sample is small: {needed} rows are the least that can show less)" if needed else ""
+    )
+
+
+def _reason(best: Size, safe: Sequence[Size], limit: str) -> str:
     alone, *packed = safe
     if best.rows == 1:
         dear = DEARER if all(one.cost_usd > alone.cost_usd for one in packed) else CHEAPEST
@@ -269,6 +292,11 @@ def _reason(best: Size, safe: Sequence[Size], unsafe: Size | None, needed: int) 
 
 def _of_size(trials: Sequence[Trial], size: int) -> list[Trial]:
     return sorted((one for one in trials if one.size == size), key=lambda one: one.order)
+
+
+def _packed(trials: Sequence[Trial]) -> dict[int, list[Trial]]:
+    """Return the trials of each size above one row."""
+    return {size: _of_size(trials, size) for size in sorted({one.size for one in trials}) if size > 1}
 
 
 def _mean(trials: Sequence[Sequence[bool]]) -> Share:
@@ -285,12 +313,10 @@ def _paired(trials: Sequence[tuple[Sequence[bool], Sequence[bool]]]) -> Paired:
     )
 
 
-def _nearness(field: Field, base: Trial) -> float:
+def _nearness(one: Field, base: Trial) -> float:
     """Return by how much two numbers of a field may differ and still agree; 0 for what is no number."""
-    numbers = [
-        value for value in base.answers[field.name] if isinstance(value, float) and math.isfinite(value)
-    ]
-    return NEAR * (max(numbers) - min(numbers)) if field.number and numbers else 0.0
+    numbers = [value for value in base.answers[one.name] if isinstance(value, float) and math.isfinite(value)]
+    return NEAR * (max(numbers) - min(numbers)) if one.number and numbers else 0.0
 
 
 def _all_agree(base: Trial, other: Trial, names: Mapping[str, float]) -> list[bool]:

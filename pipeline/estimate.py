@@ -19,6 +19,7 @@ BATCH_SECONDS = 86_400.0  # the target of the Batch API, which is often faster
 FLEX_SECONDS = 900.0  # the upper end of what the API aims at for a flex request
 CALL_SECONDS = 2.0  # of a request while none has been seen
 MOST_IN_FLIGHT = 4_096
+REPAIR = 50.0  # tokens of the words that ask again after an answer that was no good
 UNSAVED = Saving()
 
 
@@ -115,17 +116,40 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What rows take that have failed, beyond one answer each, should they fail again as they did before.
+
+    The requests are about one row each; `output` is in tokens.
+    """
+
+    requests: float = 0.0
+    output: float = 0.0
+
+    def __mul__(self, factor: float) -> "Again":
+        """Scale it."""
+        return Again(self.requests * factor, self.output * factor)
+
+    def __add__(self, other: "Again") -> "Again":
+        """Add both."""
+        return Again(self.requests + other.requests, self.output + other.output)
+
+
+NEVER = Again()
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Requests of one pack size: those about several rows, those about one, and the rows in the former."""
 
     packs: float
     packed_rows: float
     alone: float
+    again: Again = NEVER
 
     @property
     def requests(self) -> float:
         """All of them."""
-        return self.packs + self.alone
+        return self.packs + self.alone + self.again.requests
 
 
 def load(groups: Mapping[int, int], sizes: Sequence[float], each: float, budget: Budget) -> Load:
@@ -151,6 +175,9 @@ def way(rows: int, service: Service, load_: Load, sizes: Sizes, answers: Answers
     texts = (load_.packed_rows + load_.alone) * sizes.row + load_.packed_rows * sizes.tags
     tokens_in = _around(fixed, sizes.doubt) + _around(texts, sizes.error + sizes.doubt)
     tokens_out = answers.packed * load_.packed_rows + answers.alone * load_.alone
+    more = load_.again.requests * (sizes.fixed + sizes.row + REPAIR)
+    tokens_in += Span(more, 0.0, more * (1 + sizes.error + sizes.doubt))
+    tokens_out += Span(load_.again.output, 0.0, load_.again.output)
     bare = Span(
         _usd(tokens_in.expected, tokens_out.expected, service.price),
         _usd(tokens_in.low, tokens_out.low, service.price),

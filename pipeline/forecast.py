@@ -14,11 +14,12 @@ from pipeline.answer import WIDE
 from pipeline.auto import auto_words, found_words
 from pipeline.backlog import Backlog, Scope, backlog
 from pipeline.billing import billing
-from pipeline.estimate import Answers, Load, Service, Sizes, Span, Way, load, way
+from pipeline.estimate import NEVER, Again, Answers, Load, Service, Sizes, Span, Way, load, way
 from pipeline.input.bad import LeftOut
+from pipeline.intervals import rows_needed
 from pipeline.packing import Budget
 from pipeline.plan import Plan
-from pipeline.precedent import FEW, Precedent, Took, precedent
+from pipeline.precedent import FEW, Precedent, Took, precedent, repeated
 from pipeline.progress import many
 from pipeline.prompts import group_sizes, groups_of
 from pipeline.services import Asking, services
@@ -36,11 +37,15 @@ THINKING = ("low", "medium", "high")
 
 @dataclass(frozen=True, slots=True)
 class Calibrating:
-    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`."""
+    """What `rowmill calibrate` takes as it is called without flags, and what an earlier one has `found`.
+
+    `least` is the smallest sample that can call a size safe, 0 where no smaller one is of use.
+    """
 
     requests: int
     usd: Span
     found: str = ""
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Forecast:
     auto: str  # what `packing.rows = "auto"` means now, where the job has it
     ways: tuple[Way, ...]
     calibration: Calibrating
+    retried: int = 0  # of the prompts, which are those of failed rows
+    again: Again = NEVER
     saved_usd: float = 0.0  # that answers in the response cache have cost
     left_out: LeftOut = field(default_factory=LeftOut)
 
@@ -92,6 +99,7 @@ def forecast(
     before = precedent(plan, left.cached)
     answers = _answers(plan, before, tokens)
     sample = min(told.sample, left.distinct)
+    again = repeated(plan, answers.alone.expected) * left.retried if left.retried else NEVER
     found, unbatched = services(plan, asking)
     return Forecast(
         job=checked.loaded.job.name,
@@ -107,7 +115,9 @@ def forecast(
         unbatched=unbatched,
         max_cost=checked.loaded.job.limits.max_cost,
         auto="; ".join(auto_words(plan)),
-        ways=tuple(_ways(plan, found, left, sizes=tokens.sizes, answers=answers)),
+        ways=tuple(_ways(plan, found, left, again, sizes=tokens.sizes, answers=answers)),
+        retried=left.retried,
+        again=again,
         calibration=_calibration(plan, found[0], sample, sizes=tokens.sizes, answers=answers),
         saved_usd=_saved(plan, left, asking),
         left_out=plan.source.left_out,
@@ -153,16 +163,17 @@ def _calibration(plan: Plan, service: Service, sample: int, *, sizes: Sizes, ans
         took = way(rows, service, load_, sizes, answers)
         requests += len(ORDERS) * full_packs(sample, rows)
         usd += took.usd * len(ORDERS)
-    return Calibrating(requests, usd, "" if plan.advice is None else found_words(plan.advice))
+    found, least = "" if plan.advice is None else found_words(plan.advice), rows_needed(Told().tolerance)
+    return Calibrating(requests, usd, found, least if least < sample else 0)
 
 
 def _ways(
-    plan: Plan, found: list[Service], left: Backlog, *, sizes: Sizes, answers: Answers
+    plan: Plan, found: list[Service], left: Backlog, again: Again, *, sizes: Sizes, answers: Answers
 ) -> Iterator[Way]:
     online, batch = (_loads(plan, left, sizes=sizes, answers=answers, batch=which) for which in (False, True))
     for service in found:
         for rows, load_ in (batch if service.name == "batch" else online).items():
-            made = way(rows, service, load_, sizes, answers)
+            made = way(rows, service, replace(load_, again=again), sizes, answers)
             yield replace(made, current=service is found[0] and rows == plan.pack)
 
 

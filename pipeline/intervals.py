@@ -30,6 +30,14 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """The ends of the interval of what was lost from one share to another; below 0 something was won."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
 class Paired:
     """How many rows did well before and after, only before, only after, neither; means of several trials."""
 
@@ -59,15 +67,22 @@ class Paired:
         return (max(0.0, product - self.rows / 2) if product > 0 else product) / math.sqrt(margins)
 
 
-def loss_at_most(pairs: Paired) -> float:
-    """Return the upper end of the interval of 95 % of what was lost, for pairs.
+def loss(pairs: Paired) -> Loss:
+    """Return the interval of 95 % of what was lost, for pairs.
 
     Newcombe 1998, Statistics in Medicine 17:2635, method 10.
     """
     before, after = pairs.shares
-    above, below = before.interval[1] - before.value, after.value - after.interval[0]
-    within = above * above - 2 * pairs.correlation * above * below + below * below
-    return before.value - after.value + math.sqrt(max(0.0, within))
+    seen, phi = before.value - after.value, pairs.correlation
+
+    def within(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+    (low, high), (low_after, high_after) = before.interval, after.interval
+    return Loss(
+        seen - within(before.value - low, high_after - after.value),
+        seen + within(high - before.value, after.value - low_after),
+    )
 
 
 def rows_needed(tolerance: float) -> int:

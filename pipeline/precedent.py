@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import StoreError
+from pipeline.estimate import NEVER, Again
 from pipeline.flow import Reply
 from pipeline.heads import names
 from pipeline.plan import Plan
+from pipeline.store.advice import trial_runs
 from pipeline.store.folder import IDENTITY, Folder
 from pipeline.store.parts import Parts
 from pipeline.store.recent import latest, latest_replies
@@ -21,9 +23,13 @@ from pipeline.store.recent import latest, latest_replies
 FEW = 20  # answers below which another source is looked at, too
 REPLIES = 2_000  # of a journal that are read
 MINE, OTHER = "to this job", "to this job with other settings"
+CALIBRATED = "of its calibration"
 CACHED, TWIN = "to its prompts in the response cache", "to another job with the same question"
 PARTS = 40  # that are read, 5,000 rows each where a run was not slow
 COLUMNS = ["_status", "_source", "_pack", "_output_tokens", "_thought_tokens", "_latency_ms"]
+
+
+FAILED = ["_status", "_round", "_attempts", "_prompt_tokens", "_output_tokens", "_thought_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +82,51 @@ def precedent(plan: Plan, cached: Sequence[Reply]) -> Precedent | None:
     return next((found for found in others if found.rows), None)
 
 
+def repeated(plan: Plan, usual: float) -> Again:
+    """Return what a row that has failed took beyond `usual` output tokens and one request, in a round.
+
+    What never was answered, be it for the network, is taken to be answered at once.
+    """
+    failed, more = 0, NEVER
+    with suppress(StoreError):  # as in _answers
+        for table in islice(Parts(plan.folder.parts, plan.checked.layout.part).columns(FAILED), PARTS):
+            rows = table.filter(pc.equal(table["_status"], "failed")).to_pydict()
+            failed += len(rows["_round"])
+            for turn, attempts, prompt, output, thoughts in zip(
+                *(rows[name] for name in FAILED[1:]), strict=True
+            ):
+                if prompt:
+                    rounds, took = turn + 1, output + thoughts
+                    more += Again(max(0.0, attempts / rounds - 1), max(0.0, took / rounds - usual))
+    return more * (1 / failed) if failed else more
+
+
 def _own(plan: Plan, cached: Sequence[Reply]) -> Iterator[Precedent]:
     """Yield what answers to the job's own question took, by where they lie."""
     mine = plan.folder.path
+    twins = [path for path in sorted(mine.parent.parent.glob(f"*/{mine.name}")) if path != mine]
     yield _of(_answers(mine, plan), MINE)
+    for path in (mine, *twins):
+        yield _calibrated(Folder(path), plan)
     yield _of(_table(cached), CACHED)
-    for path in sorted(mine.parent.parent.glob(f"*/{mine.name}")):
-        if path != mine:
-            yield _of(_answers(path, plan), TWIN)
+    for path in twins:
+        yield _of(_answers(path, plan), TWIN)
+
+
+def _calibrated(folder: Folder, plan: Plan) -> Precedent:
+    """Return what the largest sample of a calibration took, alone and with about as many rows as are wanted.
+
+    Of each one trial: the others hold the same rows again, which would make it look surer than it is.
+    """
+
+    def took(size: int, *, alone: bool) -> Took | None:
+        found = [_took(_answers(path, plan), alone=alone) for path in trial_runs(folder, size, 0)]
+        return max((one for one in found if one is not None), key=lambda one: one.rows, default=None)
+
+    tried = (plan.advice.rows, *plan.advice.sizes) if plan.advice is not None else ()
+    sizes = [size for size in (plan.pack, *tried) if size > 1]
+    packed = (took(size, alone=False) for size in sorted(sizes, key=lambda size: abs(size - sizes[0])))
+    return Precedent(took(1, alone=True), next((one for one in packed if one is not None), None), CALIBRATED)
 
 
 def _others(mine: Path) -> list[Path]:

@@ -21,6 +21,7 @@ HELD = {
 }
 SLOW = 60.0  # seconds from which on time matters
 SAME = 1.01  # times the cheapest that counts as cheap, too
+LESS = "; `--sample {rows}` takes less, and is the least that can call a size safe"
 WORTH = 0.8  # of cost or time: below this another way is advised
 
 
@@ -83,6 +84,9 @@ def head(found: Forecast) -> list[str]:
     own = found.ways[0]
     lines.append(f"  tokens in: {_short(own.tokens_in)}, from {whole}, {how}")
     lines.append(f"  tokens out: {_short(own.tokens_out)}, {found.basis}")
+    if found.again.requests >= 1:
+        rows, requests = many(found.retried, "failed row"), many(round(found.again.requests), "request")
+        lines.append(f"  {rows}: {requests} more if they fail as before, which the lower ends leave out")
     return [*lines, f"  {found.auto}"] if found.auto else lines
 
 
@@ -202,6 +206,7 @@ def _measures(found: Forecast) -> str:
     cost = "" if own.service.price is None else f" for {_money(took.usd)}"
     dearer = took.requests > own.requests if own.service.price is None else took.usd.expected > _cost(own)
     more = ", more than this job takes" if dearer else ""
+    more += LESS.format(rows=took.least) if dearer and took.least else ""
     return f"whether the answers stay as good, with about {many(took.requests, 'request')}{cost}{more}"
 
 

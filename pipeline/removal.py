@@ -29,7 +29,7 @@ OURS = (
     "batches",
     BAD_ROWS,
 )  # how names there begin
-UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,13 @@ class Choice:
 
 
 def age(text: str) -> timedelta:
-    """Read an age such as `30d`, `12h` or `2w`. Raises UsageError."""
-    found = re.fullmatch(r"(\d{1,5})([hdw])", text)
+    """Read an age such as `30d`, `12h`, `90m` or `2w`. Raises UsageError."""
+    found = re.fullmatch(r"(\d{1,5})([mhdw])", text)
     if found is None:
-        raise UsageError(f"`{text}` is no age", "write hours, days or weeks, such as `12h`, `30d` or `2w`")
+        raise UsageError(
+            f"`{text}` is no age: it takes a whole number and one of the units `m`, `h`, `d` and `w`",
+            "write minutes, hours, days or weeks, such as `90m`, `12h`, `30d` or `2w`",
+        )
     return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 

@@ -17,9 +17,10 @@ import polars as pl
 
 from pipeline.asking import Service, Watch
 from pipeline.auto import kept_words
-from pipeline.calibration import Calibration, Field, calibrated, fields
+from pipeline.calibration import Calibration, Column, Field, calibrated, fields
 from pipeline.errors import InputError, JobError, UsageError
 from pipeline.gemini.lines import TIER as BATCH
+from pipeline.gold import form, is_known, is_possible
 from pipeline.input.source import Source
 from pipeline.intervals import Share
 from pipeline.plan import Plan
@@ -27,6 +28,7 @@ from pipeline.progress import many, span
 from pipeline.prompts import first_rows, rows_at
 from pipeline.report import Stop
 from pipeline.run import run_job
+from pipeline.schema import one_line
 from pipeline.schema_file import nearest
 from pipeline.sections import MOST_ROWS
 from pipeline.shape import shape_of
@@ -37,9 +39,14 @@ from pipeline.trial import Arm, arms, full_packs, trial
 
 FREE: Final = "free"
 SIZES = (1, 5, 10, 20, 50)
+LONGEST = 40  # letters of a cell that a message shows
 SHORT = 0.05  # by which a last request that is not full may raise what a row takes, without a word
 LAST = (
     "with {rows} the last request of {size} has only {rest}, so a row seems to take more there than it will"
+)
+ODD = (
+    "{count} of {known} known values of the column `{column}` can be no answer of `{field}` and count as "
+    "wrong, such as {shown}"
 )
 FEWER = "the sample was to have {wanted} rows, but the input has only {prompts}, each of which counts once"
 
@@ -95,6 +102,8 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
     compared = fields(shape_of(plan.checked.loaded.schema))
     _check(plan, told, compared)
     today, (frame, there) = datetime.now(UTC).date(), _sample(plan.source, told)
+    gold = {name: frame[column].to_list() for name, column in plan.checked.loaded.job.gold.items()}
+    odd = _odd(plan, compared, gold)
     with owned(plan.folder, plan.identity):
         sizes = tried(told, frame.height)
         planned = list(arms(plan, frame, sizes, told.seed))
@@ -102,8 +111,8 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
         say(_announced(frame.height, sizes, planned, plan))
         if frame.height < told.sample:
             say(FEWER.format(wanted=f"{told.sample:,}", prompts=many(there, "different prompt")))
-        if short and _to_go(planned):
-            say(short)
+        for note in [*([short] if short else []), *odd] if _to_go(planned) else []:
+            say(note)
         price = _priced_as(plan, today, free=service.free)
         ended = _run(
             planned,
@@ -119,7 +128,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
         found = calibrated(
             [trial(arm, compared, each) for arm in planned],
             compared,
-            gold={name: frame[column].to_list() for name, column in plan.checked.loaded.job.gold.items()},
+            gold=gold,
             chosen=told.chosen,
             tolerance=told.tolerance,
         )
@@ -128,7 +137,7 @@ def calibrate(plan: Plan, service: Service, told: Told, *, watch: Watch, say: Sa
         if not better:
             keep_advice(plan.folder, result)
     words = kept_words(plan.advice, better) if better and plan.advice is not None else ""
-    notes = [*ended.notes, *([short] if short else [])]
+    notes = [*ended.notes, *([short] if short else []), *odd]
     return replace(ended, calibration=found, better=words, notes=notes)
 
 
@@ -202,6 +211,25 @@ def _check(plan: Plan, told: Told, compared: Sequence[Field]) -> None:
             )
     if bad := [size for size in told.sizes if not 1 <= size <= MOST_ROWS]:
         raise UsageError(f"{bad[0]} rows cannot share a request", f"name sizes from 1 to {MOST_ROWS}")
+
+
+def _odd(plan: Plan, compared: Sequence[Field], gold: Mapping[str, Column]) -> list[str]:
+    """Say which columns of [gold] hold values that no answer can be; JobError for one with nothing else."""
+    notes = []
+    for one in compared:
+        known = [right for right in gold.get(one.name, ()) if is_known(one.shape, right)]
+        odd = [right for right in known if not is_possible(one.shape, right)]
+        if not odd:
+            continue
+        column, shown = plan.checked.loaded.job.gold[one.name], f"`{one_line(str(odd[0]))[:LONGEST]}`"
+        if len(odd) == len(known):
+            raise JobError(
+                f"no value of the column `{column}`, which [gold] names, can be an answer of the field "
+                f"`{one.name}`: there is {shown}",
+                f"write {form(one.shape)} there, name another column, or leave `{one.name}` out of [gold]",
+            )
+        notes.append(ODD.format(count=len(odd), known=len(known), column=column, field=one.name, shown=shown))
+    return notes
 
 
 def _sample(source: Source, told: Told) -> tuple[pl.DataFrame, int]:

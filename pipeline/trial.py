@@ -20,7 +20,7 @@ from pipeline.models import Price
 from pipeline.plan import Plan, make_plan
 from pipeline.rates import cost_usd
 from pipeline.sections import InputSection, OutputSection
-from pipeline.store.advice import HINT, trials
+from pipeline.store.advice import HINT, trial_name, trials
 from pipeline.store.completion import completion
 
 ORDERS = (0, 1)  # as in the input, and shuffled
@@ -91,7 +91,7 @@ def _plan(plan: Plan, folder: Path, size: int, order: int) -> Plan:
     All but the first are sent another seed than the job's: so what packs are held against the first one-row
     answers for differs from these by no less than the second ones do, where a seed alone changes answers.
     """
-    checked, name = plan.checked, f"pack-{size}-order-{order}"
+    checked, name = plan.checked, trial_name(size, order)
     job, settings = checked.loaded.job, checked.settings
     if size > 1 or order:
         settings = replace(settings, seed=settings.seed + 1)

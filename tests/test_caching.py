@@ -80,6 +80,12 @@ def test_prune_asks_first(rowmill: Shell, project: Project) -> None:
     told = rowmill("cache", "prune", "--older-than", "1h", "--yes").err
     assert re.search(r"nothing to remove: .*/cache.sqlite holds 3 answers, [\d.]+ kB; ", told)
     assert re.search(r"for longest was used at \d{4}-\d\d-\d\d \d\d:\d\d\n", told)
+    rowmill.monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    said = rowmill("cache", "prune", "--all")
+    assert (said.code, said.err[-1], stock(path).entries) == (0, "\n", 3)
+    rowmill.monkeypatch.setattr("sys.stdin", None)
+    said = rowmill("cache", "prune", "--all")
+    assert (said.code, "error: nobody is there to ask" in said.err, stock(path).entries) == (2, True, 3)
     assert "nothing to remove" in rowmill("cache", "prune", "--max-mb", "5", "--yes").err
     assert "removed 3 answers" in rowmill("cache", "prune", "--all", "--yes").err
     assert stock(path).entries == 0

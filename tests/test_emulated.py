@@ -6,6 +6,9 @@ import pytest
 
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
+from tests.test_cli import Shell, shell
+
+__all__ = ["shell"]
 
 
 def test_a_table_out_of_the_cache_is_told_to_be_emulated(project: Project, server: Emulator) -> None:
@@ -37,3 +40,32 @@ def test_a_table_out_of_batches_is_told_to_be_emulated(
     project.rows(texts(5))
     project.run(server.address, detach=detach)
     assert project.run(server.address).emulated
+
+
+BOUNDED = """
+from decimal import Decimal
+from typing import Literal
+from pydantic import BaseModel, Field
+
+class Part(BaseModel):
+    phrase: str = Field(min_length=2, max_length=20)
+    weight: float = Field(ge=0, le=1)
+
+class Label(BaseModel):
+    label: Literal["positive", "negative", "neutral"]
+    share: float = Field(gt=0, lt=1)
+    words: int = Field(ge=3, le=9)
+    price: Decimal = Field(ge=1, le=5, decimal_places=2)
+    code: str = Field(min_length=6, max_length=6)
+    parts: list[Part] = Field(min_length=2, max_length=5)
+"""
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_bounded_fields_are_filled_within_their_bounds(shell: Shell, project: Project, rows: int) -> None:
+    """A first job with a schema of one's own runs through, alone and in packs."""
+    (project.folder / "schemas" / "label.py").write_text(BOUNDED)
+    project.change("[output]", f"[packing]\nrows = {rows}\n\n[output]")
+    project.rows([*texts(40), "words: 70", "price 2.999 share: 3", "a"])
+    assert shell("run", project.job, "--offline").code == 0
+    assert set(project.table()["_status"]) == {"ok"}

@@ -8,6 +8,7 @@ from rich.console import Console
 from pipeline.calibration import Calibration, Field, Finding, Size
 from pipeline.cli.findings import tables
 from pipeline.intervals import Share
+from pipeline.shape import Kind, Single
 
 SIZES = (1, 5, 10, 20, 50)
 SHARE = Share(199, 200)  # 99.5% (97–100), as long as any but 100.0%
@@ -20,7 +21,7 @@ def shown(width: int) -> str:
     by_size = dict.fromkeys(SIZES[1:], SHARE)
     gold = dict.fromkeys(SIZES, SHARE)
     losses = dict.fromkeys(SIZES[1:], 0.456)
-    finding = Finding(Field(FIELD, text=False, number=False), True, SHARE, by_size, gold, losses)
+    finding = Finding(Field(FIELD, Single(Kind.BOOLEAN)), True, SHARE, by_size, gold, losses, {})
     console = Console(file=io.StringIO(), width=width)
     for table in tables(Calibration([finding], sizes, 5, "")):
         console.print(table)

@@ -302,6 +302,31 @@ def test_an_earlier_calibration_is_told(shell: Shell, project: Project, emulator
     assert "recommends 1 row" in json.loads(shell("estimate", *at, "--json").out)["calibration"]["found"]
 
 
+@pytest.mark.parametrize("pack", [1, 10])
+def test_answers_of_a_calibration_are_known(
+    shell: Shell, project: Project, emulator: Emulator, pack: int
+) -> None:
+    """Also those of another job with the same identity; each row of its sample counts once."""
+    project.change("[output]", f"[packing]\nrows = {pack}\n\n[output]")
+    project.rows(texts(70, 60))
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    before = json.loads(shell("estimate", *at, "--json").out)["ways"][0]["output_tokens"]
+    assert shell("calibrate", *at, "--sample", "40", "--sizes", "5,10").code == 0
+    for name in ("labels", "others"):
+        said = shell("estimate", *at).out
+        assert "as 80 answers of its calibration took" in said
+        assert "guess" not in said
+        after = json.loads(shell("estimate", *at, "--json").out)["ways"]
+        assert after[0]["output_tokens"]["high"] - after[0]["output_tokens"]["low"] < (
+            (before["high"] - before["low"]) / 4
+        )
+        project.change(f'name = "{name}"', 'name = "others"')
+    shell("run", *at, "--no-cache")
+    took = project.table()["_output_tokens"].sum()
+    assert after[0]["output_tokens"]["low"] <= took <= after[0]["output_tokens"]["high"]
+
+
 def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> None:
     """They are done, unless `--retry-failed` is given."""
     project.rows(["good one", "<finish-safety> one", "good two"])
@@ -310,6 +335,31 @@ def test_failed_rows_count_only_when_they_are_asked_again(project: Project) -> N
     assert estimated(project, "no key").scope.failed == 1
     assert estimated(project, "no key").ways[0].requests == 0
     assert estimated(project, "no key", again=True).ways[0].requests == 1
+
+
+def test_what_failed_after_a_second_request_may_do_so_again(
+    shell: Shell, project: Project, emulator: Emulator
+) -> None:
+    """Rows whose answers were no good took two requests: the round is no dearer than its upper end."""
+    strict = (
+        'reason: str\n\n    @field_validator("reason")\n    def never(cls, said):\n        raise ValueError'
+    )
+    schema = project.folder / "schemas" / "label.py"
+    text = schema.read_text().replace("import BaseModel", "import BaseModel, field_validator")
+    schema.write_text(text.replace("reason: str", strict))
+    project.change("[output]", "[packing]\nrows = 20\n\n[output]")
+    project.rows([f"row number {n} " + "word " * (n % 7) for n in range(60)])
+    shell.monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    at = (project.job, "--base-url", emulator.address)
+    shell("run", *at)
+    for _ in range(2):
+        said = shell("estimate", *at, "--retry-failed").out
+        assert "60 failed rows: 60 requests more if they fail as before" in said
+        found = json.loads(shell("estimate", *at, "--retry-failed", "--json").out)["ways"][0]
+        took = json.loads(shell("run", *at, "--retry-failed", "--json").out)["this_run"]
+        assert took["requests"] == found["requests"] == 63
+        assert found["cost_usd"]["low"] < took["cost_usd"] * 0.8
+        assert took["cost_usd"] * 0.9 < found["cost_usd"]["high"] < took["cost_usd"] * 1.3
 
 
 def test_nothing_is_written_and_no_model_asked(shell: Shell, project: Project, emulator: Emulator) -> None:

@@ -76,6 +76,15 @@ def test_packs_that_cost_more_are_not_recommended() -> None:
     assert "calibrate" not in "".join(told)
 
 
+def test_a_calibration_that_takes_more_than_the_job_has_a_way_out() -> None:
+    """A smaller sample, as long as one can tell anything."""
+    found = forecast(way(0.1, 2_000), way(0.05, 900, rows=20))
+    for least, said in ((73, "more than this job takes; `--sample 73` takes less"), (0, "this job takes")):
+        took = replace(found.calibration, least=least)
+        assert said in (words := "\n".join(recommended(replace(found, calibration=took))))
+        assert ("--sample" in words) is (least > 0)
+
+
 def test_what_packs_take_longer_is_called_slower() -> None:
     """Money that is saved and time that is lost each have their own word."""
     words = "\n".join(recommended(forecast(way(1.0, 1_990), way(0.5, 3_000, rows=20))))

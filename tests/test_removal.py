@@ -133,15 +133,16 @@ def test_a_run_that_runs_may_not_go(tmp_path: Path) -> None:
         Choice(run, named=True).may_go(None, unfinished=True)
 
 
-@pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("30d", 720), ("2w", 336), ("0d", 0)])
-def test_ages(text: str, hours: int) -> None:
-    """Hours, days and weeks."""
+@pytest.mark.parametrize(("text", "hours"), [("12h", 12), ("30d", 720), ("2w", 336), ("0d", 0), ("90m", 1.5)])
+def test_ages(text: str, hours: float) -> None:
+    """Minutes, hours, days and weeks."""
     assert age(text) == timedelta(hours=hours)
 
 
-@pytest.mark.parametrize("text", ["30", "d", "-1d", "1.5d", "30 days"])
+@pytest.mark.parametrize("text", ["30", "d", "-1d", "1.5d", "30 days", "1s"])
 def test_what_is_no_age(text: str) -> None:
     """Anything else is refused with examples."""
     with pytest.raises(UsageError) as caught:
         age(text)
     assert "30d" in caught.value.hint
+    assert "units `m`, `h`, `d` and `w`" in caught.value.message

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import cycle
 
 import pytest
 
@@ -222,18 +223,36 @@ def test_a_damaged_result_is_no_result(auto: Project, emulator: Emulator) -> Non
         assert auto.plan().pack == 1
 
 
+def marked(project: Project, marks: Sequence[str]) -> None:
+    """Give the input a column of right labels, these in turn."""
+    head, *lines = (project.folder / "rows.csv").read_text().splitlines()
+    lines = [f"{line},{mark}" for line, mark in zip(lines, cycle(marks), strict=False)]
+    (project.folder / "rows.csv").write_text("\n".join([f"{head},right", *lines]))
+    project.change("[output]", '[gold]\nlabel = "right"\n\n[output]')
+
+
 def test_gold_is_compared(auto: Project, emulator: Emulator) -> None:
-    """The share of right answers is told for each size."""
-    lines = (auto.folder / "rows.csv").read_text().splitlines()
-    marked = [f"{line},{'positive' if n % 2 else 'negative'}" for n, line in enumerate(lines[1:])]
-    (auto.folder / "rows.csv").write_text("\n".join([f"{lines[0]},right", *marked]))
-    auto.change("[output]", '[gold]\nlabel = "right"\n\n[output]')
-    found = calibrating(auto, emulator).calibration
-    assert found is not None
-    gold = {one.field.name: one.gold for one in found.findings}
+    """The share of right answers is of the rows that have one; what cannot be one is named."""
+    marked(auto, ["negative", "positive", '""', "", "grey"])
+    said: list[str] = []
+    ended = calibrating(auto, emulator, said=said)
+    assert ended.calibration is not None
+    gold = {one.field.name: one.gold for one in ended.calibration.findings}
     assert gold["reason"] == {}
     assert set(gold["label"]) == {1, 5, 20}
-    assert 0.3 < gold["label"][20].value < 0.7
+    assert 40 <= gold["label"][20].rows <= 56
+    assert 0.15 < gold["label"][20].value < 0.55
+    assert "can be no answer of `label` and count as wrong, such as `grey`" in said[1]
+    assert said[1] in ended.notes
+
+
+def test_gold_that_no_answer_can_be_is_refused(auto: Project, emulator: Emulator) -> None:
+    """Before anything is paid for, with what a right value looks like."""
+    marked(auto, ["grey", "blue"])
+    with pytest.raises(JobError, match="no value of the column `right`") as caught:
+        calibrating(auto, emulator)
+    assert "one of `positive`, `negative`, `neutral`" in caught.value.hint
+    assert not auto.plan().folder.path.exists()
 
 
 def test_what_is_not_there_is_refused(auto: Project, emulator: Emulator) -> None:

@@ -56,7 +56,7 @@ def stats(runs_dir: Path | None, *, as_json: bool) -> None:
 @cache.command(short_help="Remove answers from it, after asking.")
 @where
 @click.option("--max-mb", type=Whole(min=1), metavar="N", help="Until they take no more than this.")
-@click.option("--older-than", metavar="AGE", help="What was not used for so long: `30d`, `12h`, `2w`.")
+@click.option("--older-than", metavar="AGE", help="What was not used for so long: `30d`, `12h`, `90m`, `2w`.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(

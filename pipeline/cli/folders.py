@@ -30,6 +30,7 @@ PAID_AGAIN = (
     "Written tables stay. The answers in these folders will be paid for again when they are needed, except "
     "those that the cache still holds."
 )
+NOBODY, YES = "nobody is there to ask, so nothing was done", "give `--yes`"
 ANSWER = "run the same command again and answer `y`, or give `--yes`"
 
 
@@ -61,7 +62,7 @@ def runs(names: tuple[str, ...], runs_dir: Path | None, *, as_json: bool) -> Exi
 @click.argument("names", metavar="[JOB|RUN]...", nargs=-1)
 @click.option("--runs-dir", type=click.Path(path_type=Path), help="Where run folders are kept.")
 @click.option(
-    "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `2w`."
+    "--older-than", metavar="AGE", help="Only what has not changed for so long: `30d`, `12h`, `90m`, `2w`."
 )
 @click.option("--all", "unfinished", is_flag=True, help="Unfinished and damaged runs as well.")
 @click.option("--damaged", "aside", is_flag=True, help="Only what was set aside as damaged, in any run.")
@@ -209,13 +210,18 @@ def agrees(question: str, undone: str = "nothing was removed") -> bool:
     Raises UsageError where nobody is there to ask, DeclinedError where a signal or the end of the input
     (Ctrl-D) stands for an answer; `undone` says what has not happened then.
     """
+    if sys.stdin is None:  # it was closed before the command began
+        raise UsageError(NOBODY, YES)
     signal.siginterrupt(signal.SIGINT, True)  # Polars has the wait for a key go on after Ctrl-C
     try:
-        return click.confirm(question, err=True)
+        agreed = click.confirm(question, err=True)
     except click.Abort as abort:
         click.echo(err=True)  # the question has no end of line
         if isinstance(abort.__context__, KeyboardInterrupt):
             raise DeclinedError(f"stopped by {signal_name(abort)}: {undone}", ANSWER) from abort
         if sys.stdin.isatty():
             raise DeclinedError(f"the question has no answer: {undone}", ANSWER) from abort
-        raise UsageError("nobody is there to ask, so nothing was done", "give `--yes`") from abort
+        raise UsageError(NOBODY, YES) from abort
+    if not sys.stdin.isatty():
+        click.echo(err=True)  # nor has an answer that no key was pressed for
+    return agreed

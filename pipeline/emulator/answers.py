@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from pipeline.emulator.bounds import bounds, form
 from pipeline.emulator.complexity import resolve
-from pipeline.emulator.elements import item_lines, keywords, packed_rows
+from pipeline.emulator.elements import item_lines, keywords, of_length, packed_rows
 from pipeline.emulator.nodes import MISSING, Fill, Scope, kinds, plain_words
 from pipeline.emulator.scalars import fill_boolean, fill_choice, fill_nothing, fill_number, fill_string
 from pipeline.emulator.subject import Subject
@@ -111,19 +112,11 @@ def _array(node: dict[str, Any], scope: Scope) -> Fill:
     if fixed:
         fills = [_compile(item, scope) for item in fixed]
         return lambda subject, _must: [inner(subject, True) for inner in fills]
-    low, high = int(node.get("minItems") or 0), node.get("maxItems")
     item = node.get("items", {})
     if isinstance(item, dict) and isinstance(item.get("$ref"), str) and item["$ref"] in scope.seen:
         return lambda _subject, _must: []
-    several = _several(item, scope)
-    one = _compile(item, scope)
-
-    def fill(subject: Subject, _must: bool) -> Any:
-        found = several(subject)
-        found += [one(subject, True) for _ in range(low - len(found))]
-        return found if high is None else found[: int(high)]
-
-    return fill
+    elements = of_length(_several(item, scope), _compile(item, scope), bounds(node))
+    return lambda subject, _must: elements(subject)
 
 
 def _several(item: object, scope: Scope) -> Callable[[Subject], list[Any]]:
@@ -139,8 +132,9 @@ def _several(item: object, scope: Scope) -> Callable[[Subject], list[Any]]:
     if node.get("enum"):
         options = [(option, plain_words(option)) for option in node["enum"]]
         return lambda subject: [option for option, words in options if words & subject.vocabulary]
-    if kinds(node)[0][0] == "string":
-        return lambda subject: keywords(subject, scope.name)
+    if kinds(node)[0][0] == "string" and not form(node):
+        limits = bounds(node)
+        return lambda subject: [limits.text(word, subject) for word in keywords(subject, scope.name)]
     return lambda subject: []
 
 

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from pipeline.emulator.bounds import Bounds, bounds, plain
 from pipeline.emulator.finders import finder, name_words
 from pipeline.emulator.nodes import Fill
 from pipeline.emulator.subject import Subject
+
+TRIES = 100  # to find elements that are not there yet
 
 
 def packed_rows(inner: Fill, id_name: str, id_node: object) -> Callable[[Subject], list[Any]]:
@@ -64,13 +67,27 @@ def _item_attribute(words: frozenset[str]) -> str | None:
 
 
 def _writer(node: object) -> Callable[[Any], Any]:
-    """Return how to write a part of an Item in the type that the schema wants."""
-    text = json.dumps(node)
-    if '"integer"' in text.lower():
-        return lambda value: round(value) if isinstance(value, Decimal) else 1
-    if '"number"' in text.lower():
-        return lambda value: float(value) if isinstance(value, Decimal) else 0.0
-    return lambda value: f"{value:f}" if isinstance(value, Decimal) else value
+    """Return how to write a part of an Item in the type that the schema wants, within its bounds."""
+    text, limits = json.dumps(node).lower(), bounds(_present(node))
+    if '"integer"' in text:
+        return lambda value: int(limits.number(_amount(value, 1), whole=True))
+    if '"number"' in text:
+        return lambda value: float(limits.number(_amount(value, 0)))
+    return lambda value: (
+        plain(value, limits) if isinstance(value, Decimal) else limits.text(value, Subject(value))
+    )
+
+
+def _amount(value: object, spare: int) -> Decimal:
+    return value if isinstance(value, Decimal) else Decimal(spare)
+
+
+def _present(node: object) -> dict[str, Any]:
+    """Return what a node is where it is not null."""
+    found = node if isinstance(node, dict) else {}
+    for name in ("anyOf", "oneOf"):
+        found = next((one for one in found.get(name) or () if one.get("type") != "null"), found)
+    return found
 
 
 def keywords(subject: Subject, name: str) -> list[Any]:
@@ -80,3 +97,26 @@ def keywords(subject: Subject, name: str) -> list[Any]:
         return [part.strip() for part in listed.split(",") if part.strip()]
     longest = set(sorted(subject.vocabulary, key=lambda word: (-len(word), word))[:3])
     return [word for word in dict.fromkeys(subject.words) if word in longest]
+
+
+def of_length(
+    several: Callable[[Subject], list[Any]], one: Fill, limits: Bounds
+) -> Callable[[Subject], list[Any]]:
+    """Return what fills an array with what was found and, as far as that is too little, with others."""
+
+    def elements(subject: Subject) -> list[Any]:
+        found = several(subject)
+        found = _once(found) if limits.unique else found
+        for number in range(TRIES if limits.unique else limits.fewest):
+            if len(found) >= limits.fewest:
+                break
+            found.append(one(Subject(str(number), number) if limits.unique else subject, True))
+            found = _once(found) if limits.unique else found
+        return found if limits.most is None else found[: limits.most]
+
+    return elements
+
+
+def _once(found: list[Any]) -> list[Any]:
+    """Return the elements without those that are there already."""
+    return [one for place, one in enumerate(found) if one not in found[:place]]

@@ -63,6 +63,7 @@ _CLAUSE = re.compile(
     r"\n|;\s|,\s(?!\d)|\s/\s|\s{2,}(?=[^\W\d]{2,}\s[^\n]*\d)|\.\s+(?=[^\W\d_])"
     r"|(?<=\d[.,]\d\d)\s\+\s"
 )
+_TIME = re.compile(r"(?<![\d:])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?![\d:])", re.ASCII)
 _FIGURES = re.compile(r"[\d.,:%€$£]+")
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _TERM = re.compile(
@@ -114,13 +115,11 @@ def finder(name: str, form: str, description: str) -> Find:
     rules: tuple[tuple[bool, Find], ...] = (
         (form == "date" or (not form and bool(words & {"date", "deadline", "birthday"})), _dated(words, "")),
         (form == "date-time", _dated(words, "T00:00:00Z")),
-        (form == "time", lambda subject: _first(subject, re.compile(r"\b\d{1,2}:\d{2}(?::\d{2})?\b"))),
+        (form == "time", _clock),
         (form == "email" or "email" in words, lambda subject: _first(subject, EMAIL)),
         ("phone" in words, lambda subject: _first(subject, PHONE)),
-        (
-            form in ("uri", "url") or bool(words & {"url", "website", "link"}),
-            lambda subject: _first(subject, URL),
-        ),
+        (form in ("uri", "url"), _address),
+        (bool(words & {"url", "website", "link"}), lambda subject: _first(subject, URL)),
         ("currency" in words, lambda subject: currency(subject.core)),
         (bool(words & _TOLD), told),
         (words >= {"invoice", "number"}, _invoice_number),
@@ -215,6 +214,18 @@ def _money(value: Decimal | None) -> str | None:
 def _first(subject: Subject, pattern: re.Pattern[str]) -> str | None:
     match = pattern.search(subject.core)
     return match[0].strip() if match is not None else None
+
+
+def _clock(subject: Subject) -> str | None:
+    """Look for a time of day; its hour gets two digits."""
+    found = _first(subject, _TIME)
+    return None if found is None else found if found[2] == ":" else f"0{found}"
+
+
+def _address(subject: Subject) -> str | None:
+    """Look for a URL, with its scheme."""
+    found = _first(subject, URL)
+    return f"https://{found}" if found is not None and "://" not in found else found
 
 
 def _dated(words: frozenset[str], suffix: str) -> Find:

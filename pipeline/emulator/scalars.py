@@ -1,11 +1,14 @@
 """Compiles the leaves of a schema: options, strings, numbers and truth values."""
 
+import re
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
-from pipeline.emulator.finders import finder, is_money, name_words, number
+from pipeline.emulator.bounds import Bounds, bounds, form, plain
+from pipeline.emulator.finders import Find, finder, is_money, name_words, number
 from pipeline.emulator.nodes import MISSING, Fill, Scope, plain_words
 from pipeline.emulator.subject import Subject
 
@@ -20,7 +23,10 @@ _SPARE = {
     "date-time": "2026-01-01T00:00:00Z",
     "time": "00:00:00",
     "email": "n@example.org",
+    "uri": "https://example.org/",
+    "duration": "PT1H",
 }
+_ALWAYS = re.compile(r"(?:^|[(;])\s*always (true|false)(?=[;)]|$)")
 _GROUPS = {
     "positive": "positive positiv positif positivo positiva pos good favorable 긍정",
     "negative": "negative negativ négatif negatif negativo negativa neg bad unfavorable 부정",
@@ -100,45 +106,87 @@ def fill_string(node: dict[str, Any], scope: Scope) -> Fill:
     """
     if scope.name == ECHO:
         return lambda subject, _must: row_hash(subject.text)
-    form = str(node.get("format") or "")
-    find = finder(scope.name, form, str(node.get("description") or ""))
-    spare = _SPARE.get(form) or ("0.00" if is_money(scope.name) else None)
+    kind, limits = form(node), bounds(node)
+    if kind == "uuid":
+        return lambda subject, _must: str(UUID(row_hash(subject.text) * 2))
+    find = finder(scope.name, kind, str(node.get("description") or ""))
+    if kind == "decimal":
+        return _decimal(find, scope, limits)
+    spare = _SPARE.get(kind) or ("0.00" if is_money(scope.name) else None)
 
     def fill(subject: Subject, must: bool) -> Any:
         value = find(subject)
-        if value is not None:
-            return value
-        return (spare or subject.quote()) if must else MISSING
+        if value is None and not must:
+            return MISSING
+        return limits.text(value or spare or subject.quote(), subject)
+
+    return fill
+
+
+def _decimal(find: Find, scope: Scope, limits: Bounds) -> Fill:
+    """Compile a decimal number that is written as text."""
+    words = name_words(scope.name)
+
+    def fill(subject: Subject, must: bool) -> Any:
+        said = find(subject)
+        value = number(subject, words) if said is None else said
+        if value is None and not must:
+            return MISSING
+        spare = "0.00" if is_money(scope.name) else Decimal(subject.chance(scope.name, 10))
+        try:
+            read = Decimal(spare if value is None else value)
+        except InvalidOperation:
+            read = Decimal(spare)
+        return plain(read, limits)
 
     return fill
 
 
 def fill_number(node: dict[str, Any], scope: Scope) -> Fill:
     """Compile a number: scores and ratings follow the mood of the text, others stand in it."""
-    words = name_words(scope.name)
-    low, high = node.get("minimum"), node.get("maximum")
-    whole = "integer" in str(node.get("type")).lower()
-    if words & _RATINGS:
-        return _scaled(_liking, 1 if low is None else low, 5 if high is None else high, whole)
-    if words & _FEELINGS:
-        return _scaled(_liking, -1 if low is None else low, 1 if high is None else high, whole)
-    if words & _SCORES:
-        return _scaled(_certainty, 0 if low is None else low, 1 if high is None else high, whole)
+    words, limits = name_words(scope.name), bounds(node)
+    for names, share, usual in _SCALES:
+        if words & names:
+            return _scaled(share, usual, limits, whole=is_whole(node))
+    write = writer(node)
 
     def fill(subject: Subject, must: bool) -> Any:
         value = number(subject, words)
         if value is None and not must:
             return MISSING
-        chosen = Decimal(subject.chance(scope.name, 10)) if value is None else value
-        return _clamped(float(chosen), low, high, whole)
+        return write(Decimal(subject.chance(scope.name, 10)) if value is None else value)
 
     return fill
 
 
-def _scaled(share: Callable[[Subject], float], low: float, high: float, whole: bool) -> Fill:
+def is_whole(node: dict[str, Any]) -> bool:
+    """Tell whether a number is an integer."""
+    return "integer" in str(node.get("type")).lower()
+
+
+def writer(node: dict[str, Any]) -> Callable[[Decimal], float | int]:
+    """Return how to write a number as a node wants it, within its bounds."""
+    limits, whole = bounds(node), is_whole(node)
+
+    def write(value: Decimal) -> float | int:
+        fitting = limits.number(value, whole=whole)
+        return int(fitting) if whole or fitting == fitting.to_integral_value() else float(fitting)
+
+    return write
+
+
+def _scaled(
+    share: Callable[[Subject], float], usual: tuple[int, int], limits: Bounds, *, whole: bool
+) -> Fill:
+    """Compile a number that lies on a scale: the bounds of the node, or the usual ones."""
+    low, high = (
+        Decimal(spare) if end is None else end for end, spare in zip(limits.ends, usual, strict=True)
+    )
+
     def fill(subject: Subject, _must: bool) -> Any:
-        value = low + share(subject) * (high - low)
-        return round(value) if whole else round(value, 2)
+        value = float(low) + share(subject) * float(high - low)
+        fitting = limits.number(Decimal(str(round(value, 2))), whole=whole)
+        return int(fitting) if whole else float(fitting)
 
     return fill
 
@@ -152,14 +200,14 @@ def _certainty(subject: Subject) -> float:
     return min(0.99, 0.5 + abs(subject.mood.polarity) * 0.45 + subject.chance("certainty", 5) / 100)
 
 
-def _clamped(value: float, low: float | None, high: float | None, whole: bool) -> float | int:
-    value = value if low is None else max(low, value)
-    value = value if high is None else min(high, value)
-    return round(value) if whole or float(value).is_integer() else value
+_SCALES = ((_RATINGS, _liking, (1, 5)), (_FEELINGS, _liking, (-1, 1)), (_SCORES, _certainty, (0, 1)))
 
 
-def fill_boolean(_node: dict[str, Any], scope: Scope) -> Fill:
-    """Compile a truth value: a feeling, or whether the text uses the field's words."""
+def fill_boolean(node: dict[str, Any], scope: Scope) -> Fill:
+    """Compile a truth value: the only one, a feeling, or whether the text uses the field's words."""
+    only = _ALWAYS.search(str(node.get("description") or ""))
+    if only is not None:
+        return lambda _subject, _must: only[1] == "true"
     words = name_words(scope.name) - {"is", "has", "was", "are", "the"}
     feels = words & (_SIDES.keys() | {"recommend", "recommends", "recommended", "satisfied", "happy"})
     bad = "negative" in {_SIDES.get(word) for word in words}

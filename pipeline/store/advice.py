@@ -82,6 +82,16 @@ def trials(folder: Folder) -> Path:
     return folder.path / TRIALS
 
 
+def trial_name(size: int, order: int) -> str:
+    """Return what a trial is called below the folder of its sample, which is the folder of its runs, too."""
+    return f"pack-{size}-order-{order}"
+
+
+def trial_runs(folder: Folder, size: int, order: int) -> list[Path]:
+    """Return the run folders of a trial of one identity, one for each sample that there is."""
+    return sorted(trials(folder).glob(f"*/{trial_name(size, order)}/*/*/"))
+
+
 def keep_advice(folder: Folder, found: Advice) -> None:
     """Write down what was found; the folder must exist. Raises StoreError."""
     path = folder.path / FILE
