@@ -87,7 +87,7 @@ class Congestion:
         self._close(now)
 
     def forgive(self) -> None:
-        """Hold nothing back for what has failed so far: the requests were to blame."""
+        """Hold nothing back for what has failed so far, where the few that are left wait by themselves."""
         self._failed_rounds = 0
         self.held_until = 0.0
 

@@ -1,8 +1,9 @@
 """What a request passes before it leaves: the first answer, the money, the budgets of minute and day.
 
-The gate is closed until the API has answered once: requests go one at a time, for one row. A wrong key, model
-or schema is then found with a single request instead of one for each worker, and nothing is spent. It closes
-again when the API says that the day's requests are used up.
+The gate is closed until the API has answered once: requests go one at a time. A wrong key, model or schema is
+then found with a single request instead of one for each worker, and nothing is spent. Where a row may be to
+blame for a failure, the next one tries in its place. The gate closes again when the API says that the day's
+requests are used up.
 """
 
 import time
