@@ -215,10 +215,10 @@ class Courier:
         if self.gate.closed or not may_be_own(failure):
             return False
         self._flights.ask_in_vain(stake.ids, stake.held)
-        if not self._all_in_vain:
-            return False
-        self.gate.limiter.congestion.forgive()  # each waits by itself, and all together would for too long
-        return self._silence >= LAST_SILENCE
+        all_in_vain = self._all_in_vain
+        if all_in_vain or not self._others_may_tell(LAST):
+            self.gate.limiter.congestion.forgive()  # each waits by itself; all together would for too long
+        return all_in_vain and self._silence >= LAST_SILENCE
 
     @property
     def _all_in_vain(self) -> bool:
