@@ -125,7 +125,7 @@ class Courier:
             seen[answer.kind] += not excused
             before = self.tally.replies
             step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
-            patient = excused and self._others_may_tell(stake.held)
+            patient = excused and self._others_may_tell(stake.held) and not self._all_in_vain
             tries = seen[answer.kind] + (0 if patient else excused)
             if rows > 1 and self._wants_parts(answer, step, tries):
                 return answer
