@@ -89,8 +89,11 @@ LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and 
 ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE, FailureKind.SERVER, FailureKind.GARBLED})
 PACK_TRIES = 2  # of a pack that meets one of these, before it is asked in halves
 
-PROBES = 4  # times a row's own attempts that fail of the first rows before it looks like an outage
+PROBES = 20  # requests that fail before any answer until it looks like an outage, and
+FEWER_PROBES = 12  # where the address or a proxy may be wrong
 LONGEST_PROBE = 30.0  # seconds between two of them
+
+_OF_SERVICE = frozenset({FailureKind.DEADLINE, FailureKind.SERVER})  # and hardly of a wrong address
 
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
@@ -220,7 +223,7 @@ def next_probe(failure: Failure, failed: int, draw: float) -> float | None:
     slowly, since a few rows at the head may be to blame, and `draw` in [0, 1) spreads them.
     """
     rule = TABLE[failure.kind]
-    if failed >= PROBES * (rule.tries + 1):
+    if failed >= (PROBES if failure.kind in _OF_SERVICE else FEWER_PROBES):
         return None
     if failure.retry_after is not None:
         return min(failure.retry_after, LONGEST_PAUSE) + draw * min(1.0, rule.wait)

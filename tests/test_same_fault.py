@@ -13,14 +13,14 @@ from pipeline.errors import Exit
 from pipeline.executors import courier
 from pipeline.flow import FailureKind
 from pipeline.report import RunReport
-from pipeline.retry import PROBES, TABLE, Rule
+from pipeline.retry import FEWER_PROBES, TABLE, Rule
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import word
 
 GOOD = [f"good {word(n)}" for n in range(60)]
 BROKEN = "page 200"  # a kind that a row may cause, with few tries
 TRIES = 3
-PROBED = PROBES * TRIES  # requests before an outage from the start is believed
+PROBED = FEWER_PROBES  # requests before an outage from the start is believed
 
 
 @pytest.fixture(scope="module")
