@@ -125,6 +125,8 @@ class Courier:
             seen[answer.kind] += not excused
             before = self.tally.replies
             step = next_step(answer, seen[answer.kind] + excused, random.random())  # noqa: S311 - for waits
+            if excused and (self._all_in_vain or not self._others_may_tell(LAST)):
+                self.gate.limiter.congestion.forgive()  # all together would be held back for too long
             patient = excused and self._others_may_tell(stake.held) and not self._all_in_vain
             tries = seen[answer.kind] + (0 if patient else excused)
             if rows > 1 and self._wants_parts(answer, step, tries):
@@ -215,10 +217,7 @@ class Courier:
         if self.gate.closed or not may_be_own(failure):
             return False
         self._flights.ask_in_vain(stake.ids, stake.held)
-        all_in_vain = self._all_in_vain
-        if all_in_vain or not self._others_may_tell(LAST):
-            self.gate.limiter.congestion.forgive()  # each waits by itself; all together would for too long
-        return all_in_vain and self._silence >= LAST_SILENCE
+        return self._all_in_vain and self._silence >= LAST_SILENCE
 
     @property
     def _all_in_vain(self) -> bool:
