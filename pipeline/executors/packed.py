@@ -40,7 +40,7 @@ class Packing:
 
 @dataclass(slots=True)
 class Hand:
-    """The rows that a worker has taken: how many, and how those have ended that have.
+    """The rows that a worker has taken: how many it still has, and how those have ended that have.
 
     `twins` wait for the answer to an equal prompt, which this worker asks or another one; `changes` are those
     of the flights up to where the rows were looked at.
@@ -99,6 +99,7 @@ class PackAsker:
     async def _hand_over(self, hand: Hand, source: Source) -> None:
         """Let go of the rows that have ended: they count while others of their pack are asked again."""
         done, hand.done = hand.done, []
+        hand.rows -= len(done)
         if done:
             await source.end(done)
 
