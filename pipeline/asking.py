@@ -135,6 +135,7 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     money = purse(plan, costs, work.tally, halt, free=service.free)
     gate = Gate(limiter, day, halt, crew, costing=costs, purse=money)
     lately = time.time() - answered_at(plan.folder.journal) < LONGEST_OUTAGE
+    gate.resumed = lately or work.turn is not None
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))
@@ -147,7 +148,6 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
                     costing=costs,
                     journal=journal,
                     cached=cached,
-                    resumed=lately or work.turn is not None,
                     lookout=lookout,
                     clients=Clients(
                         plan=plan,
@@ -180,7 +180,6 @@ class _Open:
     costing: Costing
     journal: Journal
     cached: Cache
-    resumed: bool
     lookout: Lookout
     clients: Clients
 
@@ -247,7 +246,6 @@ async def _courier(run: _Open, shared: Generation, flights: Flights, *, most: bo
         tally=run.work.tally,
         longest_outage=run.work.service.longest_outage,
         less=client.less if isinstance(client, CachingClient) else nothing,
-        resumed=run.resumed,
     )
 
 

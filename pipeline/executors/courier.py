@@ -71,12 +71,7 @@ class Courier:
         tally: Tally,
         longest_outage: float = LONGEST_OUTAGE,
         less: Less = nothing,
-        resumed: bool = False,
     ) -> None:
-        """Take what couriers share; `resumed` tells that rows may fail though this run is not answered yet.
-
-        They have failed before, or a run that was answered has stopped just now, and this one goes on.
-        """
         self.gate = gate
         self.tally = tally
         self._client = client
@@ -85,7 +80,6 @@ class Courier:
         self._flights = flights
         self._longest_outage = longest_outage
         self._less = less
-        self._resumed = resumed
 
     async def deliver(
         self,
@@ -184,7 +178,7 @@ class Courier:
         pause = next_probe(failure, self.gate.vain, random.random())  # noqa: S311 - for waits
         silence = self._silence
         tried_all = pause is None or self.gate.vain > self.tally.left - self._flights.waiting - held
-        if self._resumed and tried_all:
+        if self.gate.resumed and tried_all:
             self.gate.trust()
         elif silence > self._longest_outage or (pause is None and not self.gate.answered):
             self.tally.silence = silence

@@ -47,6 +47,7 @@ class Gate:
         self.day = day
         self.answered = False  # at least once
         self.down_since: float | None = None  # when the API ceased to answer at all
+        self.resumed = False  # rows may fail before: they have, or a run that was answered has just stopped
         self.vain = 0  # requests that have failed one by one since the gate was closed
         self._costing = costing
         self.purse = purse  # where the run may not spend what it likes
