@@ -46,6 +46,7 @@ from pipeline.store.compaction import REACH, compact
 from pipeline.store.journal import Journal
 from pipeline.store.origin import mark_emulated
 from pipeline.store.parts import Parts
+from pipeline.store.recent import answered_at
 from pipeline.store.standing import Standing
 from pipeline.tiers import served_otherwise, shed
 from pipeline.tokens import Costing
@@ -55,7 +56,7 @@ Watch: TypeAlias = Callable[[Watched], Coroutine[object, object, None]]
 
 PACE = Pace()
 MOST_ASLEEP = 1_024  # rows that wait for their next attempt meanwhile
-_SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST), (FailureKind.GARBLED, FailureKind.GARBLED)}
+_SAME = {(FailureKind.CONFIG, FailureKind.BAD_REQUEST)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,8 @@ async def _ask_until(halt: Halt, work: Work, watch: Watch) -> None:
     lookout = Lookout(plan.source)
     money = purse(plan, costs, work.tally, halt, free=service.free)
     gate = Gate(limiter, day, halt, crew, costing=costs, purse=money)
+    lately = time.time() - answered_at(plan.folder.journal) < LONGEST_OUTAGE
+    gate.resumed = lately or work.turn is not None
     with closing(Journal(plan.folder.journal)) as journal, closing(limiter), closing(_cache(work)) as cached:
         async with AsyncExitStack() as stack, anyio.create_task_group() as beside:
             beside.start_soon(watch, Watched(work.tally, gate, halt))

@@ -86,6 +86,11 @@ class Congestion:
             self.limit = min(self._cap, self.limit + step)
         self._close(now)
 
+    def forgive(self) -> None:
+        """Hold nothing back for what has failed so far, where the few that are left wait by themselves."""
+        self._failed_rounds = 0
+        self.held_until = 0.0
+
     def exhausted(self, now: float) -> None:
         """Take in a sign that too many of our requests are in flight."""
         self._trouble = now

@@ -89,6 +89,12 @@ LONGEST_PAUSE = 900.0  # seconds; when the API asks for more, the run stops and 
 ROWS_OWN = frozenset({FailureKind.TIMEOUT, FailureKind.DEADLINE, FailureKind.SERVER, FailureKind.GARBLED})
 PACK_TRIES = 2  # of a pack that meets one of these, before it is asked in halves
 
+PROBES = 20  # requests that fail before any answer until it looks like an outage, and
+FEWER_PROBES = 12  # where the address or a proxy may be wrong
+LONGEST_PROBE = 30.0  # seconds between two of them
+
+_OF_SERVICE = frozenset({FailureKind.DEADLINE, FailureKind.SERVER})  # and hardly of a wrong address
+
 # Faults of the network or of the whole service: they end the run when nothing at all is answered any more.
 OUTAGE = ROWS_OWN | {FailureKind.CONNECTION, FailureKind.OVERLOADED}
 
@@ -202,6 +208,26 @@ def next_step(failure: Failure, seen: int, draw: float) -> Step:
     if failure.kind is FailureKind.RATE_LIMITED and failure.quota_id is None:
         return Step(Act.AGAIN, backoff * (0.5 + draw / 2))  # no window is named: fewer in flight is the cure
     return Step(rule.act, backoff * (0.5 + draw / 2))
+
+
+def may_be_own(failure: Failure) -> bool:
+    """Tell whether a row may have caused a fault that otherwise is one of the network or the service."""
+    reset = failure.kind is FailureKind.CONNECTION and failure.unsent is None
+    return reset or failure.kind in ROWS_OWN
+
+
+def next_probe(failure: Failure, failed: int, draw: float) -> float | None:
+    """Return the seconds until another row is asked in place of one that failed before any answer.
+
+    So many rows have `failed` by now, this one included; None where that looks like an outage. Waits grow
+    slowly, since a few rows at the head may be to blame, and `draw` in [0, 1) spreads them.
+    """
+    rule = TABLE[failure.kind]
+    if failed >= (PROBES if failure.kind in _OF_SERVICE else FEWER_PROBES):
+        return None
+    if failure.retry_after is not None:
+        return min(failure.retry_after, LONGEST_PAUSE) + draw * min(1.0, rule.wait)
+    return min(LONGEST_PROBE, rule.wait * 2 ** ((failed - 1) / 3)) * (0.5 + draw / 2)
 
 
 def is_final(kind: FailureKind) -> bool:

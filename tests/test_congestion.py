@@ -171,6 +171,21 @@ def test_an_answer_ends_the_hold() -> None:
     assert one.limit == 100
 
 
+def test_few_that_are_left_are_not_held_back() -> None:
+    """The hold ends at once, and the next one is short again."""
+    one, now = Congestion(100, paced=True), 0.0
+    for _ in range(8):
+        now = max(now + 0.25, one.held_until)
+        one.sent(1)
+        one.overloaded(now)
+    assert one.held_until > now + 4
+    one.forgive()
+    assert one.held_until == 0.0
+    one.sent(1)
+    one.overloaded(now + 0.25)
+    assert now < one.held_until <= now + 1.25
+
+
 def test_what_left_before_the_hold_does_not_lengthen_it() -> None:
     """Requests in flight that fail late say nothing new."""
     one = Congestion(100, paced=True)

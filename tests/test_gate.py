@@ -244,6 +244,7 @@ async def test_a_request_that_never_left_is_none_of_the_day(unsent: Unsent | Non
     ledger = Ledger(None, "test")
     one = gate(Limits(rpd=9), ledger=ledger)
     await one.call(Api([Failure(FailureKind.CONNECTION, "", unsent=unsent)]).send, "text")
+    one.limiter.close()  # it is counted with the next lease
     await one.call(Api([REPLY]).send, "text")
     one.limiter.close()
     assert ledger.count(pacific_day(NOON)) == counted
@@ -258,3 +259,27 @@ async def test_a_reply_that_does_not_say_what_it_counted_teaches_nothing() -> No
     for _ in range(20):
         await one.call(Api([unknown]).send, "text " * 100)
     assert one._costing.tokens.tokens("text " * 100) == before
+
+
+@pytest.mark.anyio
+async def test_who_fails_before_any_answer_gives_way_to_all_others() -> None:
+    """Each asks once before any asks again, in their order, and the run is not held back besides."""
+    one, asked = gate(), list[str]()
+    broken = Failure(FailureKind.SERVER, "")
+
+    async def row(name: str) -> None:
+        async def send() -> Reply | Failure:
+            asked.append(name)
+            return REPLY if len(asked) > 4 else broken
+
+        while await one.call(send, name) is broken:
+            assert one.limiter.congestion.held_until == 0.0
+            await one.tried()
+        one.leave()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for name in "abc":
+                group.start_soon(row, name)
+    assert asked[:5] == ["a", "b", "c", "a", "b"]
+    assert (one.answered, one.vain) == (True, 0)

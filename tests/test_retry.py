@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.flow import Failure, FailureKind, Unsent
-from pipeline.retry import HINTS, OUTAGE, TABLE, Act, hint_of, hint_of_rows, is_final, larger_cap, next_step
+from pipeline.retry import (
+    HINTS,
+    OUTAGE,
+    TABLE,
+    Act,
+    hint_of,
+    hint_of_rows,
+    is_final,
+    larger_cap,
+    next_probe,
+    next_step,
+)
 
 KINDS = st.sampled_from(FailureKind)
 
@@ -81,6 +92,22 @@ def test_waits_grow_and_spread(seen: int, draw: float) -> None:
     """Without a delay from the server each wait lies between half and all of the doubled one."""
     step = next_step(Failure(FailureKind.SERVER, ""), seen, draw)
     assert 0.5 * 2 ** (seen - 1) <= step.wait <= 2 ** (seen - 1)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(FailureKind.SERVER, 20), (FailureKind.GARBLED, 12)])
+def test_few_rows_are_probed_in_an_outage(kind: FailureKind, most: int) -> None:
+    """Each with a longer pause, as long as it may be the rows, and in minutes at most."""
+    waits = [next_probe(Failure(kind, ""), failed, 0.99) for failed in range(1, most + 1)]
+    told = [wait for wait in waits if wait is not None]
+    assert waits == [*sorted(told), None]
+    assert (sum(told[:3]) < 5, sum(told) < 300) == (True, True)
+
+
+def test_a_probe_waits_as_long_as_the_server_asks() -> None:
+    """Whatever the pause would be."""
+    wait = next_probe(Failure(FailureKind.SERVER, "", retry_after=50.0), 1, 0.5)
+    assert wait is not None
+    assert 50 <= wait <= 51
 
 
 def test_a_larger_cap_makes_room_for_the_thoughts() -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import anyio
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.flow import FailureKind
 from pipeline.ledger import Ledger
 from pipeline.offline import offline_endpoint
 from pipeline.progress import Watched
+from pipeline.retry import FEWER_PROBES, TABLE, Act, Rule
 from pipeline.run import run_job
 from pipeline.store import census, memo
 from pipeline.store.compaction import MANY
@@ -472,12 +474,16 @@ def test_part_files_are_plain_parquet(project: Project, emulator: Emulator) -> N
     assert part["_status"].to_pylist() == ["ok"]
 
 
-def test_an_api_out_of_reach_stops_the_run_and_fails_no_row(project: Project) -> None:
+def test_an_api_out_of_reach_stops_the_run_and_fails_no_row(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When nothing is answered at all the rows are not at fault: they stay pending."""
+    quick = Rule(Act.AGAIN, tries=5, wait=0.01)
+    monkeypatch.setitem(cast("dict[FailureKind, Rule]", TABLE), FailureKind.CONNECTION, quick)
     project.rows([f"good {n}" for n in range(20)])
     with emulating("--fault", "reset@1+") as gone:
         report = project.run(gone.address)
-        assert gone.stats()["requests"] == 6
+        assert gone.stats()["requests"] == FEWER_PROBES
     assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 20)
     assert report.stop is not None
     assert "cannot be reached" in report.stop.message

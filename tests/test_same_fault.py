@@ -13,13 +13,14 @@ from pipeline.errors import Exit
 from pipeline.executors import courier
 from pipeline.flow import FailureKind
 from pipeline.report import RunReport
-from pipeline.retry import TABLE, Rule
+from pipeline.retry import FEWER_PROBES, TABLE, Rule
 from tests.conftest import Emulator, Project, emulating
 from tests.reviews import word
 
 GOOD = [f"good {word(n)}" for n in range(60)]
 BROKEN = "page 200"  # a kind that a row may cause, with few tries
 TRIES = 3
+PROBED = FEWER_PROBES  # requests before an outage from the start is believed
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,21 @@ def failed(project: Project) -> list[int]:
 def soon(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the last prompts fail after so many seconds without an answer, with pauses no longer than that."""
     monkeypatch.setattr(courier, "LAST_SILENCE", seconds)
-    rule = replace(TABLE[FailureKind.GARBLED], ceiling=seconds)
+    for kind in (FailureKind.GARBLED, FailureKind.CONNECTION):
+        rule = replace(TABLE[kind], ceiling=seconds)
+        monkeypatch.setitem(cast("dict[FailureKind, Rule]", TABLE), kind, rule)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let there be hardly any pause between two attempts."""
+    rule = replace(TABLE[FailureKind.GARBLED], wait=0.01)
     monkeypatch.setitem(cast("dict[FailureKind, Rule]", TABLE), FailureKind.GARBLED, rule)
+
+
+def different(number: int) -> list[str]:
+    """Return so many broken prompts."""
+    return [f"<bad {word(n)}>" for n in range(number)]
 
 
 @pytest.mark.parametrize("twins", [2, 30])
@@ -96,11 +110,71 @@ def test_a_broken_prompt_at_the_head_does_not_stop_the_run(
     assert report.requests <= 60 + 8 * TRIES
 
 
-def test_rows_that_all_have_one_broken_prompt_fail(packed: Project, emulator: Emulator) -> None:
-    """As the only row of a table does, and asked as often."""
-    packed.rows(["<bad>"] * 50)
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("at", [[0, 1, 2], list(range(10)), [0, 20, 40], [*range(7), *range(8, 12)]])
+def test_different_broken_prompts_at_the_head_do_not_stop_the_run(
+    packed: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, at: list[int]
+) -> None:
+    """The others are answered, wherever these stand, and they fail as they do at the end."""
+    soon(monkeypatch, 1.0)
+    monkeypatch.setattr(courier, "LAST", 60)
+    texts = list(GOOD)
+    for n, text in zip(at, different(len(at)), strict=True):
+        texts[n] = text
+    packed.rows(texts)
     report = run(packed, emulator, marked)
-    assert (report.exit_code, report.table.failed, report.requests) == (Exit.ROWS_FAILED, 50, TRIES)
+    assert (report.exit_code, report.table.ok, failed(packed)) == (Exit.ROWS_FAILED, 60 - len(at), at)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_few_rows_are_all_tried_before_any_answer(project: Project, emulator: Emulator) -> None:
+    """Alone, where they came in one pack: the only good one is found."""
+    in_packs(project, 20)
+    project.rows([GOOD[0], *different(3)])
+    report = run(project, emulator, marked)
+    assert (report.table.ok, report.table.failed, report.pending) == (1, 3, 0)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("texts", [["<bad>"], ["<bad>"] * 50, different(2), different(60)])
+def test_rows_stay_pending_where_none_was_answered(
+    packed: Project, emulator: Emulator, texts: list[str]
+) -> None:
+    """Nobody can tell whether it is an outage, which few requests find out."""
+    packed.rows(texts)
+    report = run(packed, emulator, marked)
+    assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, len(texts))
+    assert report.requests == PROBED
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_answered_just_now_tells_after_a_kill(
+    packed: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command ends as the first one would have, though only broken prompts are left to it."""
+    packed.rows(GOOD)
+    assert run(packed, emulator, marked).exit_code is Exit.OK
+    soon(monkeypatch, 1.0)
+    packed.rows(GOOD + different(3))
+    again = run(packed, emulator, marked)
+    assert (again.exit_code, failed(packed), again.pending) == (Exit.ROWS_FAILED, [60, 61, 62], 0)
+    for file in again.folder.glob("replies.sqlite*"):
+        file.unlink()  # as after a while: what has failed before may fail again
+    later = run(packed, emulator, marked, again=True)
+    assert (later.exit_code, later.table.failed, later.pending) == (Exit.ROWS_FAILED, 3, 0)
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_prompt_whose_connection_breaks_fails_as_the_last_one(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """After the same silence as others, with its twins."""
+    in_packs(project, rows)
+    soon(monkeypatch, 1.0)
+    project.rows([*GOOD, "<bad>", "<bad>"])
+    report = run(project, emulator, lambda body: "reset before" if b"<bad" in body else "")
+    assert (report.exit_code, report.table.ok, report.table.failed) == (Exit.ROWS_FAILED, 60, 2)
+    assert list(project.table()["_error_kind"])[60:] == ["connection"] * 2
 
 
 def test_two_broken_prompts_come_to_an_end(packed: Project, emulator: Emulator) -> None:
@@ -151,6 +225,7 @@ def test_an_outage_in_the_midst_fails_no_row_with_equal_ones(packed: Project, em
     assert report.pending >= 100
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_outage_from_the_start_fails_no_row_with_equal_ones(project: Project, emulator: Emulator) -> None:
     """Rows that wait for the first prompt are not held to its failure when the next one fails, too."""
     project.rows(["<bad>"] * 30 + GOOD)
@@ -158,9 +233,18 @@ def test_an_outage_from_the_start_fails_no_row_with_equal_ones(project: Project,
     assert (report.exit_code, report.table.failed, report.requests) == (
         Exit.STOPPED,
         0,
-        2 * TRIES,
+        PROBED,
     )
     assert report.pending == 90
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_outage_at_the_start_is_outlasted(packed: Project, emulator: Emulator) -> None:
+    """All rows are answered once it has ended, those that were tried in it, too."""
+    packed.rows(GOOD)
+    left = iter(range(PROBED - 1))
+    report = run(packed, emulator, lambda _: "" if next(left, None) is None else BROKEN)
+    assert (report.exit_code, report.table.ok) == (Exit.OK, 60)
 
 
 def test_a_stop_in_an_outage_from_the_start_fails_no_row(project: Project, emulator: Emulator) -> None:

@@ -111,7 +111,7 @@ class Asker:
             for row, turn in await source.take(1):
                 begun = self.begin(row, turn)
                 outcome = begun if isinstance(begun, Outcome) else await self.finish(begun)
-                if outcome is None:
+                if not isinstance(outcome, Outcome):
                     break
                 done.append(outcome)
         finally:
@@ -173,10 +173,13 @@ class Asker:
         failure = self.flights.failure_of(self.id_of(attempt))
         return None if failure is None else self.judge(attempt, failure)
 
-    async def finish(self, attempt: Attempt, *, held: int = 1) -> Outcome | None:
+    async def finish(
+        self, attempt: Attempt, *, held: int = 1, more: bool = False
+    ) -> Outcome | Attempt | None:
         """Ask until the row has ended; None when the run is stopped before that.
 
-        What another row is asking just now is waited for; `held` is as in `Courier.deliver`.
+        What another row is asking just now is waited for; `held` and `more` are as in `Courier.deliver`. The
+        attempt itself is returned where it is to be asked again after the others.
         """
         while True:
             id_ = self.id_of(attempt)
@@ -188,9 +191,11 @@ class Asker:
                 continue
             with self.flights.of([id_]):
                 request = Request(id_, attempt.text, attempt.cap)
-                answer = await self._courier.deliver(request, attempt.leaves, ids=[id_], held=held)
+                answer = await self._courier.deliver(request, attempt.leaves, ids=[id_], held=held, more=more)
                 if answer is None:
                     return None
+                if more and isinstance(answer, Failure) and self._courier.tells_nothing(answer):
+                    return attempt
                 self._keep(id_, attempt, answer)
                 if isinstance(answer, Failure):
                     if not await self._courier.let_others_try(held):

@@ -11,7 +11,7 @@ import anyio
 from pipeline.executors.crew import Crew
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure
-from pipeline.retry import ROWS_OWN
+from pipeline.retry import may_be_own
 
 
 class Flights:
@@ -29,7 +29,6 @@ class Flights:
         self._crew = crew
         self._under_way: dict[bytes, anyio.Event] = {}
         self._failed: dict[bytes, Failure] = {}
-        self._suspect: frozenset[bytes] = frozenset()
         self._in_vain: dict[frozenset[bytes], int] = {}
 
     @property
@@ -47,16 +46,8 @@ class Flights:
 
     def fail(self, id_: bytes, failure: Failure) -> None:
         """Keep a failure for the rows with the same prompt, for as long as the run goes on."""
-        if failure.kind in ROWS_OWN and not self.halted:
+        if may_be_own(failure) and not self.halted:
             self._failed[id_] = failure
-
-    def is_first_suspect(self, ids: Iterable[bytes]) -> bool:
-        """Tell whether nothing else has failed before any answer than this, or what this is a part of."""
-        now = frozenset(ids)
-        if self._suspect and not self._suspect & now:
-            return False
-        self._suspect = now
-        return True
 
     def ask_in_vain(self, ids: Iterable[bytes], rows: int) -> None:
         """Say that a request has had all its tries while nobody was answered; so many rows wait for it."""

@@ -1,11 +1,13 @@
 """What a request passes before it leaves: the first answer, the money, the budgets of minute and day.
 
-The gate is closed until the API has answered once: requests go one at a time, for one row. A wrong key, model
-or schema is then found with a single request instead of one for each worker, and nothing is spent. It closes
-again when the API says that the day's requests are used up.
+The gate is closed until the API has answered once: requests go one at a time. A wrong key, model or schema is
+then found with a single request instead of one for each worker, and nothing is spent. Where a row may be to
+blame for a failure, the next one tries in its place. The gate closes again when the API says that the day's
+requests are used up.
 """
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -45,6 +47,8 @@ class Gate:
         self.day = day
         self.answered = False  # at least once
         self.down_since: float | None = None  # when the API ceased to answer at all
+        self.resumed = False  # rows may fail before: they have, or a run that was answered has just stopped
+        self.vain = 0  # requests that have failed one by one since the gate was closed
         self._costing = costing
         self.purse = purse  # where the run may not spend what it likes
         self._halt = halt
@@ -53,6 +57,12 @@ class Gate:
         self._probing: int | None = None  # the task that alone may ask while the gate is closed
         self._changed = anyio.Event()
         self._suspects = 0
+        self._aside: deque[object] = deque()  # those that have tried in vain and let others try, in order
+
+    @property
+    def closed(self) -> bool:
+        """Whether requests go one at a time, since nobody knows yet whether any is welcome."""
+        return not self._open
 
     async def call(
         self, send: Send, text: str, *, rows: int = 1, less: Less = nothing
@@ -94,14 +104,22 @@ class Gate:
             self._wake()
 
     async def tried(self) -> bool:
-        """Let others try the API until it has answered or none of them does; False if the run is stopped."""
-        if self.answered:
+        """Let others try the API until it answers, or it is this one's turn again, after all of them.
+
+        False if the run is stopped before.
+        """
+        if self._open:
             return True
         self.leave()
-        with self._crew.away():
-            while await self._halt.sleep(TURN):  # in which another task takes over
-                if self.answered or self._probing is None:
-                    return True
+        me = object()
+        self._aside.append(me)
+        try:
+            with self._crew.away():
+                while await self._halt.sleep(TURN):  # in which another task takes over
+                    if self._open or (self._probing is None and self._aside[0] is me):
+                        return True
+        finally:
+            self._aside.remove(me)
         return False
 
     async def _turn(self) -> bool:
@@ -188,10 +206,12 @@ class Gate:
             self.limiter.learn(answer)
         if names_no_quota(answer):
             congestion.exhausted(now)
-        if answer.kind in OUTAGE or answer.kind is FailureKind.SPEND_LIMITED:
+        alone = not self._open and answer.kind in OUTAGE  # who asks next waits by itself
+        if (answer.kind in OUTAGE and not alone) or answer.kind is FailureKind.SPEND_LIMITED:
             congestion.overloaded(now)
         if answer.kind in OUTAGE:
             self.down_since = now if self.down_since is None else self.down_since
+            self.vain += alone
         if answer.kind is FailureKind.TIMEOUT:
             return admission.amount  # nobody knows whether it is paid
         return Amount(1, admission.amount.tokens)  # what was refused costs nothing, yet it counts
@@ -211,7 +231,11 @@ class Gate:
             if answer.kind in OUTAGE or TABLE[answer.kind].act not in (Act.AGAIN, Act.GIVE_UP):
                 return
         self.day.welcome()
-        self._probing, self.answered, self._open = None, True, True
+        self.trust()
+
+    def trust(self) -> None:
+        """Open the gate."""
+        self._probing, self.answered, self._open, self.vain = None, True, True, 0
         self._wake()
 
     def _suspect(self, answer: Failure) -> None:

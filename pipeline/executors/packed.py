@@ -14,7 +14,7 @@ import anyio
 
 from pipeline.executors.asker import Asker, Attempt, Source
 from pipeline.executors.courier import Courier
-from pipeline.flow import MISSING, Outcome, Reply, Request
+from pipeline.flow import MISSING, Failure, Outcome, Reply, Request
 from pipeline.packing import Budget, Unpacked, packed, packs, shares, split, unpacked
 from pipeline.tokens import Costing
 
@@ -40,7 +40,7 @@ class Packing:
 
 @dataclass(slots=True)
 class Hand:
-    """The rows that a worker has taken: how many, and how those have ended that have.
+    """The rows that a worker has taken: how many it still has, and how those have ended that have.
 
     `twins` wait for the answer to an equal prompt, which this worker asks or another one; `changes` are those
     of the flights up to where the rows were looked at.
@@ -83,10 +83,14 @@ class PackAsker:
                 alone = len(pack) == 1 and self._courier.tally.replies == replies
                 behind = sum(map(len, todo)) if alone else 0
                 with self._asker.flights.after(behind):
-                    again = await self._asked(pack, hand, hand.rows - behind)
+                    again = await self._asked(pack, hand, hand.rows - behind, more=bool(todo))
                 if again is None:
                     break
-                todo += self._packs(again, max(1, len(pack) // 2))
+                parts = self._packs(again, max(1, len(pack) // 2))
+                if len(pack) == 1:  # it comes after the others: see `_next`
+                    todo.extendleft(parts)
+                else:
+                    todo += parts
                 await self._hand_over(hand, source)  # not before, or others would look for the same prompts
         finally:
             self._courier.gate.leave()
@@ -95,6 +99,7 @@ class PackAsker:
     async def _hand_over(self, hand: Hand, source: Source) -> None:
         """Let go of the rows that have ended: they count while others of their pack are asked again."""
         done, hand.done = hand.done, []
+        hand.rows -= len(done)
         if done:
             await source.end(done)
 
@@ -165,7 +170,7 @@ class PackAsker:
         else:
             hand.done.append(outcome)
 
-    async def _asked(self, pack: list[Attempt], hand: Hand, held: int) -> list[Attempt] | None:
+    async def _asked(self, pack: list[Attempt], hand: Hand, held: int, *, more: bool) -> list[Attempt] | None:
         """Ask about the prompts of a pack that nobody else is asking by now; return those to ask again."""
         first: dict[bytes, Attempt] = {}
         if self._asker.flights.changes == hand.changes:
@@ -179,15 +184,19 @@ class PackAsker:
         if not attempts:
             return []
         if len(attempts) == 1:
-            return await self._alone(attempts[0], hand.done, held)
+            return await self._alone(attempts[0], hand.done, held, more=more)
         with self._asker.flights.of(first):
             return await self._ask(first, hand.done, held)
 
-    async def _alone(self, attempt: Attempt, done: list[Outcome], held: int) -> list[Attempt] | None:
-        outcome = await self._asker.finish(attempt, held=held)
-        if outcome is None:
+    async def _alone(
+        self, attempt: Attempt, done: list[Outcome], held: int, *, more: bool
+    ) -> list[Attempt] | None:
+        ended = await self._asker.finish(attempt, held=held, more=more)
+        if isinstance(ended, Attempt):
+            return [ended]
+        if ended is None:
             return None
-        done.append(outcome)
+        done.append(ended)
         return []
 
     async def _ask(self, first: dict[bytes, Attempt], done: list[Outcome], held: int) -> list[Attempt] | None:
@@ -201,9 +210,12 @@ class PackAsker:
                 attempt.leaves()
 
         answer = await self._courier.deliver(request, sent, ids=first, held=held)
-        if not isinstance(answer, Reply):
-            await self._courier.let_others_try(held)  # their packs may have no such row
-            return None if answer is None else attempts
+        if answer is None:
+            return None
+        if isinstance(answer, Failure):
+            if not self._courier.tells_nothing(answer):  # else others have had their turn
+                await self._courier.let_others_try(held)  # their packs may have no such row
+            return attempts
         lengths = [len(attempt.text) for attempt in attempts]
         pieces = shared_out(answer, lengths, unpacked(answer.text, pack.ids, self._packing.name))
         self._asker.keep(attempts, pieces, answer)

@@ -61,15 +61,21 @@ def latest_replies(path: Path, rows: Heads) -> Iterator[Reply]:
 
 def stored_until(path: Path) -> float:
     """Return the Unix time of the last reply that bore storage of a cache; 0 where none of the latest did."""
+    return max((reply.at for reply in _last(path, RECENT) if reply.stored), default=0.0)
+
+
+def answered_at(path: Path) -> float:
+    """Return the Unix time of the last reply; 0 where there is none that can be read."""
+    return max((reply.at for reply in _last(path, 1)), default=0.0)
+
+
+def _last(path: Path, most: int) -> Iterator[Reply]:
     query = "SELECT body FROM reply WHERE NOT failed ORDER BY rowid DESC LIMIT ?"
     try:
         with closing(open_to_read(path)) as db:
-            bodies = [body for (body,) in db.execute(query, (RECENT,))]
+            bodies = [body for (body,) in db.execute(query, (most,))]
     except (sqlite3.Error, OSError):
-        return 0.0
-    times = [0.0]
+        return
     for body in bodies:
         with suppress(ValidationError):
-            reply = REPLY.validate_json(body)
-            times.append(reply.at if reply.stored else 0.0)
-    return max(times)
+            yield REPLY.validate_json(body)
