@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.models import Limits
 
@@ -32,6 +32,18 @@ class Stage(StrEnum):
     FETCHED = "fetched"  # what it answered is on this disk
     INGESTED = "ingested"  # and in the journal; the files are still to be removed
     CLOSED = "closed"
+
+
+class Vain(NamedTuple):
+    """How often a request was asked in batches without an answer; `whole` of these jobs answered no line."""
+
+    times: int = 0
+    whole: int = 0
+
+    @property
+    def own(self) -> int:
+        """How often its line may have been to blame: the first job that fails as a whole says nothing."""
+        return self.times - min(1, self.whole)
 
 
 class Do(StrEnum):

@@ -20,6 +20,7 @@ from pipeline.batch import (
     Pace,
     Seen,
     Stage,
+    Vain,
     is_over,
     is_stranded,
     later,
@@ -185,7 +186,7 @@ class Recall:
     async def _drop(self, batch: Batch) -> None:
         """Let the rows of a batch go that was never created, and remove its files."""
         over = moved(batch, Stage.INGESTED, time.time())
-        self._table.finish(over, lambda _id: False, 0)
+        self._table.finish(over, lambda _id: False, Vain())
         if batch.file:
             await self._api.remove(batch.file)  # or it is gone after 48 hours
         self._paths.lines(batch.number).unlink(missing_ok=True)

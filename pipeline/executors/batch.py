@@ -306,12 +306,12 @@ class Shipping:
             self._waits[row] = holder
             return
         vain = table.vain(id_)
-        if vain >= ROUNDS or not self._policy.submits:
+        if vain.times >= ROUNDS or not self._policy.submits:
             self._waits[row] = ALONE
-        elif (vain or begun.replies) and not self._again:
+        elif (vain.times or begun.replies) and not self._again:
             self._waits[row] = ASIDE
         else:
-            yield from self._loading.add(begun, id_, row, vain)
+            yield from self._loading.add(begun, id_, row, vain.own)
 
     async def _flush(self) -> None:
         """Make durable how rows have ended."""

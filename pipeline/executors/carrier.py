@@ -18,6 +18,7 @@ from pipeline.batch import (
     Pace,
     Seen,
     Stage,
+    Vain,
     is_late,
     is_stranded,
     is_stuck,
@@ -38,13 +39,14 @@ from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
 from pipeline.models import Limits
 from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act, is_of_cache
-from pipeline.store.batches import SEPARATE, Paths, Table
+from pipeline.store.batches import Paths, Table
 from pipeline.store.journal import Journal
 from pipeline.usage import Tally
 
 NO_FILE = "the uploaded file is gone"  # after 48 hours
 NO_LINES = "its file of lines was deleted"
 RESTARTED = "the emulator that had the job has ended, and another answers at its address"
+SEPARATE = Vain(10**6)  # behind so many times, a request is asked in no batch any more
 GONE = "GONE"  # the state of a job that the API does not know
 
 
@@ -132,7 +134,7 @@ class Carrier:
     async def _upload(self, batch: Batch) -> Batch | None:
         lines = self._means.paths.lines(batch.number)
         if not lines.exists():  # somebody has deleted it; a new batch is made of its rows
-            return await self._finish(replace(batch, why=NO_LINES), Taken(), 0)
+            return await self._finish(replace(batch, why=NO_LINES), Taken(), Vain())
         found = await self._patience.asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
         if not isinstance(found, str):
             return self._stop(found)
@@ -262,12 +264,10 @@ class Carrier:
         lost = _lost_cache(batch, taken)
         if lost:
             self._means.keeping.lose(batch.cache)
-        separate = batch.spilled or batch.state == "EXPIRED"
-        vain = 0 if (lost and taken.told) or batch.withdrawn else 1  # it was not the request
-        return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
+        return await self._finish(batch, taken, Vain() if verdict else _in_vain(batch, taken, lost=lost))
 
-    async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
-        """Take the lines away; what no answer came for was asked `vain` times more."""
+    async def _finish(self, batch: Batch, taken: Taken, vain: Vain) -> Batch:
+        """Take the lines away; what no answer came for was asked in vain so often more."""
         if batch.cache:  # before its lines go: after a kill they lead to the cache
             await self._means.keeping.sweep(batch.number)
         done = moved(batch, Stage.INGESTED, time.time())
@@ -278,7 +278,7 @@ class Carrier:
         if taken.foreign:
             self._note(f"{taken.foreign:,} lines in the results of `{batch.job}` are of nobody's")
         if left:
-            alone = vain >= SEPARATE
+            alone = vain == SEPARATE
             late = alone and batch.state != "EXPIRED"
             why = reason(batch, taken.kinds, self._policy.pace.spill if late else None)
             self._note(unanswered(batch, left, why, self._policy.tier if alone else ""))
@@ -299,7 +299,7 @@ class Carrier:
     async def _drop(self, batch: Batch) -> Batch | None:
         """Take back the lines of a batch that was never created; they may stand in another one later."""
         late = is_late(batch, time.time(), self._policy.pace)
-        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else 0)
+        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else Vain())
 
     async def _abandon(self, batch: Batch) -> Batch:
         """Take back the lines of a job that was cancelled and does not end."""
@@ -312,7 +312,7 @@ class Carrier:
     async def _strand(self, batch: Batch) -> Batch:
         """Take back the lines of a job whose emulator was started again: nobody has it any more."""
         lost = replace(batch, state=GONE, why=RESTARTED, spilled=False, withdrawn=False)
-        return await self._finish(lost, Taken(), 0)
+        return await self._finish(lost, Taken(), Vain())
 
     @property
     def _stopped(self) -> bool:
@@ -339,6 +339,15 @@ def _lost_cache(batch: Batch, taken: Taken) -> bool:
     """Tell whether the cache of a batch was gone, or the job failed of it."""
     failed = batch.state == "FAILED" and "cache" in batch.why.lower()
     return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
+
+
+def _in_vain(batch: Batch, taken: Taken, *, lost: bool) -> Vain:
+    """Return what a job that is over adds to the requests that it has not answered; `lost` is its cache."""
+    if batch.spilled or batch.state == "EXPIRED":
+        return SEPARATE
+    if batch.withdrawn or (lost and taken.told):  # it was not the request
+        return Vain()
+    return Vain(1, whole=int(not taken.told))
 
 
 def _is_unsent(failure: Failure) -> bool:
