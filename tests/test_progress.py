@@ -25,7 +25,7 @@ from pipeline.models import Limits
 from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
 from pipeline.quota import NANO, Amount, allowances
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
-from pipeline.usage import Enqueued, Tally
+from pipeline.usage import Enqueued, Stalled, Tally
 
 
 def watched(limits: Limits, ledger: Ledger | None = None) -> Watched:
@@ -156,13 +156,24 @@ def test_a_run_shows_a_rate_of_rows_once_there_is_one() -> None:
 def test_jobs_that_are_open_while_rows_are_asked_online_are_named() -> None:
     """With the rates of what is asked, and what they may cost."""
     run = watched(Limits(rpm=4_000))
-    run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), 60.0, 0.0, beside=True)
+    run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), time.time() - 60, 0.0, beside=True)
     line = words_of(run).line
     assert "0 of 4,000 requests in the last minute · 0 input tokens in it" in line
     assert (
         "1 batch job with 5 requests (1 running), estimated at no more than $0.0100, the oldest for 60 s"
         in line
     )
+
+
+def test_a_run_by_batches_says_that_nobody_answers() -> None:
+    """For how long, and when it tries again; that it would look at its jobs now says nothing."""
+    run = watched(Limits(rpm=4_000))
+    now = time.monotonic()
+    run.tally.enqueued = Enqueued(1, 5, 0.0, (("running", 1),), time.time() - 60, 0.0)
+    run.tally.trouble = Failure(FailureKind.CONNECTION, "no connection")
+    run.tally.stalled = Stalled(now - 40, now + 30.2)
+    said = "the oldest for 60 s · the API has not answered for 40 s, next attempt in 30 s: no connection"
+    assert words_of(run).line.endswith(said)
 
 
 @pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])

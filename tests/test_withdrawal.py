@@ -90,6 +90,16 @@ def test_a_job_that_has_ended_is_no_error(cancelling: Shell, batched: Project, a
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
 
 
+def test_an_api_that_does_not_answer_is_named_at_once(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """Nobody sits before a silent command; the first attempt says that there will be others."""
+    another.change(faults=["batch-get/503@1"])
+    code, said = cancel(cancelling, batched, another, "--yes")
+    assert (code, said.count("does not answer, and is asked again for up to 60 s: ")) == (Exit.OK, 1)
+    assert "cancelled: 1 batch job" in said
+
+
 @pytest.mark.parametrize("fault", ["batch-cancel/hang", "batch-cancel/done-hang"])
 def test_a_kill_while_a_job_is_cancelled_loses_nothing(
     cancelling: Shell, batched: Project, another: Emulator, fault: str

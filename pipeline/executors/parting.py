@@ -81,7 +81,7 @@ def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> E
         requests=sum(batch.lines for batch in batches),
         usd=sum(batch.cost_usd for batch in batches),
         states=tuple(sorted(states.items())),
-        oldest=max((now - batch.planned for batch in batches), default=0.0),
+        oldest=min((batch.planned for batch in batches), default=now),
         due=now + min((batch.due - now for batch in batches), default=0.0),
         beside=beside,
     )
