@@ -178,6 +178,11 @@ def is_late(batch: Batch, now: float, pace: Pace) -> bool:
     return now - batch.planned > pace.spill
 
 
+def is_given_up(batch: Batch) -> bool:
+    """Tell whether what a batch has not answered yet is asked again: it is cancelled, or has no results."""
+    return batch.stage is Stage.CANCELLING or (batch.stage is Stage.OVER and not batch.results)
+
+
 def is_stuck(batch: Batch, now: float, pace: Pace) -> bool:
     """Tell whether a batch that was cancelled, and by a look just now goes on, is not waited for any more."""
     return batch.stage is Stage.CANCELLING and now - batch.since > pace.patience

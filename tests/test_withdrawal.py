@@ -1,6 +1,7 @@
 """`rowmill cancel`: open batch jobs are given up, and nothing that they have answered is."""
 
 import io
+import json
 import time
 from dataclasses import replace
 
@@ -54,6 +55,22 @@ def test_rows_of_a_cancelled_job_are_asked_in_another(
     assert (report.exit_code, bill(another)) == (Exit.OK, (ROWS, 0))
     assert another.stats()["operations"]["batch-create"] == 2
     assert batched.table()["label"].to_list() == labels()
+
+
+def test_an_estimate_asks_the_rows_of_a_cancelled_job(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """All of them: nobody knows yet what it has answered."""
+    batched.run(another.address, detach=True, endpoint=another.address)
+    cancel(cancelling, batched, another, "--yes")
+    words = ("estimate", batched.job, "--base-url", another.address)
+    found = json.loads(cancelling(*words, "--json").out)
+    assert (found["prompts"], found["batch_jobs"], found["enqueued"]) == (ROWS, 0, 0)
+    assert (found["cancelled_jobs"], found["cancelled"]) == (1, ROWS)
+    assert found["ways"][0]["cost_usd"]["expected"] > 0
+    said = cancelling(*words).out
+    assert f"1 batch job with {ROWS} prompts is being cancelled: they are counted below" in said
+    assert "nothing is left to ask" not in said
 
 
 def test_what_a_cancelled_job_has_answered_is_taken_in(
