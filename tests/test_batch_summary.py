@@ -1,15 +1,20 @@
 """What the summary of a run by batches says: what was submitted, what came in, and from whom."""
 
 import shutil
+import time
+from datetime import timedelta
 
 import pytest
 
 from pipeline.errors import Exit
+from pipeline.leases import Moment
+from pipeline.ledger import Ledger
+from pipeline.quota import Amount, pacific_day
 from pipeline.report import RunReport
 from pipeline.retry import more_money
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
-from tests.test_batch_run import limit, listed
+from tests.test_batch_run import bill, limit, listed
 from tests.test_cli import KEY, Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
@@ -32,6 +37,12 @@ def said(report: RunReport) -> str:
 def forget(project: Project) -> None:
     """Remove the run folders; the cache of all jobs stays."""
     shutil.rmtree(project.folder / ".rowmill" / "labels")
+
+
+def sent(ledger: Ledger) -> int:
+    """Return how many requests a ledger has counted in these two days."""
+    today = pacific_day(time.time())
+    return ledger.count(today) + ledger.count(today - timedelta(1))
 
 
 def ended(emulator: Emulator) -> None:
@@ -66,6 +77,26 @@ def test_the_line_that_is_asked_before_a_batch_is_told_apart(batched: Project, a
     report = batched.run(another.address, detach=True)
     assert f"{ROWS - 1} requests in 1 batch job and 1 request online, " in said(report)
     assert (report.requests, report.asked) == (ROWS, ROWS)
+
+
+def test_the_line_that_is_asked_before_a_batch_counts_for_its_day(
+    batched: Project, another: Emulator
+) -> None:
+    """Lines of jobs do not: the API counts them apart."""
+    ledger = Ledger(None, "test")
+    batched.run(another.address, ledger=ledger)
+    assert bill(another) == (ROWS - 1, 1)
+    assert sent(ledger) == 1
+
+
+def test_no_line_is_tried_on_a_day_that_is_used_up(batched: Project, another: Emulator) -> None:
+    """By whichever run; the line stands in the first job then."""
+    batched.change('tier = "1"', 'tier = "1"\nrpd = 2')
+    ledger = Ledger(None, "test")
+    clock = lambda: Moment(time.monotonic(), pacific_day(time.time()))  # noqa: E731 - it is one expression
+    ledger.lease(Amount(1), 2, [], rpd=None, clock=clock)
+    assert batched.run(another.address, ledger=ledger).exit_code is Exit.OK
+    assert (bill(another), sent(ledger)) == ((ROWS, 0), 2)
 
 
 def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, another: Emulator) -> None:
