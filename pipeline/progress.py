@@ -21,6 +21,7 @@ from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
 from pipeline.limiter import Limiter
+from pipeline.rates import dollars
 from pipeline.usage import Enqueued, Tally
 
 REDRAW_SECONDS = 0.25
@@ -176,9 +177,17 @@ def words_of(run: Watched) -> Words:
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
         rates=rates if enqueued is None or enqueued.beside else [],
-        totals=[usd(tally.cost_usd), many(tally.departed, "request"), tokens],
+        totals=[usd(tally.cost_usd), _requests(tally), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
+
+
+def _requests(tally: Tally) -> str:
+    """Return how many requests have left, those apart that were put into batch jobs."""
+    submitted, online = tally.shipped.requests, tally.departed - tally.shipped.requests
+    if submitted and online > 0:
+        return f"{many(online, 'request')}, {submitted:,} submitted"
+    return f"{many(submitted, 'request')} submitted" if submitted else many(online, "request")
 
 
 def _trouble(run: Watched) -> list[str]:
@@ -199,7 +208,7 @@ def _held(limiter: Limiter) -> str:
     to_go, next_ = (f", {wait} to go", f", next request in {wait}") if wait else ("", "")
     match limiter.short_of:
         case "nano_usd":
-            return f"paced by the spend limit: ${limits.spend_10min_usd:,.12g} in ten minutes{next_}"
+            return f"paced by the spend limit: {dollars(limits.spend_10min_usd or 0)} in ten minutes{next_}"
         case "requests":
             return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
         case "tokens":

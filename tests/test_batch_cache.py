@@ -152,7 +152,7 @@ def test_lines_whose_cache_is_gone_are_asked_again(long: Project, emulator: Emul
     report = long.run(emulator.address)
     whole(long, report, 2 * ROWS)
     assert set(long.table()["_pack"]) == {2}
-    assert any(f"{ROWS - 1} cache" in note for note in report.notes), report.notes
+    assert any(f"{ROWS - 1} requests met `cache`" in note for note in report.notes), report.notes
     assert (answered(emulator), emulator.stats()["billed"]["batch"]["answered"]) == (ROWS, ROWS - 1)
     assert caches(emulator) == []
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from pipeline.batch import Stage
 from pipeline.errors import Exit
 from pipeline.leases import Moment
 from pipeline.ledger import Ledger
@@ -15,6 +16,7 @@ from pipeline.retry import more_money
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
 from tests.test_batch_run import bill, limit, listed
+from tests.test_batch_trouble import altered
 from tests.test_cli import KEY, Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
@@ -232,3 +234,29 @@ def test_refused_calls_of_the_batch_api_are_no_requests_in_flex(batched: Project
     report = batched.run(another.address)
     assert report.exit_code == 0
     assert [note for note in report.notes if "503" in note] == []
+
+
+def test_a_batch_leaves_no_row_that_has_failed_for_good(batched: Project, emulator: Emulator) -> None:
+    """Only what is asked again is left, and what its requests have met is told as requests."""
+    emulator.change(faults=["line/400-argument@1-5", "line/503@6-8"])
+    notes = batched.run(emulator.address).notes
+    (left,) = [note for note in notes if note.startswith("batch 1 left")]
+    assert left == f"batch 1 left 3 of {ROWS - 1} rows without an answer: 3 requests met `overloaded`"
+
+
+def test_an_expired_job_is_not_said_to_be_damaged(batched: Project, another: Emulator) -> None:
+    """It has no results, whatever it had answered by then."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    altered(batched, stage=Stage.OVER, state="EXPIRED", told=5, results="", due=0)
+    notes = batched.run(another.address).notes
+    assert [note for note in notes if "without an answer: expired" in note]
+    assert not [note for note in notes if "fewer answers" in note]
+
+
+def test_a_job_that_was_not_created_is_not_open_at_the_api(batched: Project, another: Emulator) -> None:
+    """Nobody works on it: the same command goes on with it."""
+    batched.rows(texts(5))
+    another.change(faults=["upload-start/400-argument@1+"])
+    (note,) = batched.run(another.address).notes
+    assert note == "1 batch job with 5 requests not created yet: the same command goes on there"

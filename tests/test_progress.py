@@ -17,6 +17,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
+from pipeline.executors.parting import Dear
 from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
 from pipeline.leases import Moment
 from pipeline.ledger import Ledger
@@ -24,6 +25,7 @@ from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
 from pipeline.quota import NANO, Amount, allowances
+from pipeline.rates import dollars
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
 from pipeline.usage import Enqueued, Stalled, Tally
 
@@ -137,6 +139,26 @@ def test_a_run_by_batches_shows_no_rate_before_its_first_job() -> None:
     run.tally.enqueued = Enqueued(0, 0, 0.0, (), 0.0, 0.0)
     said = "0 of 9 rows · $0.0000 · 0 requests · 0 tokens in, 0 out · putting rows into batch jobs"
     assert words_of(run).line == said
+
+
+def test_requests_that_were_submitted_are_told_from_those_that_were_asked() -> None:
+    """What stands in a job may not have been looked at by anybody yet."""
+    run = watched(Limits(rpm=4_000))
+    run.tally.requests = 119
+    run.tally.shipped.created(1, 119, 595)
+    assert words_of(run).totals[1] == "119 requests submitted"
+    run.tally.sent()
+    assert words_of(run).totals[1] == "1 request, 119 submitted"
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [(1e-6, "$0.000001"), (0.05, "$0.05"), (20.0, "$20"), (1_234_567.5, "$1,234,567.5"), (0.1 + 0.2, "$0.3")],
+)
+def test_a_limit_in_dollars_is_told_as_it_was_given(usd: float, said: str) -> None:
+    """However small it is."""
+    assert dollars(usd) == said
+    assert Dear(0.1, 0.0, usd).words.endswith(f"is left of the {said} that the run may spend")
 
 
 def test_a_run_shows_a_rate_of_rows_once_there_is_one() -> None:

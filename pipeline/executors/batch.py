@@ -341,7 +341,7 @@ class Shipping:
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
         if batches and (self._waits != ENDED).any():
-            self._means.notes.append(open_jobs(batches, offline=self._policy.offline))
+            self._means.notes.extend(open_jobs(batches, offline=self._policy.offline))
         held, reason = int((self._waits == NOBODY).sum()), self._means.halt.reason
         if held and self._dear is not None and (reason is None or reason.kind is not FailureKind.MAX_COST):
             self._means.notes.append(self._dear.note(held))

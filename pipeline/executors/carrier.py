@@ -251,8 +251,8 @@ class Carrier:
         """Put the answers into the journal, durably; only then forget the lines."""
         batch = self._means.keeping.charged(batch)
         taken = await to_thread.run_sync(self._results.take, batch)
-        if taken.told < batch.told:
-            if batch.results and batch.tries < CUT:  # the file was cut on its way
+        if batch.results and taken.told < batch.told:
+            if batch.tries < CUT:  # the file was cut on its way
                 again = replace(batch, stage=Stage.OVER)
                 return self._put(later(again, time.time(), self._policy.pace))
             self._note(f"the results of the job `{batch.job}` hold fewer answers than the API says")
@@ -280,7 +280,7 @@ class Carrier:
         if left:
             alone = vain == SEPARATE
             late = alone and batch.state != "EXPIRED"
-            why = reason(batch, taken.kinds, self._policy.pace.spill if late else None)
+            why = reason(batch, taken.passing, self._policy.pace.spill if late else None)
             self._note(unanswered(batch, left, why, self._policy.tier if alone else ""))
         return done
 

@@ -28,7 +28,7 @@ class Taken:
     """What the lines of one file were.
 
     `told` counts lines of ours, `foreign` those of nobody's, `cached` replies that read from a cache, `kinds`
-    what was refused; `refusal` is what would stop a run.
+    what was refused, `final` what of that is the end of its row; `refusal` is what would stop a run.
     """
 
     told: int = 0
@@ -36,7 +36,13 @@ class Taken:
     foreign: int = 0
     cached: int = 0
     kinds: Counter[FailureKind] = field(default_factory=Counter)
+    final: Counter[FailureKind] = field(default_factory=Counter)
     refusal: Failure | None = None
+
+    @property
+    def passing(self) -> Counter[FailureKind]:
+        """What lines were refused for whose rows have not ended."""
+        return self.kinds if self.verdict is not None else self.kinds - self.final
 
     @property
     def verdict(self) -> Failure | None:
@@ -140,6 +146,7 @@ class Intake:
             taken.refusal = failure
         if is_final(failure.kind) and not members[0].tag:
             place = suspects if failure.kind is FailureKind.BAD_REQUEST else kept
+            taken.final[failure.kind] += 1
             place.append((members[0].id, _row(members[0]), failure))
 
 
