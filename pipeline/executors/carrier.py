@@ -29,7 +29,7 @@ from pipeline.batch import (
     unfound,
 )
 from pipeline.executors.halt import Halt
-from pipeline.executors.intake import Intake, Taken
+from pipeline.executors.intake import SEPARATE, Intake, Taken, in_vain, lost_cache
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.loading import Line
 from pipeline.executors.parting import reason, unanswered
@@ -46,7 +46,6 @@ from pipeline.usage import Tally
 NO_FILE = "the uploaded file is gone"  # after 48 hours
 NO_LINES = "its file of lines was deleted"
 RESTARTED = "the emulator that had the job has ended, and another answers at its address"
-SEPARATE = Vain(10**6)  # behind so many times, a request is asked in no batch any more
 GONE = "GONE"  # the state of a job that the API does not know
 
 
@@ -261,10 +260,10 @@ class Carrier:
         await to_thread.run_sync(self._means.sync)
         batch = batch if taken.replies else self._means.keeping.unborne(batch)
         self._means.keeping.used(taken.cached)
-        lost = _lost_cache(batch, taken)
+        lost = lost_cache(batch, taken)
         if lost:
             self._means.keeping.lose(batch.cache)
-        return await self._finish(batch, taken, Vain() if verdict else _in_vain(batch, taken, lost=lost))
+        return await self._finish(batch, taken, Vain() if verdict else in_vain(batch, taken, lost=lost))
 
     async def _finish(self, batch: Batch, taken: Taken, vain: Vain) -> Batch:
         """Take the lines away; what no answer came for was asked in vain so often more."""
@@ -333,21 +332,6 @@ class Carrier:
         stops = TABLE[failure.kind].act in (Act.REFUSE, Act.STOP, Act.PAUSE) or failure.kind in OUTAGE
         self._means.halt.pull(failure if stops else replace(failure, kind=FailureKind.CONFIG))
         return None
-
-
-def _lost_cache(batch: Batch, taken: Taken) -> bool:
-    """Tell whether the cache of a batch was gone, or the job failed of it."""
-    failed = batch.state == "FAILED" and "cache" in batch.why.lower()
-    return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
-
-
-def _in_vain(batch: Batch, taken: Taken, *, lost: bool) -> Vain:
-    """Return what a job that is over adds to the requests that it has not answered; `lost` is its cache."""
-    if batch.spilled or batch.state == "EXPIRED":
-        return SEPARATE
-    if batch.withdrawn or (lost and taken.told):  # it was not the request
-        return Vain()
-    return Vain(1, whole=int(not taken.told))
 
 
 def _is_unsent(failure: Failure) -> bool:

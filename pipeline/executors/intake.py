@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Vain
 from pipeline.executors.packed import shared_out
 from pipeline.flow import Failure, FailureKind, Reply, Row
 from pipeline.gemini.lines import Answer, Job, answer_of_line
@@ -21,6 +21,7 @@ from pipeline.store.journal import Journal
 AT_ONCE = 500  # lines between two transactions of the journal
 SUSPECT = 3  # this many refused lines and no answer: it is the request, not the rows
 LONGEST_KEY = 100
+SEPARATE = Vain(10**6)  # behind so many times, a request is asked in no batch any more
 
 
 @dataclass(slots=True)
@@ -60,6 +61,21 @@ class Taken:
 def key_of(batch: int, line: int) -> str:
     """Return the key of a line."""
     return f"{batch:06d}-{line:06d}"
+
+
+def lost_cache(batch: Batch, taken: Taken) -> bool:
+    """Tell whether the cache of a batch was gone, or the job failed of it."""
+    failed = batch.state == "FAILED" and "cache" in batch.why.lower()
+    return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
+
+
+def in_vain(batch: Batch, taken: Taken, *, lost: bool) -> Vain:
+    """Return what a job that is over adds to the requests that it has not answered; `lost` is its cache."""
+    if batch.spilled or batch.state == "EXPIRED":
+        return SEPARATE
+    if batch.withdrawn or (lost and taken.told):  # it was not the request
+        return Vain()
+    return Vain(1, whole=int(not taken.told))
 
 
 class Intake:
