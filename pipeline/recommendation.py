@@ -24,7 +24,7 @@ SAME = 1.01  # times the cheapest that counts as cheap, too
 LESS = "; `--sample {rows}` takes less, and is the least that can call a size safe"
 WORTH = 0.8  # of cost or time: below this another way is advised
 
-AS_FAR = "and those that it has answered by then are not asked again"
+AS_FAR = "though what was answered by then is not asked again"
 
 FLEX = (
     "flex may answer late: what leaves before its first answers carries the instruction in full, so at worst "
