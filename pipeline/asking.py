@@ -214,7 +214,7 @@ async def _ask_pending(run: _Open) -> None:
         halt=run.halt,
         tally=work.tally,
         costing=run.costing,
-        purse=run.gate.purse,
+        gate=run.gate,
         notes=work.notes,
         rows=Rows(work.pending, lambda mask: _batches(replace(work, pending=mask)), ask),
         alone=generation(plan),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.batch import BEFORE, Batch
+from pipeline.batch import BEFORE, Batch, is_given_up
 from pipeline.executors.stranded import LOST
 from pipeline.flow import Reply
 from pipeline.keys import request_id
@@ -34,7 +34,9 @@ class Scope:
 
     Of these, `replied` have their reply in the journal; `prompts` are sent for the others, once each, but for
     those to which the response cache has an answer, which are about `cached`, and those that stand in open
-    `batch_jobs`, which are `enqueued` and may cost `enqueued_cost_usd`. `damaged_parts` do not count.
+    `batch_jobs`, which are `enqueued` and may cost `enqueued_cost_usd`. What stands in `cancelled_jobs` are
+    `cancelled` prompts, which are sent again as far as these have not answered them. `damaged_parts` do not
+    count.
     """
 
     rows: int
@@ -47,6 +49,8 @@ class Scope:
     batch_jobs: int
     enqueued: int
     enqueued_cost_usd: float
+    cancelled_jobs: int = 0
+    cancelled: int = 0
     damaged_parts: tuple[str, ...] = ()
 
 
@@ -82,7 +86,7 @@ def backlog(plan: Plan, *, retry_failed: bool, enough: int, use: Use = Use.FULL)
     turn = _turn(plan, standing) if retry_failed else None
     pending = pending_rows(standing, turn)
     batches = _open(plan)
-    known = enqueued(plan.folder.path, batches)
+    known = enqueued(plan.folder.path, _waited_for(batches))
     if turn is None:
         known = np.concatenate([known, latest(plan.folder.journal)[1]])
     asked = asked_rows(survey, standing, pending, known, again=turn is not None)
@@ -140,6 +144,10 @@ def _open(plan: Plan) -> list[Batch]:
     return [batch for batch in batches if batch.stage not in BEFORE]
 
 
+def _waited_for(batches: Sequence[Batch]) -> list[Batch]:
+    return [batch for batch in batches if not is_given_up(batch)]
+
+
 def _uncached(plan: Plan, texts: list[str], use: Use) -> tuple[list[str], list[Reply]]:
     """Return the prompts to which the response cache gives no answer to this job, and those that it has."""
     job = plan.checked.loaded.job
@@ -168,6 +176,7 @@ def _scope(
         done += int(answered.sum())
         failed += int((answered & ~rows["ok"]).sum())
     total = len(standing.rows)
+    open_ = _waited_for(batches)
     return Scope(
         rows=total,
         done=done,
@@ -176,7 +185,9 @@ def _scope(
         replied=replied,
         prompts=prompts,
         cached=cached,
-        batch_jobs=len(batches),
-        enqueued=sum(batch.rows for batch in batches),
-        enqueued_cost_usd=sum(batch.cost_usd for batch in batches),
+        batch_jobs=len(open_),
+        enqueued=sum(batch.rows for batch in open_),
+        enqueued_cost_usd=sum(batch.cost_usd for batch in open_),
+        cancelled_jobs=len(batches) - len(open_),
+        cancelled=sum(batch.rows for batch in batches if is_given_up(batch)),
     )

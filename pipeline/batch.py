@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.models import Limits
 
@@ -32,6 +32,18 @@ class Stage(StrEnum):
     FETCHED = "fetched"  # what it answered is on this disk
     INGESTED = "ingested"  # and in the journal; the files are still to be removed
     CLOSED = "closed"
+
+
+class Vain(NamedTuple):
+    """How often a request was asked in batches without an answer; `whole` of these jobs answered no line."""
+
+    times: int = 0
+    whole: int = 0
+
+    @property
+    def own(self) -> int:
+        """How often its line may have been to blame: the first job that fails as a whole says nothing."""
+        return self.times - min(1, self.whole)
 
 
 class Do(StrEnum):
@@ -164,6 +176,11 @@ def next_step(batch: Batch, now: float, pace: Pace, *, submits: bool = True) -> 
 def is_late(batch: Batch, now: float, pace: Pace) -> bool:
     """Tell whether a batch has had the time that it may take."""
     return now - batch.planned > pace.spill
+
+
+def is_given_up(batch: Batch) -> bool:
+    """Tell whether what a batch has not answered yet is asked again: it is cancelled, or has no results."""
+    return batch.stage is Stage.CANCELLING or (batch.stage is Stage.OVER and not batch.results)
 
 
 def is_stuck(batch: Batch, now: float, pace: Pace) -> bool:

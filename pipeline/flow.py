@@ -106,7 +106,7 @@ class Failure:
     """An answer that did not come.
 
     `retry_after` is the server's wish in seconds; `quota_id` and `quota_value` name the quota that a
-    429 reported, where it did. `unsent` is set where nothing reached the API.
+    429 reported, where it did. `unsent` is set where nothing reached the API; `source` is as in `Reply`.
     """
 
     kind: FailureKind
@@ -115,6 +115,7 @@ class Failure:
     quota_id: str | None = None
     quota_value: int | None = None
     unsent: Unsent | None = None
+    source: str = "api"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
 from pipeline.limiter import Limiter
+from pipeline.rates import dollars
 from pipeline.usage import Enqueued, Tally
 
 REDRAW_SECONDS = 0.25
@@ -109,11 +110,18 @@ class Progress:
         self._console.print(words, soft_wrap=True)
         while True:
             run.tally.mark(time.monotonic())
-            waits = (
-                run.tally.enqueued is not None and run.tally.enqueued.jobs and not run.tally.enqueued.beside
-            )
-            await anyio.sleep(RARE_SECONDS if waits else LINE_SECONDS)
+            await _between(run.tally)
             self._console.print(words_of(run).line, soft_wrap=True, markup=False)
+
+
+async def _between(tally: Tally) -> None:
+    """Wait until another line is due: soon, unless all there is to do is to wait for batch jobs."""
+    since = time.monotonic()
+    while True:
+        await anyio.sleep(LINE_SECONDS)
+        waits = tally.enqueued is not None and tally.enqueued.jobs and not tally.enqueued.beside
+        if not waits or tally.stalled is not None or time.monotonic() - since >= RARE_SECONDS:
+            return
 
 
 def drawing(words: Words, tally: Tally, room: int) -> list[str]:
@@ -162,20 +170,32 @@ def words_of(run: Watched) -> Words:
     ]
     stopping, enqueued = run.halt.pulled.is_set(), tally.enqueued
     waiting = _stopping(run) if stopping else _waiting(run.gate, tally.trouble)
-    slowed = [_enqueued(enqueued)] if enqueued else []
+    slowed = [_enqueued(enqueued, looks=tally.stalled is None)] if enqueued else []
     slowed += _trouble(run)
     left = [] if waiting or enqueued else [_left(tally.seconds_left(now, limits, run.gate.day.so_far()))]
     return Words(
         rows=f"{tally.answered:,} of {tally.total:,} rows{failed}",
         left=left,
         rates=rates if enqueued is None or enqueued.beside else [],
-        totals=[usd(tally.cost_usd), many(tally.departed, "request"), tokens],
+        totals=[usd(tally.cost_usd), _requests(tally), tokens],
         reason=waiting or BETWEEN.join(slowed),
     )
 
 
+def _requests(tally: Tally) -> str:
+    """Return how many requests have left, those apart that were put into batch jobs."""
+    submitted, online = tally.shipped.requests, tally.departed - tally.shipped.requests
+    if submitted and online > 0:
+        return f"{many(online, 'request')}, {submitted:,} submitted"
+    return f"{many(submitted, 'request')} submitted" if submitted else many(online, "request")
+
+
 def _trouble(run: Watched) -> list[str]:
     """Say what makes a run slower than it might be, though it goes on; empty where nothing does."""
+    if (stalled := run.tally.stalled) is not None:
+        told = f": {_short(run.tally.trouble.message)}" if run.tally.trouble is not None else ""
+        now = time.monotonic()
+        return [_silent(now - stalled.since, span(max(0.0, stalled.next - now))) + told]
     if run.tally.trouble is not None:
         return [f"asking again: {_short(run.tally.trouble.message)}"]
     held = _held(run.gate.limiter)
@@ -188,7 +208,7 @@ def _held(limiter: Limiter) -> str:
     to_go, next_ = (f", {wait} to go", f", next request in {wait}") if wait else ("", "")
     match limiter.short_of:
         case "nano_usd":
-            return f"paced by the spend limit: ${limits.spend_10min_usd:,.12g} in ten minutes{next_}"
+            return f"paced by the spend limit: {dollars(limits.spend_10min_usd or 0)} in ten minutes{next_}"
         case "requests":
             return f"waiting: the {limits.rpm:,} requests of this minute {USED_UP}{to_go}"
         case "tokens":
@@ -200,13 +220,13 @@ def _jobs(open_: Enqueued) -> str:
     return f"{many(open_.jobs, 'batch job')} with {many(open_.requests, 'request')}"
 
 
-def _enqueued(open_: Enqueued) -> str:
+def _enqueued(open_: Enqueued, *, looks: bool) -> str:
     if not open_.jobs:
         return "putting rows into batch jobs"
     states = ", ".join(f"{number:,} {state}" for state, number in open_.states)
-    due = max(0.0, open_.due - time.time())
-    price = at_most(open_.usd)
-    return f"{_jobs(open_)} ({states}){price}, the oldest for {span(open_.oldest)}, next look in {span(due)}"
+    now = time.time()
+    due = f", next look in {span(max(0.0, open_.due - now))}" if looks else ""
+    return f"{_jobs(open_)} ({states}){at_most(open_.usd)}, the oldest for {span(now - open_.oldest)}{due}"
 
 
 def _stopping(run: Watched) -> str:
@@ -227,9 +247,12 @@ def _waiting(gate: Gate, trouble: Failure | None) -> str:
     if gate.day.doubted:
         return f"the API says that today's quota is used up, asking once more in {pause}"
     if gate.down_since is not None:
-        down = span(time.monotonic() - gate.down_since)
-        return f"the API has not answered for {down}, next attempt in {pause}"
+        return _silent(time.monotonic() - gate.down_since, pause)
     return _refused(trouble, pause)
+
+
+def _silent(seconds: float, pause: str) -> str:
+    return f"the API has not answered for {span(seconds)}, next attempt in {pause}"
 
 
 def _refused(trouble: Failure | None, pause: str) -> str:

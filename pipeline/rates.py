@@ -44,3 +44,8 @@ def rates(price: Price) -> Rates:
     cached_audio = price.cached if price.cached_audio is None else price.cached_audio
     each = (price.input, price.cached, audio, cached_audio, price.output)
     return Rates(*(round(usd_per_million * 10**6) for usd_per_million in each))
+
+
+def dollars(limit: float) -> str:
+    """Return a limit in USD as people write it: `$0.05`, with all its places."""
+    return f"${limit:,.12f}".rstrip("0").removesuffix(".")

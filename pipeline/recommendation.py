@@ -24,6 +24,7 @@ SAME = 1.01  # times the cheapest that counts as cheap, too
 LESS = "; `--sample {rows}` takes less, and is the least that can call a size safe"
 WORTH = 0.8  # of cost or time: below this another way is advised
 
+AS_FAR = "though what was answered by then is not asked again"
 
 FLEX = (
     "flex may answer late: what leaves before its first answers carries the instruction in full, so at worst "
@@ -72,6 +73,10 @@ def head(found: Forecast) -> list[str]:
         jobs, prompts = many(scope.batch_jobs, "batch job"), many(scope.enqueued, "prompt")
         cost = f"${scope.enqueued_cost_usd:,.4f}"
         lines.append(f"  {jobs} open with {prompts}, which may cost {cost}: not counted below")
+    if scope.cancelled_jobs:
+        jobs, prompts = many(scope.cancelled_jobs, "batch job"), many(scope.cancelled, "prompt")
+        is_ = "is" if scope.cancelled_jobs == 1 else "are"
+        lines.append(f"  {jobs} with {prompts} {is_} being cancelled: they are counted below, {AS_FAR}")
     lines += [f"  {note}" for note in unread(scope.damaged_parts)]
     if not scope.prompts:
         return lines

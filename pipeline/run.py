@@ -44,6 +44,7 @@ SOUGHT = (
     "of {rows} to ask after that the journal had the reply to {kept}; the others were equal to one of these, "
     "in the cache, or asked"
 )
+ABOVE = "; what is above that was in flight by then"
 BEYOND = "spent {spent}, {more} more than `max_cost`"
 
 
@@ -307,7 +308,9 @@ def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
     elif reason.kind is FailureKind.SPEND_LIMITED:
         message = "the API says again and again that the spend limit of ten minutes is reached"
     elif reason.kind is FailureKind.MAX_COST:
-        message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}"
+        most = plan.checked.loaded.job.limits.max_cost
+        above = "" if most is None or tally.spent_usd <= most else ABOVE
+        message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}{above}"
         open_ = 0.0 if tally.enqueued is None else tally.enqueued.usd
         hint = more_money(place_of(plan.checked.loaded, "limits", "max_cost"), open_)
         return Stop(message, hint, Exit.STOPPED)

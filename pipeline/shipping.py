@@ -12,15 +12,15 @@ from pipeline.executors.asker import Asker
 from pipeline.executors.batch import Bodies, Rows, Shipping
 from pipeline.executors.cached import AHEAD
 from pipeline.executors.carrier import Means, Policy
+from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
 from pipeline.executors.intake import Intake
 from pipeline.executors.keeping import Keeping, Terms
 from pipeline.executors.loading import Line, Loading
 from pipeline.executors.online import Sink
 from pipeline.executors.packed import Packing
-from pipeline.executors.purse import Purse
 from pipeline.executors.stranded import take_back, told
-from pipeline.flow import FailureKind, Reply, Request
+from pipeline.flow import Failure, FailureKind, Reply, Request
 from pipeline.gemini.batches import open_batches
 from pipeline.gemini.caches import open_caches
 from pipeline.gemini.call import Generation, shared_body
@@ -52,7 +52,7 @@ class Cargo:
     halt: Halt
     tally: Tally
     costing: Costing
-    purse: Purse | None
+    gate: Gate
     notes: list[str]
     rows: Rows
     alone: Generation
@@ -85,7 +85,7 @@ async def ship(plan: Plan, endpoint: Endpoint, cargo: Cargo, manner: Manner) -> 
         cargo.tally.replied(reply.usage, usd, reply.tier)
         if batch:
             cargo.tally.shipped.answered(batch, rows, reply.usage, usd)
-        cargo.costing.cost.learn(reply.usage, rows)
+            cargo.costing.cost.learn(reply.usage, rows)  # or the gate has
 
     name = id_name(plan.checked.json_schema)
     with closing(Table(paths.table)) as table:
@@ -155,15 +155,19 @@ def _kept(plan: Plan, cargo: Cargo, manner: Manner) -> Terms:
 
 async def _prove(line: Line, *, endpoint: Endpoint, deadline: float, cargo: Cargo, intake: Intake) -> None:
     """Ask a line online; see `Means`. A fault that passes says nothing, and the line goes into a batch."""
-    if cargo.purse is not None and not cargo.purse.fits(line.text, len(line.members)):
-        return  # online it may cost more than in a batch
-    generation = cargo.together if line.packed else cargo.alone
+    generation, rows = cargo.together if line.packed else cargo.alone, len(line.members)
     async with open_client(endpoint, generation, timeout_s=deadline, connections=1) as client:
-        cargo.tally.sent()
-        cargo.tally.shipped.tried += len(line.members)
-        answer = await client.ask(Request(line.members[0].id, line.text, line.cap))
+
+        async def send() -> Reply | Failure:
+            cargo.tally.sent()
+            cargo.tally.shipped.tried += rows
+            return await client.ask(Request(line.members[0].id, line.text, line.cap))
+
+        answer = await cargo.gate.once(send, line.text, rows=rows)
     if isinstance(answer, Reply):
         intake.keep(answer, line.members)
+        return
+    if answer is None:
         return
     cargo.tally.refused(answer)
     if answer.kind in (FailureKind.SCHEMA, FailureKind.CONFIG):

@@ -62,8 +62,8 @@ def _until(late: float, rpd: int, today: Today) -> float:
 class Enqueued(NamedTuple):
     """Batch jobs that are open: how many with how many requests, what they may cost, and their states.
 
-    `oldest` is the age of the oldest in seconds, `due` when one is looked at next (Unix time); `beside` says
-    that rows are asked online meanwhile. No jobs at all are still to be made.
+    `oldest` is when the oldest was planned, `due` when one is looked at next (Unix times); `beside` says that
+    rows are asked online meanwhile. No jobs at all are still to be made.
     """
 
     jobs: int
@@ -73,6 +73,13 @@ class Enqueued(NamedTuple):
     oldest: float
     due: float
     beside: bool = False
+
+
+class Stalled(NamedTuple):
+    """A call that nobody answers: since when, and when it is made again, on the clock of the tally."""
+
+    since: float
+    next: float
 
 
 class _Mark(NamedTuple):
@@ -169,6 +176,7 @@ class Tally:
     emulated: bool = False  # a reply came from the emulator
     trouble: Failure | None = None  # what the last call met, if it was not answered
     enqueued: Enqueued | None = None  # what the run waits for, where it asks by batches
+    stalled: Stalled | None = None  # while a call of the Batch API finds nobody
     usage: Usage = field(default_factory=Usage)
     failures: Counter[FailureKind] = field(default_factory=Counter)
     saved: Saved = field(default_factory=Saved)

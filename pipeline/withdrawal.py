@@ -7,6 +7,7 @@ answered.
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +21,7 @@ from pipeline.batch import (
     Pace,
     Seen,
     Stage,
+    Vain,
     is_over,
     is_stranded,
     later,
@@ -38,6 +40,7 @@ from pipeline.flow import Failure
 from pipeline.gemini.batches import Batches, Gone, Hidden, open_batches
 from pipeline.gemini.caches import Caches, open_caches
 from pipeline.gemini.endpoint import Endpoint
+from pipeline.progress import span
 from pipeline.report import Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of, is_of_cache
 from pipeline.store.batches import Paths, Table, open_batches_of
@@ -48,6 +51,7 @@ CALL_S: Final = 60.0
 OUTAGE_S: Final = 60.0  # seconds in which a call that nobody answers is made again
 PACE: Final = Pace(spill=math.inf)
 GOING: Final = (*BEFORE, Stage.CREATING, Stage.CREATED, Stage.CANCELLING)  # what may still be cancelled
+WAITS = f"the API does not answer, and is asked again for up to {span(OUTAGE_S)}: {{why}}"
 AGAIN = "run the same command again: it goes on where it stopped"
 STRANGE = (
     "set GEMINI_API_KEY to the key that created it; where the job is gone, the next `rowmill run` takes back "
@@ -79,14 +83,14 @@ def may_be_cancelled(folder: Folder) -> list[Batch]:
     return [batch for batch in open_batches_of(folder.path) if batch.stage in GOING]
 
 
-def withdraw(folder: Folder, who: Endpoint, pace: Pace = PACE) -> Withdrawal:
-    """Cancel the open jobs of a run folder; doing it again does no harm.
+def withdraw(folder: Folder, who: Endpoint, say: Callable[[str], None]) -> Withdrawal:
+    """Cancel the open jobs of a run folder; doing it again does no harm. `say` is told what it waits for.
 
     Raises StoreError, also where a run is going on there.
     """
     paths = Paths(folder.path)
     with claimed(folder), closing(Table(paths.table)) as table:
-        return anyio.run(_withdraw, table, paths, who, replace(pace, spill=math.inf))
+        return anyio.run(_withdraw, table, paths, who, say)
 
 
 def free(folder: Folder) -> list[Batch]:
@@ -96,10 +100,11 @@ def free(folder: Folder) -> list[Batch]:
         return take_back(table, paths, lambda _id: False)
 
 
-async def _withdraw(table: Table, paths: Paths, who: Endpoint, pace: Pace) -> Withdrawal:
-    done = Withdrawal()
+async def _withdraw(table: Table, paths: Paths, who: Endpoint, say: Callable[[str], None]) -> Withdrawal:
+    done, tally = Withdrawal(), Tally(0, time.monotonic())
+    patience = Patience(tally, Halt(), OUTAGE_S, lambda failure: say(WAITS.format(why=failure.message)))
     async with open_batches(who, "", timeout_s=CALL_S) as api:
-        recall = Recall(api, table, paths, pace)
+        recall = Recall(api, table, paths, patience)
         for batch in table.open():
             if batch.stage not in GOING:
                 continue
@@ -135,9 +140,8 @@ async def _unrent(caches: Caches, table: Table, done: Withdrawal) -> None:
 class Recall:
     """Takes one batch after the other back. Its method raises StoreError."""
 
-    def __init__(self, api: Batches, table: Table, paths: Paths, pace: Pace) -> None:
-        self._api, self._table, self._paths, self._pace = api, table, paths, pace
-        self._patience = Patience(Tally(0, time.monotonic()), Halt(), OUTAGE_S)
+    def __init__(self, api: Batches, table: Table, paths: Paths, patience: Patience) -> None:
+        self._api, self._table, self._paths, self._patience = api, table, paths, patience
 
     async def end(self, batch: Batch, done: Withdrawal) -> Unasked:
         """Cancel a job, or drop what is none yet; return what kept it from that."""
@@ -152,13 +156,13 @@ class Recall:
         if not isinstance(state, Seen):
             return self._unless_stranded(found, state, done)
         if is_over(state):
-            done.ended.append(self._table.put(seen(found, state, time.time(), self._pace)))
+            done.ended.append(self._table.put(seen(found, state, time.time(), PACE)))
             return None
         going = self._table.put(withdrawn(replace(found, state=state.state), time.time()))
         refused = await self._patience.asked(lambda: self._api.cancel(going.job))
         if isinstance(refused, Failure) and TABLE[refused.kind].act is not Act.GIVE_UP:
             return refused  # what is refused for itself has ended meanwhile: the next run sees that
-        done.cancelled.append(self._table.put(later(going, time.time(), self._pace)))
+        done.cancelled.append(self._table.put(later(going, time.time(), PACE)))
         return None
 
     def _unless_stranded(self, batch: Batch, why: Unasked, done: Withdrawal) -> Unasked:
@@ -178,14 +182,14 @@ class Recall:
             if not isinstance(found, list):
                 return found
             now = time.time()
-            batch = seen(batch, found[0], now, self._pace) if found else unfound(batch, now, self._pace)
+            batch = seen(batch, found[0], now, PACE) if found else unfound(batch, now, PACE)
             self._table.put(batch)
         return batch
 
     async def _drop(self, batch: Batch) -> None:
         """Let the rows of a batch go that was never created, and remove its files."""
         over = moved(batch, Stage.INGESTED, time.time())
-        self._table.finish(over, lambda _id: False, 0)
+        self._table.finish(over, lambda _id: False, Vain())
         if batch.file:
             await self._api.remove(batch.file)  # or it is gone after 48 hours
         self._paths.lines(batch.number).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Vain
 from pipeline.errors import Exit
 from pipeline.executors.cached import AHEAD
 from pipeline.executors.keeping import LONG, Keeping, Terms
@@ -152,7 +152,7 @@ def test_lines_whose_cache_is_gone_are_asked_again(long: Project, emulator: Emul
     report = long.run(emulator.address)
     whole(long, report, 2 * ROWS)
     assert set(long.table()["_pack"]) == {2}
-    assert any(f"{ROWS - 1} cache" in note for note in report.notes), report.notes
+    assert any(f"{ROWS - 1} requests met `cache`" in note for note in report.notes), report.notes
     assert (answered(emulator), emulator.stats()["billed"]["batch"]["answered"]) == (ROWS, ROWS - 1)
     assert caches(emulator) == []
 
@@ -252,11 +252,13 @@ def test_a_table_of_an_earlier_version_is_gone_on_with(long: Project, emulator: 
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as db:
         for column in ("cache", "stored"):
             db.execute(f"ALTER TABLE batch DROP COLUMN {column}")
+        db.execute("ALTER TABLE vain DROP COLUMN whole")
         db.execute("DROP TABLE cache")
     assert [batch.cache for batch in open_batches_of(folder)] == [""]
     with closing(Table(Paths(folder).table)) as table:
         assert table.put(Batch(7, "new", cache="cachedContents/x")) == table.all()[-1]
         table.put(Batch(7, "new", stage=table.all()[-1].stage.CLOSED))
+        assert table.vain(b"id") == Vain()
     emulator.change(batch_wait=0)
     whole(long, long.run(emulator.address))
 

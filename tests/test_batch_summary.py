@@ -1,15 +1,22 @@
 """What the summary of a run by batches says: what was submitted, what came in, and from whom."""
 
 import shutil
+import time
+from datetime import timedelta
 
 import pytest
 
+from pipeline.batch import Stage
 from pipeline.errors import Exit
+from pipeline.leases import Moment
+from pipeline.ledger import Ledger
+from pipeline.quota import Amount, pacific_day
 from pipeline.report import RunReport
 from pipeline.retry import more_money
 from tests.conftest import Emulator, Project
 from tests.reviews import texts
-from tests.test_batch_run import limit, listed
+from tests.test_batch_run import bill, limit, listed
+from tests.test_batch_trouble import altered
 from tests.test_cli import KEY, Shell, shell, wait_for
 
 __all__ = ["shell"]  # a fixture
@@ -32,6 +39,12 @@ def said(report: RunReport) -> str:
 def forget(project: Project) -> None:
     """Remove the run folders; the cache of all jobs stays."""
     shutil.rmtree(project.folder / ".rowmill" / "labels")
+
+
+def sent(ledger: Ledger) -> int:
+    """Return how many requests a ledger has counted in these two days."""
+    today = pacific_day(time.time())
+    return ledger.count(today) + ledger.count(today - timedelta(1))
 
 
 def ended(emulator: Emulator) -> None:
@@ -66,6 +79,26 @@ def test_the_line_that_is_asked_before_a_batch_is_told_apart(batched: Project, a
     report = batched.run(another.address, detach=True)
     assert f"{ROWS - 1} requests in 1 batch job and 1 request online, " in said(report)
     assert (report.requests, report.asked) == (ROWS, ROWS)
+
+
+def test_the_line_that_is_asked_before_a_batch_counts_for_its_day(
+    batched: Project, another: Emulator
+) -> None:
+    """Lines of jobs do not: the API counts them apart."""
+    ledger = Ledger(None, "test")
+    batched.run(another.address, ledger=ledger)
+    assert bill(another) == (ROWS - 1, 1)
+    assert sent(ledger) == 1
+
+
+def test_no_line_is_tried_on_a_day_that_is_used_up(batched: Project, another: Emulator) -> None:
+    """By whichever run; the line stands in the first job then."""
+    batched.change('tier = "1"', 'tier = "1"\nrpd = 2')
+    ledger = Ledger(None, "test")
+    clock = lambda: Moment(time.monotonic(), pacific_day(time.time()))  # noqa: E731 - it is one expression
+    ledger.lease(Amount(1), 2, [], rpd=None, clock=clock)
+    assert batched.run(another.address, ledger=ledger).exit_code is Exit.OK
+    assert (bill(another), sent(ledger)) == ((ROWS, 0), 2)
 
 
 def test_rows_that_no_line_has_room_for_are_counted_once(batched: Project, another: Emulator) -> None:
@@ -201,3 +234,29 @@ def test_refused_calls_of_the_batch_api_are_no_requests_in_flex(batched: Project
     report = batched.run(another.address)
     assert report.exit_code == 0
     assert [note for note in report.notes if "503" in note] == []
+
+
+def test_a_batch_leaves_no_row_that_has_failed_for_good(batched: Project, emulator: Emulator) -> None:
+    """Only what is asked again is left, and what its requests have met is told as requests."""
+    emulator.change(faults=["line/400-argument@1-5", "line/503@6-8"])
+    notes = batched.run(emulator.address).notes
+    (left,) = [note for note in notes if note.startswith("batch 1 left")]
+    assert left == f"batch 1 left 3 of {ROWS - 1} rows without an answer: 3 requests met `overloaded`"
+
+
+def test_an_expired_job_is_not_said_to_be_damaged(batched: Project, another: Emulator) -> None:
+    """It has no results, whatever it had answered by then."""
+    another.change(batch_wait=60)
+    batched.run(another.address, detach=True)
+    altered(batched, stage=Stage.OVER, state="EXPIRED", told=5, results="", due=0)
+    notes = batched.run(another.address).notes
+    assert [note for note in notes if "without an answer: expired" in note]
+    assert not [note for note in notes if "fewer answers" in note]
+
+
+def test_a_job_that_was_not_created_is_not_open_at_the_api(batched: Project, another: Emulator) -> None:
+    """Nobody works on it: the same command goes on with it."""
+    batched.rows(texts(5))
+    another.change(faults=["upload-start/400-argument@1+"])
+    (note,) = batched.run(another.address).notes
+    assert note == "1 batch job with 5 requests not created yet: the same command goes on there"

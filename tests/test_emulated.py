@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
+from pipeline.errors import Exit
 from tests.conftest import Emulator, Project
-from tests.reviews import texts
+from tests.reviews import texts, word
 from tests.test_cli import Shell, shell
 
 __all__ = ["shell"]
@@ -69,3 +70,17 @@ def test_bounded_fields_are_filled_within_their_bounds(shell: Shell, project: Pr
     project.rows([*texts(40), "words: 70", "price 2.999 share: 3", "a"])
     assert shell("run", project.job, "--offline").code == 0
     assert set(project.table()["_status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("mode", ["batch", "online"])
+def test_rows_that_the_emulator_has_refused_are_its_own(
+    project: Project, emulator: Emulator, mode: str
+) -> None:
+    """A failure comes from somebody, too, and a later run says the same of it."""
+    project.change('name = "labels"', f'name = "labels"\nmode = "{mode}"')
+    project.rows(texts(5))
+    emulator.change(faults=[f"{place}400-argument~{word(2)}" for place in ("", "line/")])
+    for again in (False, True):
+        report = project.run(emulator.address, retry_failed=again)
+        assert (report.exit_code, report.emulated) == (Exit.ROWS_FAILED, True)
+        assert set(project.table()["_source"]) == {"emulator"}

@@ -17,6 +17,7 @@ from pipeline.executors.crew import Crew
 from pipeline.executors.day import Day
 from pipeline.executors.gate import Gate
 from pipeline.executors.halt import Halt
+from pipeline.executors.parting import Dear
 from pipeline.flow import Failure, FailureKind, Outcome, Spent, Usage
 from pipeline.leases import Moment
 from pipeline.ledger import Ledger
@@ -24,8 +25,9 @@ from pipeline.limiter import Limiter
 from pipeline.models import Limits
 from pipeline.progress import MESSAGE, Watched, drawing, picture, unwrapped, words_of
 from pipeline.quota import NANO, Amount, allowances
+from pipeline.rates import dollars
 from pipeline.tokens import CostEstimate, Costing, TokenEstimate
-from pipeline.usage import Enqueued, Tally
+from pipeline.usage import Enqueued, Stalled, Tally
 
 
 def watched(limits: Limits, ledger: Ledger | None = None) -> Watched:
@@ -139,6 +141,26 @@ def test_a_run_by_batches_shows_no_rate_before_its_first_job() -> None:
     assert words_of(run).line == said
 
 
+def test_requests_that_were_submitted_are_told_from_those_that_were_asked() -> None:
+    """What stands in a job may not have been looked at by anybody yet."""
+    run = watched(Limits(rpm=4_000))
+    run.tally.requests = 119
+    run.tally.shipped.created(1, 119, 595)
+    assert words_of(run).totals[1] == "119 requests submitted"
+    run.tally.sent()
+    assert words_of(run).totals[1] == "1 request, 119 submitted"
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [(1e-6, "$0.000001"), (0.05, "$0.05"), (20.0, "$20"), (1_234_567.5, "$1,234,567.5"), (0.1 + 0.2, "$0.3")],
+)
+def test_a_limit_in_dollars_is_told_as_it_was_given(usd: float, said: str) -> None:
+    """However small it is."""
+    assert dollars(usd) == said
+    assert Dear(0.1, 0.0, usd).words.endswith(f"is left of the {said} that the run may spend")
+
+
 def test_a_run_shows_a_rate_of_rows_once_there_is_one() -> None:
     """Before that, only what the last minute holds, which is what counts against the limits."""
     run = watched(Limits(rpm=4_000, tpm=4_000_000))
@@ -156,13 +178,24 @@ def test_a_run_shows_a_rate_of_rows_once_there_is_one() -> None:
 def test_jobs_that_are_open_while_rows_are_asked_online_are_named() -> None:
     """With the rates of what is asked, and what they may cost."""
     run = watched(Limits(rpm=4_000))
-    run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), 60.0, 0.0, beside=True)
+    run.tally.enqueued = Enqueued(1, 5, 0.01, (("running", 1),), time.time() - 60, 0.0, beside=True)
     line = words_of(run).line
     assert "0 of 4,000 requests in the last minute · 0 input tokens in it" in line
     assert (
         "1 batch job with 5 requests (1 running), estimated at no more than $0.0100, the oldest for 60 s"
         in line
     )
+
+
+def test_a_run_by_batches_says_that_nobody_answers() -> None:
+    """For how long, and when it tries again; that it would look at its jobs now says nothing."""
+    run = watched(Limits(rpm=4_000))
+    now = time.monotonic()
+    run.tally.enqueued = Enqueued(1, 5, 0.0, (("running", 1),), time.time() - 60, 0.0)
+    run.tally.trouble = Failure(FailureKind.CONNECTION, "no connection")
+    run.tally.stalled = Stalled(now - 40, now + 30.2)
+    said = "the oldest for 60 s · the API has not answered for 40 s, next attempt in 30 s: no connection"
+    assert words_of(run).line.endswith(said)
 
 
 @pytest.mark.parametrize(("terminal", "lines"), [(True, 2), (False, 1)])

@@ -367,7 +367,7 @@ def test_a_run_stops_where_it_has_spent_enough(project: Project) -> None:
         assert report.exit_code is Exit.STOPPED
         assert report.stop is not None
         spent = f"the run has spent ${report.cost_usd:,.4f}, and `max_cost` stops it at $0.002"
-        assert report.stop.message == spent
+        assert report.stop.message == f"{spent}; what is above that was in flight by then"
         assert 0.002 <= report.cost_usd <= 0.002 + each * 1.5
         assert project.run(emulator.address).cost_usd >= 0.002
         assert emulator.stats()["repeated"] == 0

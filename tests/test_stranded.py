@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch import ASKING, Batch, Pace, Stage
+from pipeline.batch import ASKING, Batch, Pace, Stage, Vain
 from pipeline.errors import Exit
 from pipeline.executors.stranded import take_back
 from pipeline.store.batches import Kept, Member, Paths, Table, open_batches_of
@@ -107,7 +107,7 @@ def test_only_results_on_this_disk_are_kept(tmp_path: Path, stage: Stage) -> Non
         lost = take_back(table, paths, lambda _id: False)
         gone = stage is not Stage.FETCHED
         assert (len(lost), bool(table.open()), lines.exists()) == (gone, not gone, not gone)
-        assert (table.holder(b"id") is None, table.vain(b"id")) == (gone, 0)
+        assert (table.holder(b"id") is None, table.vain(b"id")) == (gone, Vain())
         assert not table.caches()
 
 

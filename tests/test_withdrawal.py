@@ -1,6 +1,7 @@
 """`rowmill cancel`: open batch jobs are given up, and nothing that they have answered is."""
 
 import io
+import json
 import time
 from dataclasses import replace
 
@@ -56,6 +57,22 @@ def test_rows_of_a_cancelled_job_are_asked_in_another(
     assert batched.table()["label"].to_list() == labels()
 
 
+def test_an_estimate_asks_the_rows_of_a_cancelled_job(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """All of them: nobody knows yet what it has answered."""
+    batched.run(another.address, detach=True, endpoint=another.address)
+    cancel(cancelling, batched, another, "--yes")
+    words = ("estimate", batched.job, "--base-url", another.address)
+    found = json.loads(cancelling(*words, "--json").out)
+    assert (found["prompts"], found["batch_jobs"], found["enqueued"]) == (ROWS, 0, 0)
+    assert (found["cancelled_jobs"], found["cancelled"]) == (1, ROWS)
+    assert found["ways"][0]["cost_usd"]["expected"] > 0
+    said = cancelling(*words).out
+    assert f"1 batch job with {ROWS} prompts is being cancelled: they are counted below" in said
+    assert "nothing is left to ask" not in said
+
+
 def test_what_a_cancelled_job_has_answered_is_taken_in(
     cancelling: Shell, batched: Project, another: Emulator
 ) -> None:
@@ -88,6 +105,16 @@ def test_a_job_that_has_ended_is_no_error(cancelling: Shell, batched: Project, a
     assert "nothing to cancel" in cancel(cancelling, batched, another, "--yes")[1]
     report = batched.run(another.address)
     assert (report.exit_code, report.requests, bill(another)) == (Exit.OK, 0, (ROWS, 0))
+
+
+def test_an_api_that_does_not_answer_is_named_at_once(
+    cancelling: Shell, batched: Project, another: Emulator
+) -> None:
+    """Nobody sits before a silent command; the first attempt says that there will be others."""
+    another.change(faults=["batch-get/503@1"])
+    code, said = cancel(cancelling, batched, another, "--yes")
+    assert (code, said.count("does not answer, and is asked again for up to 60 s: ")) == (Exit.OK, 1)
+    assert "cancelled: 1 batch job" in said
 
 
 @pytest.mark.parametrize("fault", ["batch-cancel/hang", "batch-cancel/done-hang"])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -91,7 +92,7 @@ def _cancel(going: list[Run], who: Endpoint, names: Sequence[str]) -> Exit:
 def _cancelled(run: Run, who: Endpoint) -> Exit:
     """Cancel the jobs of one run and say what came of it; those of the others are to end as well."""
     try:
-        done = withdraw(run.folder, who)
+        done = withdraw(run.folder, who, partial(_say, run))
     except StoreError as error:
         complain(f"{run.name}: {error.message}", error.hint)
         return error.exit_code

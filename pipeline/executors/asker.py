@@ -274,6 +274,8 @@ class Asker:
         row, spent = attempt.row, attempt.spent
         if spent.attempts != attempt.attempts:
             spent = replace(spent, attempts=attempt.attempts)
+        if isinstance(answer, Failure) and not attempt.replies and answer.source != spent.source:
+            spent = replace(spent, source=answer.source)
         return Outcome(row.key, row.digest, answer, spent, attempt.turn, asked=attempt.sent)
 
     def _charge(self, attempt: Attempt, reply: Reply, *, paid: bool) -> None:

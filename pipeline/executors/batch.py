@@ -306,12 +306,12 @@ class Shipping:
             self._waits[row] = holder
             return
         vain = table.vain(id_)
-        if vain >= ROUNDS or not self._policy.submits:
+        if vain.times >= ROUNDS or not self._policy.submits:
             self._waits[row] = ALONE
-        elif (vain or begun.replies) and not self._again:
+        elif (vain.times or begun.replies) and not self._again:
             self._waits[row] = ASIDE
         else:
-            yield from self._loading.add(begun, id_, row, vain)
+            yield from self._loading.add(begun, id_, row, vain.own)
 
     async def _flush(self) -> None:
         """Make durable how rows have ended."""
@@ -341,7 +341,7 @@ class Shipping:
         self._means.tally.enqueued = None
         batches = [batch for batch in self._means.table.open() if batch.stage is not Stage.INGESTED]
         if batches and (self._waits != ENDED).any():
-            self._means.notes.append(open_jobs(batches, offline=self._policy.offline))
+            self._means.notes.extend(open_jobs(batches, offline=self._policy.offline))
         held, reason = int((self._waits == NOBODY).sum()), self._means.halt.reason
         if held and self._dear is not None and (reason is None or reason.kind is not FailureKind.MAX_COST):
             self._means.notes.append(self._dear.note(held))

@@ -18,6 +18,7 @@ from pipeline.batch import (
     Pace,
     Seen,
     Stage,
+    Vain,
     is_late,
     is_stranded,
     is_stuck,
@@ -28,7 +29,7 @@ from pipeline.batch import (
     unfound,
 )
 from pipeline.executors.halt import Halt
-from pipeline.executors.intake import Intake, Taken
+from pipeline.executors.intake import SEPARATE, Intake, Taken, in_vain, lost_cache
 from pipeline.executors.keeping import Keeping
 from pipeline.executors.loading import Line
 from pipeline.executors.parting import reason, unanswered
@@ -38,7 +39,7 @@ from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches, Gone, Hidden
 from pipeline.models import Limits
 from pipeline.retry import LONGEST_OUTAGE, OUTAGE, TABLE, Act, is_of_cache
-from pipeline.store.batches import SEPARATE, Paths, Table
+from pipeline.store.batches import Paths, Table
 from pipeline.store.journal import Journal
 from pipeline.usage import Tally
 
@@ -132,7 +133,7 @@ class Carrier:
     async def _upload(self, batch: Batch) -> Batch | None:
         lines = self._means.paths.lines(batch.number)
         if not lines.exists():  # somebody has deleted it; a new batch is made of its rows
-            return await self._finish(replace(batch, why=NO_LINES), Taken(), 0)
+            return await self._finish(replace(batch, why=NO_LINES), Taken(), Vain())
         found = await self._patience.asked(lambda: self._means.api.upload(lines, batch.name, batch.size))
         if not isinstance(found, str):
             return self._stop(found)
@@ -249,8 +250,8 @@ class Carrier:
         """Put the answers into the journal, durably; only then forget the lines."""
         batch = self._means.keeping.charged(batch)
         taken = await to_thread.run_sync(self._results.take, batch)
-        if taken.told < batch.told:
-            if batch.results and batch.tries < CUT:  # the file was cut on its way
+        if batch.results and taken.told < batch.told:
+            if batch.tries < CUT:  # the file was cut on its way
                 again = replace(batch, stage=Stage.OVER)
                 return self._put(later(again, time.time(), self._policy.pace))
             self._note(f"the results of the job `{batch.job}` hold fewer answers than the API says")
@@ -259,15 +260,13 @@ class Carrier:
         await to_thread.run_sync(self._means.sync)
         batch = batch if taken.replies else self._means.keeping.unborne(batch)
         self._means.keeping.used(taken.cached)
-        lost = _lost_cache(batch, taken)
+        lost = lost_cache(batch, taken)
         if lost:
             self._means.keeping.lose(batch.cache)
-        separate = batch.spilled or batch.state == "EXPIRED"
-        vain = 0 if (lost and taken.told) or batch.withdrawn else 1  # it was not the request
-        return await self._finish(batch, taken, 0 if verdict else SEPARATE if separate else vain)
+        return await self._finish(batch, taken, Vain() if verdict else in_vain(batch, taken, lost=lost))
 
-    async def _finish(self, batch: Batch, taken: Taken, vain: int) -> Batch:
-        """Take the lines away; what no answer came for was asked `vain` times more."""
+    async def _finish(self, batch: Batch, taken: Taken, vain: Vain) -> Batch:
+        """Take the lines away; what no answer came for was asked in vain so often more."""
         if batch.cache:  # before its lines go: after a kill they lead to the cache
             await self._means.keeping.sweep(batch.number)
         done = moved(batch, Stage.INGESTED, time.time())
@@ -278,9 +277,9 @@ class Carrier:
         if taken.foreign:
             self._note(f"{taken.foreign:,} lines in the results of `{batch.job}` are of nobody's")
         if left:
-            alone = vain >= SEPARATE
+            alone = vain == SEPARATE
             late = alone and batch.state != "EXPIRED"
-            why = reason(batch, taken.kinds, self._policy.pace.spill if late else None)
+            why = reason(batch, taken.passing, self._policy.pace.spill if late else None)
             self._note(unanswered(batch, left, why, self._policy.tier if alone else ""))
         return done
 
@@ -299,7 +298,7 @@ class Carrier:
     async def _drop(self, batch: Batch) -> Batch | None:
         """Take back the lines of a batch that was never created; they may stand in another one later."""
         late = is_late(batch, time.time(), self._policy.pace)
-        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else 0)
+        return await self._finish(replace(batch, spilled=True), Taken(), SEPARATE if late else Vain())
 
     async def _abandon(self, batch: Batch) -> Batch:
         """Take back the lines of a job that was cancelled and does not end."""
@@ -312,7 +311,7 @@ class Carrier:
     async def _strand(self, batch: Batch) -> Batch:
         """Take back the lines of a job whose emulator was started again: nobody has it any more."""
         lost = replace(batch, state=GONE, why=RESTARTED, spilled=False, withdrawn=False)
-        return await self._finish(lost, Taken(), 0)
+        return await self._finish(lost, Taken(), Vain())
 
     @property
     def _stopped(self) -> bool:
@@ -333,12 +332,6 @@ class Carrier:
         stops = TABLE[failure.kind].act in (Act.REFUSE, Act.STOP, Act.PAUSE) or failure.kind in OUTAGE
         self._means.halt.pull(failure if stops else replace(failure, kind=FailureKind.CONFIG))
         return None
-
-
-def _lost_cache(batch: Batch, taken: Taken) -> bool:
-    """Tell whether the cache of a batch was gone, or the job failed of it."""
-    failed = batch.state == "FAILED" and "cache" in batch.why.lower()
-    return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
 
 
 def _is_unsent(failure: Failure) -> bool:

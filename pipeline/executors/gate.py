@@ -93,6 +93,17 @@ class Gate:
                 return answer
         return None
 
+    async def once(self, send: Send, text: str, *, rows: int) -> Reply | Failure | None:
+        """Return what `send` answers to `text`, which is asked once and whatever others have met.
+
+        None where it may not leave: for want of money, on a day that is used up, or in a run that is stopped.
+        """
+        if self._too_long(text) is not None or not (self.purse is None or self.purse.fits(text, rows)):
+            return None
+        answer = await self._sent(send, text, rows, lambda: True)
+        self.down_since = None  # it says nothing of the requests that come later
+        return None if isinstance(answer, Full) else answer
+
     def doubts(self, answer: Failure) -> bool:
         """Say whether a refusal may yet turn out to be of the request and not of its row."""
         return answer.kind is FailureKind.BAD_REQUEST and not self.answered

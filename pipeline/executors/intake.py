@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Vain
 from pipeline.executors.packed import shared_out
 from pipeline.flow import Failure, FailureKind, Reply, Row
 from pipeline.gemini.lines import Answer, Job, answer_of_line
@@ -21,6 +21,7 @@ from pipeline.store.journal import Journal
 AT_ONCE = 500  # lines between two transactions of the journal
 SUSPECT = 3  # this many refused lines and no answer: it is the request, not the rows
 LONGEST_KEY = 100
+SEPARATE = Vain(10**6)  # behind so many times, a request is asked in no batch any more
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Taken:
     """What the lines of one file were.
 
     `told` counts lines of ours, `foreign` those of nobody's, `cached` replies that read from a cache, `kinds`
-    what was refused; `refusal` is what would stop a run.
+    what was refused, `final` what of that is the end of its row; `refusal` is what would stop a run.
     """
 
     told: int = 0
@@ -36,7 +37,13 @@ class Taken:
     foreign: int = 0
     cached: int = 0
     kinds: Counter[FailureKind] = field(default_factory=Counter)
+    final: Counter[FailureKind] = field(default_factory=Counter)
     refusal: Failure | None = None
+
+    @property
+    def passing(self) -> Counter[FailureKind]:
+        """What lines were refused for whose rows have not ended."""
+        return self.kinds if self.verdict is not None else self.kinds - self.final
 
     @property
     def verdict(self) -> Failure | None:
@@ -54,6 +61,21 @@ class Taken:
 def key_of(batch: int, line: int) -> str:
     """Return the key of a line."""
     return f"{batch:06d}-{line:06d}"
+
+
+def lost_cache(batch: Batch, taken: Taken) -> bool:
+    """Tell whether the cache of a batch was gone, or the job failed of it."""
+    failed = batch.state == "FAILED" and "cache" in batch.why.lower()
+    return bool(batch.cache) and (failed or FailureKind.CACHE in taken.kinds)
+
+
+def in_vain(batch: Batch, taken: Taken, *, lost: bool) -> Vain:
+    """Return what a job that is over adds to the requests that it has not answered; `lost` is its cache."""
+    if batch.spilled or batch.state == "EXPIRED":
+        return SEPARATE
+    if batch.withdrawn or (lost and taken.told):  # it was not the request
+        return Vain()
+    return Vain(1, whole=int(not taken.told))
 
 
 class Intake:
@@ -140,6 +162,7 @@ class Intake:
             taken.refusal = failure
         if is_final(failure.kind) and not members[0].tag:
             place = suspects if failure.kind is FailureKind.BAD_REQUEST else kept
+            taken.final[failure.kind] += 1
             place.append((members[0].id, _row(members[0]), failure))
 
 

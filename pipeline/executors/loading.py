@@ -77,7 +77,7 @@ class Loading:
     _unwritten: dict[bytes, Line] = field(default_factory=dict)  # lines that were looked at and not taken
 
     def add(self, attempt: Attempt, id_: bytes, row: int, vain: int) -> Iterator[Line]:
-        """Take a row in, which was asked `vain` times in a batch; yield the lines that are full."""
+        """Take a row in, which lines were to blame for `vain` times; yield the lines that are full."""
         if id_ in self._unwritten:
             self._unwritten[id_].rows.append(row)
             return

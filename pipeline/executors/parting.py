@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.batch import Batch, Stage, state_of
+from pipeline.batch import BEFORE, Batch, Stage, state_of
 from pipeline.flow import Failure, FailureKind
 from pipeline.progress import at_most, many, span, usd
+from pipeline.rates import dollars
 from pipeline.usage import Enqueued
 
 OPEN = "{jobs} open at the API{price}: the same command takes in what they answer"
+PLANNED = "{jobs} not created yet: the same command goes on there"
 ENDING = "{jobs} {ends} with the emulator of this run: the same command asks again for the rows"
 DEAR = "the next request may cost up to {line}{open}, more than is left of the {most} that the run may spend"
 HELD = "`max_cost` holds back {rows}: {why}; the same command asks for them, and may spend as much again"
@@ -28,7 +30,7 @@ class Dear:
     def words(self) -> str:
         """Say why no other line was submitted."""
         open_ = f" beside {usd(self.open)} of open jobs" if self.open else ""
-        return DEAR.format(line=usd(self.line), open=open_, most=f"${self.most:,.12g}")
+        return DEAR.format(line=usd(self.line), open=open_, most=dollars(self.most))
 
     @property
     def failure(self) -> Failure:
@@ -49,7 +51,7 @@ def unanswered(batch: Batch, left: int, why: str, instead: str = "") -> str:
 
 def reason(batch: Batch, kinds: Mapping[FailureKind, int], spill: float | None) -> str:
     """Return why a batch has not answered all of its rows; `spill` is the age in seconds that ended it."""
-    told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items())
+    told = ", ".join(f"{many(number, 'request')} met `{kind}`" for kind, number in kinds.items())
     told = told or batch.state.lower() or "not created"
     if spill is not None:
         told += f", since it was older than {span(spill)} (`batch.spill`)"
@@ -81,14 +83,17 @@ def enqueued(batches: Sequence[Batch], now: float, *, beside: bool = False) -> E
         requests=sum(batch.lines for batch in batches),
         usd=sum(batch.cost_usd for batch in batches),
         states=tuple(sorted(states.items())),
-        oldest=max((now - batch.planned for batch in batches), default=0.0),
+        oldest=min((batch.planned for batch in batches), default=now),
         due=now + min((batch.due - now for batch in batches), default=0.0),
         beside=beside,
     )
 
 
-def open_jobs(batches: Sequence[Batch], *, offline: bool = False) -> str:
+def open_jobs(batches: Sequence[Batch], *, offline: bool = False) -> list[str]:
     """Say what goes on without the run, or that nothing does, since the emulator ends with it."""
     if offline:
-        return ENDING.format(jobs=jobs_of(batches), ends="ends" if len(batches) == 1 else "end")
-    return OPEN.format(jobs=jobs_of(batches), price=price_of(batches))
+        return [ENDING.format(jobs=jobs_of(batches), ends="ends" if len(batches) == 1 else "end")]
+    planned = [batch for batch in batches if batch.stage in BEFORE]
+    created = [batch for batch in batches if batch.stage not in BEFORE]
+    told = [OPEN.format(jobs=jobs_of(created), price=price_of(created))] if created else []
+    return [*told, PLANNED.format(jobs=jobs_of(planned))] if planned else told

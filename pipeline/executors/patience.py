@@ -10,9 +10,9 @@ from pipeline.batch import Seen
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
 from pipeline.gemini.batches import Absent, Batches
-from pipeline.retry import TABLE, Act
+from pipeline.retry import OUTAGE, TABLE, Act, may_pass
 from pipeline.retry import next_step as next_try
-from pipeline.usage import Tally
+from pipeline.usage import Stalled, Tally
 
 Answered = TypeVar("Answered")
 
@@ -22,13 +22,25 @@ def any_fault(_failure: Failure) -> bool:
     return True
 
 
-class Patience:
-    """Makes calls, and makes them again until an outage has lasted for `longest` seconds."""
+def silent(_failure: Failure) -> None:
+    """Say nothing."""
 
-    def __init__(self, tally: Tally, halt: Halt, longest: float) -> None:
+
+class Patience:
+    """Makes calls, and makes them again until an outage has lasted for `longest` seconds.
+
+    As online, an API that has not answered a single one is given up far sooner. `say` is told the first time
+    that nobody answers.
+    """
+
+    def __init__(
+        self, tally: Tally, halt: Halt, longest: float, say: Callable[[Failure], None] = silent
+    ) -> None:
         self._tally = tally
         self._halt = halt
         self._longest = longest
+        self._say = say
+        self._answered = False
 
     async def asked(
         self,
@@ -42,19 +54,38 @@ class Patience:
         """
         times: Counter[FailureKind] = Counter()
         began = time.monotonic()
-        while not self._halt.pulled.is_set():
-            found = await call()
-            if not isinstance(found, Failure):
-                self._tally.trouble = None
-                return found
-            self._tally.trouble = found  # refused are requests for rows, which this is none of
-            times[found.kind] += 1
-            rule = TABLE[found.kind]
-            if rule.act not in (Act.AGAIN, Act.PAUSE) or not again(found) or self.is_over(began):
-                return found
-            step = next_try(found, min(times[found.kind], rule.tries), 0.5)
-            await self._halt.sleep(step.wait)
+        try:
+            while not self._halt.pulled.is_set():
+                found = await call()
+                self._heed(found)
+                if not isinstance(found, Failure):
+                    return found
+                times[found.kind] += 1
+                rule = TABLE[found.kind]
+                if rule.act not in (Act.AGAIN, Act.PAUSE) or not again(found):
+                    return found
+                if self._is_gone(found, times[found.kind], began):
+                    return found
+                step = next_try(found, min(times[found.kind], rule.tries), 0.5)
+                if found.kind in OUTAGE:
+                    if self._tally.stalled is None:
+                        self._say(found)
+                    self._tally.stalled = Stalled(began, time.monotonic() + step.wait)
+                await self._halt.sleep(step.wait)
+        finally:
+            self._tally.stalled = None
         return None
+
+    def _heed(self, found: object) -> None:
+        """Show what a call has met; what is refused counts requests for rows, which this is none of."""
+        self._tally.trouble = found if isinstance(found, Failure) else None
+        self._answered |= not isinstance(found, Failure) or found.kind not in OUTAGE
+
+    def _is_gone(self, failure: Failure, times: int, began: float) -> bool:
+        """Tell whether a call that was made so many times, and each in vain, is not made again."""
+        answered = self._answered or self._tally.replies > 0
+        foreign = failure.kind in OUTAGE and not may_pass(failure, answered=answered)
+        return (foreign and times > TABLE[failure.kind].tries) or self.is_over(began)
 
     async def found(self, api: Batches, name: str) -> list[Seen] | Absent | Failure | None:
         """Return the job with a name, or none, as a list; others of that name are cancelled."""

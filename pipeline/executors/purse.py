@@ -13,6 +13,7 @@ import anyio
 
 from pipeline.executors.halt import Halt
 from pipeline.flow import Failure, FailureKind
+from pipeline.rates import dollars
 from pipeline.usage import Tally
 
 Expected: TypeAlias = Callable[[str, int], float]
@@ -86,7 +87,7 @@ class Purse:
     def _is_spent(self) -> bool:
         """Stop the run where all is spent, and say whether it is stopped."""
         if self._tally.committed_usd >= self._most:
-            said = f"`max_cost` stops it at ${self._most:,.12g}"  # what it has spent is known at its end
+            said = f"`max_cost` stops it at {dollars(self._most)}"  # what it has spent is known at its end
             open_ = self._tally.enqueued.usd if self._tally.enqueued else 0.0
             beside = f" beside open batch jobs, which may cost ${open_:,.4f}" if open_ else ""
             self._halt.pull(Failure(FailureKind.MAX_COST, said + beside))

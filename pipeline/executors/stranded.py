@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from pipeline.batch import ASKING, Batch, Stage, moved
+from pipeline.batch import ASKING, Batch, Stage, Vain, moved
 from pipeline.progress import many
 from pipeline.store.batches import Paths, Table
 
@@ -30,7 +30,7 @@ def take_back(table: Table, paths: Paths, kept: Callable[[bytes], bool]) -> list
 def close(batch: Batch, table: Table, paths: Paths, kept: Callable[[bytes], bool]) -> None:
     """Close one such batch; `kept` as above. Raises StoreError."""
     over = replace(moved(batch, Stage.CLOSED, time.time()), spilled=False, withdrawn=False)
-    table.finish(over, kept, 0)
+    table.finish(over, kept, Vain())
     for path in (paths.lines(batch.number), paths.results(batch.number)):
         path.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ sends. What it does otherwise, and what each setting here prevents, stands besid
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from time import perf_counter, time
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
@@ -28,7 +29,7 @@ from pipeline.gemini.call import Call, Generation, call_of, shared_body
 from pipeline.gemini.connections import Connector
 from pipeline.gemini.endpoint import Endpoint
 from pipeline.gemini.failures import FOREIGN, failure_of_exception, failure_of_status
-from pipeline.gemini.replies import EMULATOR_HEADER, reply_of_body
+from pipeline.gemini.replies import EMULATOR, EMULATOR_HEADER, reply_of_body
 
 __all__ = ["Client", "Generation", "HttpError", "open_client", "open_sdk"]
 
@@ -62,7 +63,8 @@ class Client:
             with anyio.fail_after(self._timeout_s):
                 raw = await self._call(request.text, request.max_output_tokens)
         except HttpError as error:
-            return failure_of_status(error.status, error.body, secrets=self._secrets)
+            failure = failure_of_status(error.status, error.body, secrets=self._secrets)
+            return replace(failure, source=EMULATOR) if error.emulated else failure
         except TimeoutError:
             return Failure(FailureKind.TIMEOUT, f"no answer within {self._timeout_s:g} s")
         except FOREIGN as exc:

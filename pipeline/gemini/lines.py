@@ -9,7 +9,7 @@ from typing import Final
 from pipeline.flow import Failure, FailureKind, Reply
 from pipeline.gemini.bodies import line, loaded
 from pipeline.gemini.call import text_body
-from pipeline.gemini.replies import EMULATOR_HEADER, reply_of_body
+from pipeline.gemini.replies import EMULATOR, EMULATOR_HEADER, reply_of_body
 from pipeline.gemini.statuses import failure_of_status
 
 TIER = "batch"  # lines say `standard`, and are billed at half of it
@@ -83,7 +83,7 @@ def answer_of_line(text: str, job: Job) -> Answer | None:
         return Answer(key, _reply(response, job))
     error = whole.get("error") or _error_in(response) or whole.get("status")
     if error:
-        return Answer(key, _failure(error, job.secrets))
+        return Answer(key, _failure(error, job))
     if not isinstance(response, dict):  # the response itself, without anything around it
         response = {
             name: value for name, value in whole.items() if name not in ("key", "request", "metadata")
@@ -109,8 +109,9 @@ def _reply(response: Mapping[str, object], job: Job) -> Reply | Failure:
     return replace(found, tier=TIER) if isinstance(found, Reply) else found
 
 
-def _failure(error: object, secrets: tuple[str, ...]) -> Failure:
+def _failure(error: object, job: Job) -> Failure:
     code = error.get("code") if isinstance(error, dict) else None
     number = code if isinstance(code, int) and not isinstance(code, bool) else 2
     status = _HTTP_OF_GRPC.get(number, number if 400 <= number < 600 else 500)
-    return failure_of_status(status, json.dumps({"error": error}), secrets=secrets)
+    failure = failure_of_status(status, json.dumps({"error": error}), secrets=job.secrets)
+    return replace(failure, source=EMULATOR) if job.emulated else failure

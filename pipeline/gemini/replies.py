@@ -9,6 +9,7 @@ from pipeline.gemini.bodies import line, loaded, valid
 _SIGNS = frozenset({"candidates", "promptFeedback", "usageMetadata"})
 _TIER_HEADER = "x-gemini-service-tier"
 EMULATOR_HEADER = "x-rowmill-emulator"
+EMULATOR = "emulator"  # as the source of what it has sent
 _PROMPT_DETAILS = ("promptTokensDetails", "toolUsePromptTokensDetails")
 _MOST_TOKENS = 2**31 - 1  # the API's counts are int32
 _LONGEST_NAME = 200
@@ -45,7 +46,7 @@ def reply_of_body(
         model=_last([_text(chunk.get("modelVersion")) for chunk in chunks], "").removeprefix("models/"),
         tier=_tier(known.get(_TIER_HEADER) or _text(counts.get("serviceTier"))),
         seconds=seconds,
-        source="emulator" if EMULATOR_HEADER in known else "api",
+        source=EMULATOR if EMULATOR_HEADER in known else "api",
         at=at,
     )
 

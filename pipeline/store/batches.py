@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeVar
 
-from pipeline.batch import ASKING, BEFORE, Batch, Stage
+from pipeline.batch import ASKING, BEFORE, Batch, Stage, Vain
 from pipeline.disk import whole_file
 from pipeline.errors import StoreError
 from pipeline.heads import Heads, heads
@@ -27,11 +27,11 @@ LOST = (
     "see to the disk, and to your rights there; where the file is lost, put a copy of it back, or move it "
     "and the folder `batches` away: what open jobs were asked is then asked and paid for again"
 )
-SEPARATE = 10**6  # behind so many times asked in vain, a request is asked in no batch any more
 
 _COLUMNS = tuple(field.name for field in fields(Batch))
-# columns that a table of an earlier version lacks, and their default
+# columns that tables of an earlier version lack, and their default
 _LATER = {"cache": "''", "stored": "0", "withdrawn": "0"}
+_ADDED = {"batch": _LATER, "vain": {"whole": "0"}}
 _TABLES = (
     f"CREATE TABLE IF NOT EXISTS batch ({', '.join(_COLUMNS)}, PRIMARY KEY (number))",
     "CREATE TABLE IF NOT EXISTS member (batch INTEGER NOT NULL, line INTEGER NOT NULL, "
@@ -40,9 +40,14 @@ _TABLES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS member_id ON member (id)",
     "CREATE TABLE IF NOT EXISTS cache (name TEXT NOT NULL PRIMARY KEY, display TEXT NOT NULL, "
     "tokens INTEGER NOT NULL, expires REAL NOT NULL, borne REAL NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS vain (id BLOB NOT NULL PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS vain (id BLOB NOT NULL PRIMARY KEY, times INTEGER NOT NULL, "
+    "whole INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
 )
 _KEEP = "INSERT OR REPLACE INTO cache VALUES (?, ?, ?, ?, ?)"
+_ASKED = (
+    "INSERT INTO vain (id, times, whole) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+    "times = times + excluded.times, whole = whole + excluded.whole"
+)
 _PUT = (
     f"INSERT OR REPLACE INTO batch ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of ours
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
@@ -170,20 +175,20 @@ class Table:
         query = "SELECT id, key, digest, letters, tag FROM member WHERE batch = ? AND line = ? ORDER BY place"
         return [Member(*row) for row in self._do(lambda: self._db.execute(query, (number, line)).fetchall())]
 
-    def vain(self, request_id: bytes) -> int:
+    def vain(self, request_id: bytes) -> Vain:
         """Return how often a request was asked in a batch without an answer."""
-        query = "SELECT times FROM vain WHERE id = ?"
+        query = "SELECT times, whole FROM vain WHERE id = ?"
         found = self._do(lambda: self._db.execute(query, (request_id,)).fetchone())
-        return 0 if found is None else int(found[0])
+        return Vain() if found is None else Vain(*found)
 
-    def finish(self, batch: Batch, answered: Callable[[bytes], bool], times: int) -> int:
+    def finish(self, batch: Batch, answered: Callable[[bytes], bool], vain: Vain) -> int:
         """Take the lines of a batch away and write down where it stands; return how many were not answered.
 
-        Those that are not `answered` have been asked in vain `times` times more.
+        Those that are not `answered` have been asked in vain so often more.
         """
         self._do(lambda: self._db.execute("BEGIN IMMEDIATE"))
         try:
-            left = self._do(lambda: self._take_back(batch.number, answered, times))
+            left = self._do(lambda: self._take_back(batch.number, answered, vain))
             self._do(lambda: self._db.execute("DELETE FROM member WHERE batch = ?", (batch.number,)))
             self._do(lambda: self._db.execute(_PUT, astuple(batch)))
         except BaseException:
@@ -192,13 +197,12 @@ class Table:
         self._do(lambda: self._db.execute("COMMIT"))
         return left
 
-    def _take_back(self, number: int, answered: Callable[[bytes], bool], times: int) -> int:
-        add = "INSERT INTO vain VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET times = times + excluded.times"
+    def _take_back(self, number: int, answered: Callable[[bytes], bool], vain: Vain) -> int:
         left = 0
         for (id_,) in self._db.execute("SELECT id FROM member WHERE batch = ?", (number,)):
             if not answered(id_):
                 left += 1
-                self._db.execute(add, (id_, times))
+                self._db.execute(_ASKED, (id_, *vain))
         return left
 
     def _do(self, act: Callable[[], Done]) -> Done:
@@ -309,7 +313,7 @@ def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
-    there = _names(db)
+    there = _names(db, "batch")
     columns = [name for name in _COLUMNS if name in there or name not in _LATER]
     for values in db.execute(f"SELECT {', '.join(columns)} FROM batch ORDER BY number"):  # noqa: S608
         known = dict(zip(columns, values, strict=True))
@@ -318,8 +322,8 @@ def _batches(db: sqlite3.Connection) -> Iterator[Batch]:
         yield Batch(**{**known, **flags, "emulated": emulated, "stage": Stage(known["stage"])})
 
 
-def _names(db: sqlite3.Connection) -> set[str]:
-    return {name for _, name, *_ in db.execute("PRAGMA table_info(batch)")}
+def _names(db: sqlite3.Connection, table: str) -> set[str]:
+    return {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
 
 
 def _make(path: Path) -> None:
@@ -339,10 +343,9 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=EXTRA")  # FULL, and the folder after the log of a transaction is gone
         for table in _TABLES:
             db.execute(table)
-        there = _names(db)
-        for name, default in _LATER.items():
-            if name not in there:
-                db.execute(f"ALTER TABLE batch ADD COLUMN {name} DEFAULT {default}")
+        for table, columns in _ADDED.items():
+            for name in columns.keys() - _names(db, table):
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {name} DEFAULT {columns[name]}")
     except BaseException:
         db.close()
         raise
