@@ -207,6 +207,20 @@ def test_more_broken_prompts_than_a_few_are_an_outage(
     assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 5)
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_outage_at_the_end_fails_no_more_packs_than_single_rows(
+    project: Project, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few packs may hold many prompts, which look like an outage one by one, too."""
+    soon(monkeypatch, 0.5)
+    monkeypatch.setattr(courier, "LAST", 3)
+    in_packs(project, 2)
+    project.rows(GOOD[:8])
+    left = iter(range(1))
+    report = run(project, emulator, lambda _: "" if next(left, None) is not None else BROKEN, longest=6.0)
+    assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 6)
+
+
 def test_a_broken_pack_is_parted_soon(project: Project, emulator: Emulator) -> None:
     """The rows beside a broken prompt are answered in the same run, and it fails in the end."""
     in_packs(project, 10)

@@ -45,6 +45,7 @@ _FORMS = {
     "e-mail address": "email",
     "decimal number as text": "decimal",
 }
+MOST_TEXT = 300_000  # characters that a text is made longer to: more than the tokens of an answer hold
 _ONCE = re.compile(r"(?:^|[(;])\s*each only once(?=[;)]|$)")
 
 
@@ -91,8 +92,11 @@ class Bounds:
 
     def text(self, value: str, subject: Subject) -> str:
         """Return a text that is long enough, with more words of the subject, and not too long."""
-        while len(value) < self.shortest:
-            value = f"{value} {subject.quote() or 'text'}".strip()
+        wanted = min(self.shortest, MOST_TEXT)
+        if len(value) < wanted:
+            more = subject.quote() or "text"
+            value = value or more
+            value = " ".join([value, *[more] * ceil((wanted - len(value)) / (len(more) + 1))])
         if self.longest is None or len(value) <= self.longest:
             return value
         cut = value[: self.longest + 1].rpartition(" ")[0].rstrip()

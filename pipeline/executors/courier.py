@@ -35,7 +35,7 @@ from pipeline.retry import (
 )
 from pipeline.usage import Tally
 
-LAST = 20  # requests at most that fail together where they are all that is left, and
+LAST = 20  # prompts at most that fail together where they are all that is left, and
 LAST_TRIES = 2  # attempts that each has had by then, and
 LAST_SILENCE = 120.0  # seconds after which they do
 
@@ -207,11 +207,12 @@ class Courier:
         return not own or self._others_may_tell(held)
 
     def _is_last(self, failure: Failure, stake: _Stake) -> bool:
-        """Tell whether a request is one of a few that alone are left, and have failed for long enough."""
+        """Tell whether a request is about a few prompts that alone are left, and failed for long enough."""
         if self.gate.closed or not may_be_own(failure):
             return False
         self._flights.ask_in_vain(stake.ids, stake.held)
-        return self._all_in_vain and self._silence >= LAST_SILENCE
+        few = self._all_in_vain and self._flights.prompts_in_vain <= LAST  # a few packs hold many
+        return few and self._silence >= LAST_SILENCE
 
     @property
     def _all_in_vain(self) -> bool:

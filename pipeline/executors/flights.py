@@ -18,12 +18,14 @@ class Flights:
     """Requests under way, by their ids. Of equal ones, the first asks and the others wait.
 
     `waiting` is how many rows do so: they can tell nothing of the service. `behind` is how many are asked
-    when another row of their worker has ended. `changes` counts departures and landings.
+    when another row of their worker has ended; `queued` counts all prompts that come after another request
+    of their worker, also where these rows wait for that. `changes` counts departures and landings.
     """
 
     def __init__(self, halt: Halt, crew: Crew) -> None:
         self.waiting = 0
         self.behind = 0
+        self.queued = 0
         self.changes = 0
         self._halt = halt
         self._crew = crew
@@ -63,14 +65,25 @@ class Flights:
         in_vain = sum(self._in_vain.values())
         return 0 < len(self._in_vain) <= most and rows <= self.waiting + self.behind + in_vain
 
+    @property
+    def prompts_in_vain(self) -> int:
+        """How many prompts wait for an answer where all do so in vain."""
+        return sum(map(len, self._in_vain)) + self.queued
+
     @contextmanager
-    def after(self, rows: int) -> Iterator[None]:
-        """Run a block at whose end its worker asks for so many rows more."""
-        self.behind += rows
+    def after(self, prompts: int, *, apart: bool) -> Iterator[None]:
+        """Run a block at whose end its worker asks for so many prompts more.
+
+        They are held apart from the rows that wait for the block, or are among these.
+        """
+        behind = prompts if apart else 0
+        self.behind += behind
+        self.queued += prompts
         try:
             yield
         finally:
-            self.behind -= rows
+            self.behind -= behind
+            self.queued -= prompts
 
     @contextmanager
     def of(self, ids: Iterable[bytes]) -> Iterator[None]:

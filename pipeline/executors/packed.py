@@ -81,8 +81,9 @@ class PackAsker:
                     continue
                 pack = self._next(todo)
                 alone = len(pack) == 1 and self._courier.tally.replies == replies
-                behind = sum(map(len, todo)) if alone else 0
-                with self._asker.flights.after(behind):
+                queued = sum(map(len, todo))
+                behind = queued if alone else 0
+                with self._asker.flights.after(queued, apart=alone):
                     again = await self._asked(pack, hand, hand.rows - behind, more=bool(todo))
                 if again is None:
                     break

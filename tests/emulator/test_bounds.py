@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, Field
 
 from pipeline.emulator.answers import compile_schema
-from pipeline.emulator.bounds import Bounds, bounds, form
+from pipeline.emulator.bounds import MOST_TEXT, Bounds, bounds, form
 from pipeline.emulator.subject import Subject
 from pipeline.schema import json_schema
 
@@ -101,3 +101,11 @@ def test_a_text_is_cut_between_words() -> None:
     assert Bounds(longest=10).text("one two three", subject) == "one two"
     assert Bounds(shortest=9, longest=10).text("one two three", subject) == "one two th"
     assert Bounds(shortest=20).text("one", subject) == "one one two three four"
+
+
+def test_a_text_is_made_no_longer_than_any_answer() -> None:
+    """Or a schema that wants a book would stop the emulator for all others."""
+    subject = Subject("one two three four")
+    for value in ("", "one"):
+        assert MOST_TEXT <= len(Bounds(shortest=10**9).text(value, subject)) < MOST_TEXT + 20
+        assert 5_000 <= len(Bounds(shortest=5_000).text(value, subject)) < 5_020
