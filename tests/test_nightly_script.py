@@ -156,6 +156,22 @@ def test_a_bad_file_holds_up_no_other(nights: Nights) -> None:
     assert nights.tables() == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("code", "summary", "starts"),
+    [(3, "", 2), (3, '"kind": "input"', 2), (3, '"kind": "quota_day"', 1), (4, "", 1), (5, "", 1)],
+)
+def test_only_what_stops_one_file_for_all_stops_the_script(
+    nights: Nights, code: int, summary: str, starts: int
+) -> None:
+    """A file that changed while it was opened ends with 3 and no summary."""
+    rowmill, told = nights.project.folder / ".venv" / "bin" / "rowmill", nights.project.folder / "told"
+    rowmill.write_text(f"#!/bin/sh\nprintf x >> {told}\nprintf '{summary}'\nexit {code}\n")
+    nights.file("1", "1,good\n")
+    nights.file("2", "2,bad\n")
+    assert nights.start().returncode == code
+    assert len(told.read_text()) == starts
+
+
 def test_a_used_up_quota_stops_the_night(nights: Nights) -> None:
     """What is left is asked by later starts, in the order of the files; a bad file is not what is told."""
     nights.project.change("rpm = 600000\n", "rpm = 600000\nrpd = 2\n")
