@@ -14,6 +14,7 @@ from pipeline.arrow import Layout
 from pipeline.calibration import fields
 from pipeline.disk import obstacle
 from pipeline.errors import InputError, JobError, OutputError, StoreError
+from pipeline.input.files import would_read
 from pipeline.input.recode import Decoding
 from pipeline.input.source import Source, open_source
 from pipeline.job import LoadedJob, asked, identity, job_limits, job_model, model_settings, resolve
@@ -118,7 +119,8 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     InputError, JobError, OutputError, and StoreError where the run folder cannot be made.
     """
     job, project = checked.loaded.job, checked.loaded.project
-    path = resolve(project, job.input.path)
+    path, output = resolve(project, job.input.path), resolve(project, job.output.path)
+    _check_apart(output, path, job.input.format)
     source = open_source(
         path,
         key=job.input.key,
@@ -132,7 +134,6 @@ def make_plan(checked: CheckedJob, *, endpoint: str, runs: Path | None, limit: i
     check_columns(checked.template, source.columns)
     check_gold(checked, source.columns)
     columns = checked.layout.output(_columns(source))
-    output = resolve(project, job.output.path)
     _check_target(output, source)
     check_types(columns, output)
     who = identity(checked.loaded, checked.json_schema, endpoint)
@@ -181,6 +182,16 @@ def _columns(source: Source) -> pa.Schema:
         raise InputError(
             f"a column of the input has a type of Polars' own: {exc}", "cast it, then run again"
         ) from exc
+
+
+def _check_apart(target: Path, path: Path, kind: str | None) -> None:
+    """Refuse a target that the next run would take for one of the files of its input."""
+    if would_read(path, kind, target):
+        hint = "name a path outside of it under [output] or with `--output`"
+        if target.exists():
+            hint += f", and take `{target}` out of there if an earlier run has written it"
+        said = f"the output `{target}` lies among the files of the input `{path}`"
+        raise OutputError(f"{said}, and the next run would read it", hint)
 
 
 def _check_target(target: Path, source: Source) -> None:

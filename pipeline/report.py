@@ -18,12 +18,20 @@ SHOWN_USD = 5e-5  # what a cost shown with four places may hide
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended early, and what to do next; one that was `asked` for is no error (`--detach`)."""
+    """Why a run ended early, and what to do next; one that was `asked` for is no error (`--detach`).
+
+    `kind` is that of the failure, or `signal`, `input` (which has changed) or `disk`.
+    """
 
     message: str
     hint: str
     exit_code: Exit
+    kind: str
     asked: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class RunReport:
                 "cost_usd": round(self.table.cost_usd, 12),
             },
             "notes": self.notes,
-            "stopped": None if self.stop is None else {"message": self.stop.message, "hint": self.stop.hint},
+            "stopped": None if self.stop is None else self.stop.as_json(),
         }
 
     def sentences(self) -> list[str]:

@@ -274,8 +274,9 @@ def _table(plan: Plan, parts: Parts, standing: Standing, *, complete: bool) -> W
 
 def _stop(halt: Halt, tally: Tally, plan: Plan) -> Stop:
     """Say why a run stopped; some requests were not waited for where Ctrl-C was pressed again."""
-    reason, stopped = halt.reason, STOPPED.format(signal=halt.signal)
-    stop = Stop(stopped, GOES_ON, Exit.STOPPED) if reason is None else _stopped_by(reason, tally, plan)
+    reason = halt.reason
+    told = Stop(STOPPED.format(signal=halt.signal), GOES_ON, Exit.STOPPED, "signal")
+    stop = told if reason is None else _stopped_by(reason, tally, plan)
     if not tally.dropped:
         return stop
     hint = ONCE_MORE if reason is None else f"{stop.hint}; {AGAIN}"
@@ -286,7 +287,8 @@ def _cut_short(error: StoreError | ChangedError, tally: Tally, left: int) -> Sto
     """Say why a run could not go on: replies that the disk did not take are lost like those in flight."""
     asked_again = left and tally.requests if isinstance(error, StoreError) else tally.dropped
     hint = f"{error.hint}; {AGAIN}" if asked_again else error.hint
-    return Stop(error.message + _dropped(tally.dropped), hint, error.exit_code)
+    kind = "disk" if isinstance(error, StoreError) else "input"
+    return Stop(error.message + _dropped(tally.dropped), hint, error.exit_code, kind)
 
 
 def _dropped(dropped: int) -> str:
@@ -302,7 +304,7 @@ def _silence(seconds: float) -> str:
 
 def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
     """Say what stopped a run; what it has spent includes what was in flight then."""
-    act = TABLE[reason.kind].act
+    act, kind = TABLE[reason.kind].act, str(reason.kind)
     if reason.kind in OUTAGE:
         message = f"the API cannot be reached: {reason.message}{_silence(tally.silence)}"
     elif reason.kind is FailureKind.SPEND_LIMITED:
@@ -313,7 +315,7 @@ def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
         message = f"the run has spent {usd(tally.spent_usd)}, and {reason.message}{above}"
         open_ = 0.0 if tally.enqueued is None else tally.enqueued.usd
         hint = more_money(place_of(plan.checked.loaded, "limits", "max_cost"), open_)
-        return Stop(message, hint, Exit.STOPPED)
+        return Stop(message, hint, Exit.STOPPED, kind)
     elif reason.kind is FailureKind.LEFT_OPEN:
         message = reason.message
     elif act is Act.PAUSE:
@@ -323,5 +325,5 @@ def _stopped_by(reason: Failure, tally: Tally, plan: Plan) -> Stop:
         limit = reason.message if reason.quota_id is None else f"{reason.quota_id} says the API"
         message = f"the daily quota is used up; it resets at {reset:%a %d %b %H:%M %Z} ({limit})"
     else:
-        return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED)
-    return Stop(message, hint_of(reason), Exit.STOPPED, asked=reason.kind is FailureKind.LEFT_OPEN)
+        return Stop(f"the API refuses this run: {reason.message}", hint_of(reason), Exit.REFUSED, kind)
+    return Stop(message, hint_of(reason), Exit.STOPPED, kind, asked=reason.kind is FailureKind.LEFT_OPEN)

@@ -200,8 +200,9 @@ def _stop(unasked: Failure | Gone | Hidden, batch: Batch) -> Stop:
     """Say what kept a job from being cancelled."""
     if not isinstance(unasked, Failure):
         said = f"the API knows no job `{batch.job or batch.name}`, at least not with this key"
-        return Stop(said, STRANGE, Exit.REFUSED)
+        return Stop(said, STRANGE, Exit.REFUSED, str(unasked.failure.kind))
+    kind = str(unasked.kind)
     said = f"not cancelled: {unasked.message}"
     if TABLE[unasked.kind].act is Act.REFUSE:
-        return Stop(said, hint_of(unasked), Exit.REFUSED)
-    return Stop(said, hint_of(unasked) if unasked.kind in OUTAGE else AGAIN, Exit.STOPPED)
+        return Stop(said, hint_of(unasked), Exit.REFUSED, kind)
+    return Stop(said, hint_of(unasked) if unasked.kind in OUTAGE else AGAIN, Exit.STOPPED, kind)

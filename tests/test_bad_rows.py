@@ -115,8 +115,8 @@ def test_status_and_summary_name_what_is_left_out(project: Project, emulator: Em
     path = skipping(project, DOUBLE)
     report, _ = asked(project, emulator)
     said = "\n".join(report.sentences())
-    listed = f"mend them in `{path}`: they are listed in {project.plan().bad_rows}"
-    assert f"left out: 3 bad rows of the input; {listed}" in said
+    listed = f"listed in {project.plan().bad_rows}; mend them in `{path}`"
+    assert f"left out: 3 bad rows of the input, {listed}" in said
     found = job_status(project.plan(), None, 0.0)
     assert f"    row 4 of `{path}`: key column `id` is empty" in found.sentences()
     assert found.as_json()["left_out"] == report.left_out.as_json() | {"file": None}
@@ -305,8 +305,8 @@ def test_a_quiet_run_says_that_rows_were_left_out(project: Project, shell: Shell
     for _ in "12":
         said = shell("run", project.job, "--offline", *flags)
         assert said.code == 1
-        mend = f"mend it in `{project.folder / 'rows.csv'}`: it is listed in {file}"
-        assert said.err == f"left out: 1 bad row of the input; {mend}\n"
+        mend = f"mend it in `{project.folder / 'rows.csv'}`"
+        assert said.err == f"left out: 1 bad row of the input, listed in {file}; {mend}\n"
     assert said.out == "" or json.loads(said.out)["left_out"]["file"] == str(file)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pipeline.errors import Exit
+from pipeline.errors import Exit, OutputError
 from tests.conftest import Emulator, Project, emulating
 
 FAULTS = ["400-key~<refused>", "finish-safety~<unsafe>"]
@@ -70,6 +70,25 @@ def test_requests_without_an_answer_are_named(project: Project) -> None:
     said = "1 request left and had no answer: the API may bill them"
     assert said in "\n".join(report.sentences())
     assert said not in "\n".join(replace(report, free=True).sentences())
+
+
+@pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet"])
+@pytest.mark.parametrize("path", ["in", "in/*", "in/**"])
+def test_a_table_among_the_files_of_its_input_is_refused(project: Project, path: str, ending: str) -> None:
+    """From the first night on, whatever else is wrong: the second one would read it."""
+    (project.folder / "in").mkdir()
+    (project.folder / "in" / "1.csv").write_text("number,word\n1,good\n")
+    project.change('path = "rows.csv"', f'path = "{path}"')
+    project.change("out/labels.parquet", f"in/labels.{ending}")
+    with pytest.raises(
+        OutputError, match=r"among the files of the input.*the next run would read it"
+    ) as told:
+        project.run("http://127.0.0.1:9")
+    assert told.value.hint == "name a path outside of it under [output] or with `--output`"
+    (project.folder / "in" / f"labels.{ending}").touch()
+    with pytest.raises(OutputError) as told:
+        project.run("http://127.0.0.1:9")
+    assert told.value.hint.endswith(f"labels.{ending}` out of there if an earlier run has written it")
 
 
 def test_a_grown_input_costs_the_new_rows(project: Project, emulator: Emulator) -> None:

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,18 +82,54 @@ def nights(project: Project, emulator: Emulator) -> Nights:
 
 
 def test_each_night_asks_its_own_file(nights: Nights) -> None:
-    """A finished file is left alone, without a start of Rowmill, until it is changed."""
+    """Of a finished file nothing is asked again."""
     nights.file("1", "1,good\n")
     assert nights.asked() == (Exit.OK, 1)
-    told = nights.project.folder / "log" / "1.json"
-    written = told.stat().st_mtime_ns
     nights.file("2", "2,bad\n3,fine\n")
     assert nights.asked() == (Exit.OK, 2)
     assert nights.tables() == ["1", "2"]
-    assert (json.loads(told.read_text())["rows"], told.stat().st_mtime_ns) == (1, written)
+    told = json.loads((nights.project.folder / "log" / "1.json").read_text())
+    assert (told["rows"], told["this_run"]["requests"]) == (1, 0)
+
+
+def test_a_corrected_file_is_asked_whatever_its_time_says(nights: Nights) -> None:
+    """Also where it is older than its table, as one that was copied with its time."""
+    nights.file("1", "1,good\n")
+    assert nights.asked() == (Exit.OK, 1)
     nights.file("1", "1,good\n4,warm\n")
+    os.utime(nights.project.folder / "in" / "1.csv", (0, 0))
     assert nights.asked() == (Exit.OK, 1)
     assert nights.texts("1") == ["good", "warm"]
+
+
+def test_a_changed_job_asks_every_file_anew(nights: Nights) -> None:
+    """A file whose table is whole, too."""
+    nights.file("1", "1,good\n")
+    nights.file("2", "2,bad\n")
+    assert nights.asked() == (Exit.OK, 2)
+    nights.project.change("You label reviews.", "You label reviews with care.")
+    assert nights.asked() == (Exit.OK, 2)
+
+
+def test_a_file_that_changes_meanwhile_holds_up_no_other(nights: Nights) -> None:
+    """It is named, and asked by the next start."""
+    nights.file("1", "1,good\n2,bad\n")
+    nights.file("2", "3,fine\n")
+    nights.emulator.change(latency=1.0)
+    before = nights.emulator.stats()["requests"]
+    with ThreadPoolExecutor(1) as pool:
+        night = pool.submit(nights.start)
+        while nights.emulator.stats()["requests"] == before:
+            time.sleep(0.02)
+        nights.file("1", "1,good\n2,bad\n4,warm\n")
+        ended = night.result()
+    nights.emulator.change(latency=0.0)
+    assert (ended.returncode, nights.tables()) == (Exit.STOPPED, ["2"])
+    assert "in/1.csv: exit code 3" in ended.stderr
+    told = json.loads((nights.project.folder / "log" / "1.json").read_text())
+    assert told["stopped"]["kind"] == "input"
+    assert nights.asked()[0] == Exit.OK
+    assert nights.texts("1") == ["good", "bad", "warm"]
 
 
 def test_rows_that_were_left_out_are_asked_once_mended(nights: Nights) -> None:
@@ -116,6 +154,22 @@ def test_a_bad_file_holds_up_no_other(nights: Nights) -> None:
     nights.file("1", "1,good\n")
     assert nights.asked() == (Exit.OK, 1)
     assert nights.tables() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("code", "summary", "starts"),
+    [(3, "", 2), (3, '"kind": "input"', 2), (3, '"kind": "quota_day"', 1), (4, "", 1), (5, "", 1)],
+)
+def test_only_what_stops_one_file_for_all_stops_the_script(
+    nights: Nights, code: int, summary: str, starts: int
+) -> None:
+    """A file that changed while it was opened ends with 3 and no summary."""
+    rowmill, told = nights.project.folder / ".venv" / "bin" / "rowmill", nights.project.folder / "told"
+    rowmill.write_text(f"#!/bin/sh\nprintf x >> {told}\nprintf '{summary}'\nexit {code}\n")
+    nights.file("1", "1,good\n")
+    nights.file("2", "2,bad\n")
+    assert nights.start().returncode == code
+    assert len(told.read_text()) == starts
 
 
 def test_a_used_up_quota_stops_the_night(nights: Nights) -> None:

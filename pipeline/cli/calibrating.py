@@ -94,7 +94,7 @@ def _print(ended: Ended, *, as_json_: bool) -> Exit:
         content = {"job": ended.job, "exit_code": int(code), "sample": ended.sample}
         content |= {"price": ended.price}
         content |= {"this_run": {"requests": ended.requests, "cost_usd": round(ended.cost_usd, 12)}}
-        content |= {"stopped": None if stop is None else {"message": stop.message, "hint": stop.hint}}
+        content |= {"stopped": None if stop is None else stop.as_json()}
         content |= {"trials": ended.trials, "finished": ended.done, "requests_to_go": ended.to_go}
         content |= {"kept_instead": ended.better or None}
         content |= {"calibration": None if found is None else as_json(found)}

@@ -46,9 +46,9 @@ class LeftOut:
         """Return it for people, a line each; none where no row was left out."""
         if not self.rows:
             return []
-        them, they_are = ("it", "it is") if self.rows == 1 else ("them", "they are")
+        them = "it" if self.rows == 1 else "them"
         place = "the input" if self.source is None else f"`{self.source}`"
-        where = "" if self.file is None else f"; mend {them} in {place}: {they_are} listed in {self.file}"
+        where = "" if self.file is None else f", listed in {self.file}; mend {them} in {place}"
         more = [f"    and {self.rows - len(self.first):,} more"] if self.rows > len(self.first) else []
         said = f"  left out: {self.rows:,} bad row{'s' * (self.rows > 1)} of the input{where}"
         return [said, *(f"    {one}" for one in self.first), *more]

@@ -19,7 +19,7 @@ import polars as pl
 
 from pipeline.columns import separator_hint
 from pipeline.errors import BadRowError, InputError
-from pipeline.input.encoding import RESAVE, START, not_utf8, wide_text
+from pipeline.input.encoding import RESAVE, START, not_utf8, web_page, wide_text
 from pipeline.input.plain import Plain
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -119,6 +119,8 @@ class Check:
 
     def begin(self) -> tuple[str, ...]:
         """Read the header."""
+        if (page := web_page(self.path)) is not None:
+            raise page
         self.file.seek(0)
         start = self.file.read(len(codecs.BOM_UTF8))
         self.place = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
@@ -192,7 +194,7 @@ def clean(separator: str) -> re.Pattern[str]:
 
 def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]:
     if header is None:
-        raise InputError(f"`{path}` is empty", "write the table to it, or name another file")
+        raise empty(path)
     if not header:
         raise InputError(f"`{path}` has no header: line 1 is blank", "the first line must name the columns")
     if any("\0" in name for name in header):
@@ -201,6 +203,11 @@ def _checked_header(path: Path, header: Sequence[str] | None) -> tuple[str, ...]
     if double is not None:
         raise InputError(f"`{path}` has two columns `{double}`", "rename one of them in the header")
     return tuple(header)
+
+
+def empty(path: Path) -> InputError:
+    """Return the error for a file without a byte, or without anything but a byte order mark."""
+    return InputError(f"`{path}` is empty", "get the file again, or take it away from the input")
 
 
 def ragged(path: Path, line: int, cells: int, header: Sequence[str]) -> InputError:

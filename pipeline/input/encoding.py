@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from pipeline.errors import InputError
+from pipeline.errors import BadRowError, InputError
 
 ENCODING = (
     'set in [input] its encoding, such as `encoding = "{name}"`, or `encoding_errors = "replace"` so that '
@@ -27,6 +27,7 @@ MAGIC = {
     b"PAR1": ("a Parquet file", "give it the ending `.parquet`, or set format in [input]"),
     b"ARROW1": ("an Arrow file", "give it the ending `.arrow`, or set format in [input]"),
 }
+PAGES = (b"<!doctype html", b"<html>", b"<html ")  # small letters
 START = 8_192  # bytes that are looked at before anything else
 TWICE = 2  # in UTF-32 one half of the bytes holds twice as many NULs as the other, in UTF-16 many more
 
@@ -45,7 +46,8 @@ def not_utf8(path: Path) -> InputError:
                     return InputError(
                         f"{byte}: the file ends in the middle of a letter", "get the file again; " + RESAVE
                     )
-                return _guessed(byte, path)
+                fault = _guessed(byte, path)
+                return fault if number == 1 else BadRowError(fault.message, fault.hint)  # 1 may be a header
     return InputError(f"`{path}` was changed while it was read", "run the same command again")
 
 
@@ -56,7 +58,19 @@ def no_text(path: Path) -> InputError | None:
     for magic, (what, hint) in MAGIC.items():
         if start.startswith(magic):
             return InputError(f"`{path}` is {what}", hint)
-    return None
+    return web_page(path)
+
+
+def web_page(path: Path) -> InputError | None:
+    """Return the error for a page of a site that was saved in place of a table; None for what is none."""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if not start.removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(PAGES):
+        return None
+    return InputError(
+        f"`{path}` is a web page",
+        "get the table itself: open the address in a browser, perhaps you must log in",
+    )
 
 
 def _guessed(byte: str, path: Path) -> InputError:

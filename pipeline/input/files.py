@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import polars as pl
@@ -152,18 +153,50 @@ def separator_of(kind: str, given: str | None) -> str:
 
 def _in_folder(folder: Path, kind: str | None) -> list[Path]:
     """Return the tables in a folder and below; names that begin with a dot are hidden, as for a glob."""
-    wanted = {ending for ending, known in ENDINGS.items() if kind in {None, known}}
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in wanted
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if _is_wanted(path.relative_to(folder), kind) and path.is_file()
     ]
     if not found:
-        hint = f"its files must end in one of {', '.join(sorted(wanted))}; else name them with a glob"
+        hint = f"its files must end in one of {', '.join(sorted(_endings(kind)))}; else name them with a glob"
         raise InputError(f"the folder `{folder}` holds no table", hint)
     return found
+
+
+def _endings(kind: str | None) -> set[str]:
+    """Return the endings of files of a format, or of all."""
+    return {ending for ending, known in ENDINGS.items() if kind in {None, known}}
+
+
+def _is_wanted(place: Path, kind: str | None) -> bool:
+    """Tell whether a file at this place in a folder is one of its tables."""
+    hidden = any(part.startswith(".") for part in place.parts)
+    return place.suffix.lower() in _endings(kind) and not hidden
+
+
+def would_read(path: Path, kind: str | None, target: Path) -> bool:
+    """Tell whether a file written to `target` would be one of the files that a folder or glob means."""
+    if path.is_file():
+        return False
+    root, place = root_of(path), target.parent.resolve() / target.name
+    if not place.is_relative_to(root.resolve()):
+        return False
+    place = place.relative_to(root.resolve())
+    if path == root:
+        return _is_wanted(place, kind)
+    pattern = path.relative_to(root)
+    return glob.has_magic(str(pattern)) and _fits(pattern.parts, place.parts)
+
+
+def _fits(patterns: Sequence[str], names: Sequence[str]) -> bool:
+    """Tell whether a glob, in parts, matches a path, as `glob.glob` does."""
+    if not patterns or not names:
+        return not names and all(one == "**" for one in patterns)
+    hidden = names[0].startswith(".") and not patterns[0].startswith(".")
+    if patterns[0] == "**":
+        return _fits(patterns[1:], names) or (not hidden and _fits(patterns, names[1:]))
+    return not hidden and fnmatchcase(names[0], patterns[0]) and _fits(patterns[1:], names[1:])
 
 
 def root_of(path: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pipeline.errors import BadRowError, InputError
-from pipeline.input.encoding import RESAVE, not_utf8, wide_text
+from pipeline.input.encoding import RESAVE, not_utf8, web_page, wide_text
 from pipeline.input.faults import Faults, Where
 
 BLANKS = b" \t\r\n"  # of JSON; Polars takes a line of others for a broken one
@@ -25,9 +25,13 @@ Kinds: TypeAlias = dict[Name, tuple[str, int]]  # what a column holds, and a lin
 
 _HALF_LETTER = re.compile(rb"\\u[dD][89a-fA-F]")  # what may be half of a surrogate pair
 
+_ARRAY = re.compile(rb"\[\s*(?:\{|$)")  # the first line of one, also of one that goes on below it
+
 
 def check_ndjson(path: Path) -> int:
     """Read a whole NDJSON file once and count its rows; raises InputError where Polars would misread it."""
+    if whole := web_page(path) or _array(path):
+        raise whole
     records = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -46,6 +50,19 @@ def check_ndjson(path: Path) -> int:
                 except InputError as fault:
                     raise _earlier_fault(path, number) or fault from fault.__cause__
     return records
+
+
+def _array(path: Path) -> InputError | None:
+    """Return the error for a file that is a whole array of JSON; a single line may be one by mistake."""
+    with path.open("rb") as file:
+        lines = (line.strip(BLANKS) for line in file if not _is_blank(line))
+        first = next(lines, b"")
+        if not _ARRAY.match(first) or (first.endswith(b"]") and next(lines, b"")):
+            return None
+    return InputError(
+        f"`{path}` is a JSON array, not NDJSON",
+        "write each of its objects on a line of its own, as `jq -c '.[]' FILE.json > FILE.ndjson` does",
+    )
 
 
 def _is_blank(line: bytes) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from pipeline.errors import InputError, StoreError
+from pipeline.errors import BadRowError, InputError, StoreError
 from pipeline.input.encoding import MAGIC
 from pipeline.scratch import Column
 
@@ -236,7 +236,8 @@ def _undecodable(path: Path, form: _Form, line: int, exc: UnicodeDecodeError) ->
     before = exc.object[: exc.start].decode(form.codec, "replace")
     byte = f"byte 0x{exc.object[exc.start]:02x} is not {form.codec}"
     line += before.count("\n")
-    return InputError(f"`{path}`, line {line}: {byte}", OTHER)
+    kind = InputError if line == 1 else BadRowError  # the first line may be a header
+    return kind(f"`{path}`, line {line}: {byte}", OTHER)
 
 
 def _clear() -> None:

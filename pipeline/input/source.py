@@ -18,7 +18,7 @@ from pipeline.flow import Row
 from pipeline.heads import heads
 from pipeline.input.bad import BadRows, LeftOut, as_counted, together, write
 from pipeline.input.cells import exact, values
-from pipeline.input.delimited import text_types, typed
+from pipeline.input.delimited import empty, text_types, typed
 from pipeline.input.files import HINTS, PLAINER, Files, find, root_of, separator_of, stamp_of, translated
 from pipeline.input.recode import PLAIN, Decoding, copies_of
 from pipeline.input.scan import Scan, batches, scan_files, writable
@@ -309,7 +309,7 @@ def open_source(
     with translated(files):
         for file, stamp in zip(paths, files.stamps, strict=True):
             if not stamp.size:
-                raise InputError(f"`{file}` is empty", "write the table to it, or name another file")
+                raise empty(file)
             file.open("rb").close()  # the system says better than Polars why it cannot be read
         files = replace(
             files, copies=copies_of(paths, kind, decoding, skip=skip), bad=BadRows() if skip else None

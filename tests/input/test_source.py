@@ -528,7 +528,7 @@ def test_a_file_without_the_right_to_read_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused(tmp_path: Path, kind: str) -> None:
     """Nothing at all stands in it."""
     (tmp_path / f"t.{kind}").touch()
-    assert refusal(tmp_path, lambda: opened(tmp_path / f"t.{kind}")).startswith(f"`t.{kind}` is empty; write")
+    assert refusal(tmp_path, lambda: opened(tmp_path / f"t.{kind}")).startswith(f"`t.{kind}` is empty; get")
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"ndjson"}))
@@ -583,7 +583,9 @@ def test_an_arrow_stream_is_no_arrow_file(tmp_path: Path) -> None:
         ('{"a":1}\n{"a":true}\n', "`t.ndjson`, line 2: `a` is a boolean, but a number in line 1"),
         ('{"a":{"b":1}}\n{"a":3}\n', "`t.ndjson`, line 2: `a` is a number, but an object in line 1"),
         ('{"a":1}\n{"a":1e999}\n', "`t.ndjson`, line 2: a number that is too large: `1e999`"),
-        ("[\n" * 100_000, "`t.ndjson`, line 1: no JSON"),
+        ("x\n" + "[\n" * 100_000, "`t.ndjson`, line 1: no JSON"),
+        ("[\n" * 100_000, "`t.ndjson` is a JSON array, not NDJSON"),
+        ('[{"a":1}]\n{"a":2}\n', "`t.ndjson`, line 1: a list where an object should be"),
         ('{"a":1}\n\nx\n{"a":"\\ud800"}\n', "`t.ndjson`, line 3: no JSON: expecting value"),
     ],
 )
