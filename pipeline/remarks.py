@@ -14,7 +14,7 @@ from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
 from pipeline.store.completion import Completion
 from pipeline.store.folder import IDENTITY, Folder, differences, identity_fault, in_words, is_used
-from pipeline.store.inspection import count_replies
+from pipeline.store.inspection import count_replies, is_missing
 from pipeline.store.salvage import RIGHTS, barred
 from pipeline.store.standing import Standing
 
@@ -44,6 +44,10 @@ JOURNAL = (
 SPARE = (
     "the journal (`replies.sqlite`) is damaged or cannot be read: nothing is lost, since parts answer every "
     "row"
+)
+MISSING = (
+    "the journal (`replies.sqlite`) is missing, so only the parts hold the answers: the next run that asks "
+    "makes a new one, and asks and pays again for what no part has"
 )
 UNNAMED = (
     "`identity.json`, which names what was asked here, {fault}: the next run writes it anew and keeps the "
@@ -132,6 +136,8 @@ def unsound(folder: Folder, *, waiting: bool) -> list[str]:
         notes.append(f"`{shut}` may not be read: {RIGHTS}")
     elif count_replies(folder.journal) is None:
         notes.append(JOURNAL if waiting else SPARE)
+    elif is_missing(folder.journal, folder.parts):
+        notes.append(MISSING)
     if is_used(folder) and (fault := identity_fault(folder)) is not None:
         notes.append(UNNAMED.format(fault=fault))
     return notes

@@ -116,7 +116,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
     layout, print_ = plan.checked.layout, plan.fingerprint
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
-    replies, read = check_journal(folder.journal)
+    replies, read = check_journal(folder.journal, folder.parts)
     findings += few(check_batches(folder.path))
     if plan.checked.loaded.job.cache.enabled:
         findings += check_cache(folder.path.parent.parent / CACHE)

@@ -354,6 +354,26 @@ def test_status_tells_a_truncated_journal(project: Project, emulator: Emulator, 
     assert ("paid for again" in told, "nothing is lost" in told) == (needed, not needed)
 
 
+def test_a_journal_that_is_gone_is_a_notice(project: Project, emulator: Emulator) -> None:
+    """It may be deleted, so nothing is wrong; that only the parts hold the answers is worth knowing."""
+    journal = ran(project, emulator).folder / "replies.sqlite"
+    journal.unlink()
+    verdict = verify(project)
+    assert (verdict.exit_code, [one.notice for one in verdict.findings]) == (Exit.OK, [True])
+    assert verdict.findings[0].what == "the journal is missing, so only the parts hold the answers"
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert told.startswith("the journal (`replies.sqlite`) is missing")
+
+
+def test_an_emptied_journal_is_named_by_the_next_run(project: Project, emulator: Emulator) -> None:
+    """A journal of 0 bytes is set aside as one that is damaged, though no row needs it."""
+    journal = ran(project, emulator).folder / "replies.sqlite"
+    journal.write_bytes(b"")
+    assert verify(project).findings[0].what.startswith("the journal cannot be read")
+    (note,) = [one for one in project.run(emulator.address).notes if "`replies.sqlite.damaged`" in one]
+    assert "the journal was damaged" in note
+
+
 def cut_beside_its_log(journal: Path) -> None:
     """Leave half of a journal, and beside it a log of newer pages, with the whole index."""
     with closing(Journal(journal)) as keeping:
