@@ -4,6 +4,9 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.auto import auto_words
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
@@ -168,7 +171,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     stop = None
     if pending.any():
         run.sought = int(pending.sum())
-        run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        run.tally.kept = 0 if run.turn else _kept(plan, run, pending)
         if by_batches(plan):
             run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
         memo = Follower(standing, run.taken, parts, plan.folder)
@@ -186,6 +189,15 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     table = _table(plan, parts, standing, complete=not unanswered)
     stop = stop if left else None
     return _Ended(table, not unanswered, unanswered, left, stop, answers=different(standing))
+
+
+def _kept(plan: Plan, run: _Run, pending: NDArray[np.bool_]) -> int:
+    """Return how many of these rows have a reply in the journal; of a damaged one only when it is mended."""
+    if found := replied(run.taken.survey, pending, plan.folder):
+        return found
+    notes = mended(plan.folder.journal)
+    run.notes.extend(notes)
+    return replied(run.taken.survey, pending, plan.folder) if notes else 0
 
 
 def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | ChangedError) -> _Ended:

@@ -1,6 +1,8 @@
 """Verifying a job: nothing wrong is overlooked, nothing right is blamed, nothing is changed."""
 
 import math
+import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -257,6 +259,22 @@ def test_a_damaged_part_is_told_with_what_the_journal_had(project: Project, emul
     notes = project.run(emulator.address).notes
     assert len([one for one in notes if "`part-0000001.parquet` was set aside" in one]) == 1
     assert any(one.startswith("of 6 rows to ask after that the journal had the reply to 4;") for one in notes)
+
+
+def test_what_a_mended_journal_had_is_counted(project: Project, emulator: Emulator) -> None:
+    """Beside a damaged part the replies that can be saved from a damaged journal count as had."""
+    project.rows([f"good {n}" for n in range(60)])
+    folder = project.run(emulator.address).folder
+    (folder / "parts" / "part-0000001.parquet").write_bytes(b"damaged")
+    (project.folder / RUNS / "cache.sqlite").unlink()
+    os.truncate(folder / "replies.sqlite", 20_000)
+    report = project.run(emulator.address)
+    (taken,) = [one for one in report.notes if one.startswith("the journal was damaged")]
+    had = int(re.search(r"(\d+) of its replies", taken)[1])  # type: ignore[index]
+    assert (0 < had < 60, report.requests) == (True, 60 - had)
+    assert any(
+        f"of 60 rows to ask after that the journal had the reply to {had};" in one for one in report.notes
+    )
 
 
 def test_rows_that_have_come_are_not_gone(project: Project, emulator: Emulator) -> None:
