@@ -136,6 +136,7 @@ def _report(plan: Plan, service: Service, run: _Run, ended: _Ended, left_out: Le
         requests=tally.departed,
         unsent=tally.unsent,
         unanswered=tally.unheard + tally.dropped,
+        unwritten=tally.unwritten,
         asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
         shipped=tally.shipped,
         usage=tally.usage,

@@ -150,9 +150,9 @@ class Tally:
     `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts every
     call, retries too, of which `unsent` never left this machine, `unheard` left and had no answer in time or
     over a connection that broke, `dropped` those whose answer was not waited for, since the run ended at
-    once; `silence` is the seconds without an answer that ended it; tokens and cost are those of replies that
-    arrived in this run. Rates are of about the last minute where `mark` is called now and then, and since the
-    start otherwise.
+    once; `unwritten` replies have arrived and are in no journal yet; `silence` is the seconds without an
+    answer that ended it; tokens and cost are those of replies that arrived in this run. Rates are of about
+    the last minute where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -171,6 +171,7 @@ class Tally:
     refusals: int = 0
     overloaded: int = 0  # of these, 503s
     dropped: int = 0
+    unwritten: int = 0
     silence: float = 0.0
     before_usd: float = 0.0  # what other runs of this command have spent of what it may spend
     emulated: bool = False  # a reply came from the emulator
