@@ -12,7 +12,7 @@ from pipeline.pending import waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
-from pipeline.store.completion import Completion
+from pipeline.store.completion import Completion, is_spoilt
 from pipeline.store.folder import IDENTITY, Folder, differences, identity_fault, in_words, is_used
 from pipeline.store.inspection import count_replies, is_missing
 from pipeline.store.salvage import RIGHTS, barred
@@ -52,6 +52,10 @@ MISSING = (
 UNNAMED = (
     "`identity.json`, which names what was asked here, {fault}: the next run writes it anew and keeps the "
     "answers"
+)
+UNMARKED = (
+    "`finished.json`, which says what the last run had finished, cannot be read: a run that finishes writes "
+    "it anew, and whether answers have gone since the last one is not known"
 )
 UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
@@ -140,7 +144,12 @@ def unsound(folder: Folder, *, waiting: bool) -> list[str]:
         notes.append(MISSING)
     if is_used(folder) and (fault := identity_fault(folder)) is not None:
         notes.append(UNNAMED.format(fault=fault))
-    return notes
+    return notes + unmarked(folder)
+
+
+def unmarked(folder: Folder) -> list[str]:
+    """Return a note where the mark of the last finished run cannot be read."""
+    return [UNMARKED] if is_spoilt(folder) else []
 
 
 def lower(told: Limits, found: Limits) -> list[str]:

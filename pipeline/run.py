@@ -20,7 +20,7 @@ from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
-from pipeline.remarks import gone, kept, open_elsewhere, replaced, unneeded
+from pipeline.remarks import gone, kept, open_elsewhere, replaced, unmarked, unneeded
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of, more_money
 from pipeline.shipping import by_batches
@@ -68,6 +68,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
+        notes += unmarked(plan.folder)
         compact(parts)
         standing = stand(survey, parts, recall(taken, parts, plan.folder))
         if not standing.index.known:

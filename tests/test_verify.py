@@ -383,6 +383,17 @@ def test_a_journal_that_is_gone_is_a_notice(project: Project, emulator: Emulator
     assert told.startswith("the journal (`replies.sqlite`) is missing")
 
 
+def test_a_broken_mark_is_named(project: Project, emulator: Emulator) -> None:
+    """Where `finished.json` cannot be read all say so, and the next run writes it anew."""
+    mark = ran(project, emulator).folder / "finished.json"
+    mark.write_bytes(mark.read_bytes()[:40])
+    assert said(project) == ["it cannot be read"]
+    (told,) = job_status(project.plan(), None, 0.0).damage
+    assert told.startswith("`finished.json`")
+    assert project.run(emulator.address).notes == [told]
+    assert said(project) == []
+
+
 def test_an_emptied_journal_is_named_by_the_next_run(project: Project, emulator: Emulator) -> None:
     """A journal of 0 bytes is set aside as one that is damaged, though no row needs it."""
     journal = ran(project, emulator).folder / "replies.sqlite"
