@@ -31,8 +31,10 @@ ELSEWHERE = (
 )
 UNREAD = (
     "counted without {parts} ({names}): the next run sets aside what is damaged, takes its rows from the "
-    "journal and asks for the rest, which is paid for again"
+    "journal{rest}"
 )
+REST = " and asks for what that has no reply to, which is paid for again"
+NO_REST = ", which has the reply to all that are pending, and pays for nothing again"
 GONE = (
     "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
     "cache holds of that is taken, the rest is asked again and paid for again"
@@ -121,13 +123,17 @@ def unneeded(plan: Plan) -> list[str]:
     return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
 
 
-def unread(damaged: Sequence[str]) -> list[str]:
-    """Return a note on parts that do not count since they are damaged."""
+def unread(damaged: Sequence[str], *, to_ask: int) -> list[str]:
+    """Return a note on parts that do not count since they are damaged; `to_ask` rows have no reply either."""
     if not damaged:
         return []
     names = ", ".join(f"`{name}`" for name in damaged[:NAMED])
     more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
-    return [UNREAD.format(parts=many(len(damaged), "damaged part"), names=names + more)]
+    return [
+        UNREAD.format(
+            parts=many(len(damaged), "damaged part"), names=names + more, rest=REST if to_ask else NO_REST
+        )
+    ]
 
 
 def unsound(folder: Folder, *, waiting: bool) -> list[str]:
