@@ -77,7 +77,7 @@ def head(found: Forecast) -> list[str]:
         jobs, prompts = many(scope.cancelled_jobs, "batch job"), many(scope.cancelled, "prompt")
         is_ = "is" if scope.cancelled_jobs == 1 else "are"
         lines.append(f"  {jobs} with {prompts} {is_} being cancelled: they are counted below, {AS_FAR}")
-    lines += [f"  {note}" for note in unread(scope.damaged_parts)]
+    lines += [f"  {note}" for note in unread(scope.damaged_parts, to_ask=scope.prompts + scope.cached)]
     if not scope.prompts:
         return lines
     whole = "all of them" if found.sampled == scope.prompts else f"a sample of {found.sampled:,}"

@@ -12,9 +12,9 @@ from pipeline.pending import waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many
 from pipeline.store.batches import open_batches_of
-from pipeline.store.completion import Completion
+from pipeline.store.completion import Completion, is_spoilt
 from pipeline.store.folder import IDENTITY, Folder, differences, identity_fault, in_words, is_used
-from pipeline.store.inspection import count_replies
+from pipeline.store.inspection import count_replies, is_missing
 from pipeline.store.salvage import RIGHTS, barred
 from pipeline.store.standing import Standing
 
@@ -31,8 +31,10 @@ ELSEWHERE = (
 )
 UNREAD = (
     "counted without {parts} ({names}): the next run sets aside what is damaged, takes its rows from the "
-    "journal and asks for the rest, which is paid for again"
+    "journal{rest}"
 )
+REST = " and asks for what that has no reply to, which is paid for again"
+NO_REST = ", which has the reply to all that are pending, and pays for nothing again"
 GONE = (
     "{rows} that the last run had finished {have} no answer in the parts any more: what the journal or the "
     "cache holds of that is taken, the rest is asked again and paid for again"
@@ -45,9 +47,17 @@ SPARE = (
     "the journal (`replies.sqlite`) is damaged or cannot be read: nothing is lost, since parts answer every "
     "row"
 )
+MISSING = (
+    "the journal (`replies.sqlite`) is missing, so only the parts hold the answers: the next run that asks "
+    "makes a new one, and asks and pays again for what no part has"
+)
 UNNAMED = (
     "`identity.json`, which names what was asked here, {fault}: the next run writes it anew and keeps the "
     "answers"
+)
+UNMARKED = (
+    "`finished.json`, which says what the last run had finished, cannot be read: a run that finishes writes "
+    "it anew, and whether answers have gone since the last one is not known"
 )
 UNNEEDED = (
     "{jobs} open at the API{price}, which no row of this run needs, so it does not wait: nothing is to do; "
@@ -113,13 +123,17 @@ def unneeded(plan: Plan) -> list[str]:
     return [UNNEEDED.format(jobs=jobs_of(batches), price=price_of(batches))] if batches else []
 
 
-def unread(damaged: Sequence[str]) -> list[str]:
-    """Return a note on parts that do not count since they are damaged."""
+def unread(damaged: Sequence[str], *, to_ask: int) -> list[str]:
+    """Return a note on parts that do not count since they are damaged; `to_ask` rows have no reply either."""
     if not damaged:
         return []
     names = ", ".join(f"`{name}`" for name in damaged[:NAMED])
     more = f" and {len(damaged) - NAMED:,} more" if len(damaged) > NAMED else ""
-    return [UNREAD.format(parts=many(len(damaged), "damaged part"), names=names + more)]
+    return [
+        UNREAD.format(
+            parts=many(len(damaged), "damaged part"), names=names + more, rest=REST if to_ask else NO_REST
+        )
+    ]
 
 
 def unsound(folder: Folder, *, waiting: bool) -> list[str]:
@@ -132,9 +146,16 @@ def unsound(folder: Folder, *, waiting: bool) -> list[str]:
         notes.append(f"`{shut}` may not be read: {RIGHTS}")
     elif count_replies(folder.journal) is None:
         notes.append(JOURNAL if waiting else SPARE)
+    elif is_missing(folder.journal, folder.parts):
+        notes.append(MISSING)
     if is_used(folder) and (fault := identity_fault(folder)) is not None:
         notes.append(UNNAMED.format(fault=fault))
-    return notes
+    return notes + unmarked(folder)
+
+
+def unmarked(folder: Folder) -> list[str]:
+    """Return a note where the mark of the last finished run cannot be read."""
+    return [UNMARKED] if is_spoilt(folder) else []
 
 
 def lower(told: Limits, found: Limits) -> list[str]:

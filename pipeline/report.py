@@ -13,6 +13,8 @@ from pipeline.usage import Saved, Shipped
 
 EMULATED = "the answers come from the local emulator, not from a model: they show the way, not the quality"
 UNANSWERED = "{requests} left and had no answer: the API may bill them, and the cost here is without them"
+UNWRITTEN = "{replies} arrived and could not be written: {they} asked again{billed}"
+BILLED = "; the API bills what has arrived, and the cost here is without it"
 SHOWN_USD = 5e-5  # what a cost shown with four places may hide
 
 
@@ -39,7 +41,8 @@ class RunReport:
     """What a run did and where its job stands now.
 
     `requests` that left this machine (`unsent` never did, and of those that did `unanswered` ended without an
-    answer, so that nobody knows whether they are billed), the rows `asked` with them, `usage`, `cost_usd`
+    answer, so that nobody knows whether they are billed; to `unwritten` more there was a reply that the disk
+    did not take), the rows `asked` with them, `usage`, `cost_usd`
     (USD) and `seconds` are of this run, of which `shipped` tells apart what batch jobs have to do with;
     `table` is of all rows of the input that have an answer. `limited` says that only the first rows were
     taken, `free` that the free tier was assumed, where tokens cost nothing. `output` is None when no
@@ -66,6 +69,7 @@ class RunReport:
     tiers: Mapping[str, int] = field(default_factory=dict)
     unsent: int = 0
     unanswered: int = 0
+    unwritten: int = 0
     free: bool = False
     saved: Saved = field(default_factory=Saved)
     shipped: Shipped = field(default_factory=Shipped)
@@ -107,6 +111,7 @@ class RunReport:
                 "requests": self.requests,
                 "unsent": self.unsent,
                 "unanswered": self.unanswered,
+                "unwritten": self.unwritten,
                 "rows_asked": self.asked,
                 "batches": {
                     "jobs": len(self.shipped.numbers),
@@ -148,6 +153,8 @@ class RunReport:
         lines.append(self._this_run())
         if self.unanswered and not self.free:
             lines.append("  " + UNANSWERED.format(requests=many(self.unanswered, "request")))
+        if self.unwritten:
+            lines.append(self._unwritten())
         if self.shipped.earlier_rows:
             lines.append(self._earlier())
         if self.saved.shared or self.saved.cached:
@@ -198,6 +205,11 @@ class RunReport:
         return (
             ", every row had its answer" if self.rows and not (self.pending or self.failures or taken) else ""
         )
+
+    def _unwritten(self) -> str:
+        one = self.unwritten == 1
+        replies, they = ("1 reply", "it is") if one else (f"{self.unwritten:,} replies", "they are")
+        return "  " + UNWRITTEN.format(replies=replies, they=they, billed="" if self.free else BILLED)
 
     def _earlier(self) -> str:
         """Say what came in from jobs that this run has not created: its own requests have no part in it."""

@@ -4,6 +4,9 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.asking import Service, Watch, Work, ask_all
 from pipeline.auto import auto_words
 from pipeline.errors import ChangedError, DamagedError, Exit, RowmillError, StoreError
@@ -17,7 +20,7 @@ from pipeline.pending import different, pending_rows, replied, waiting_rows
 from pipeline.plan import Plan
 from pipeline.progress import many, span, usd
 from pipeline.quota import day_reset
-from pipeline.remarks import gone, kept, open_elsewhere, replaced, unneeded
+from pipeline.remarks import gone, kept, open_elsewhere, replaced, unmarked, unneeded
 from pipeline.report import RunReport, Stop
 from pipeline.retry import OUTAGE, TABLE, Act, hint_of, more_money
 from pipeline.shipping import by_batches
@@ -65,6 +68,7 @@ def run_job(plan: Plan, service: Service, *, watch: Watch, retry_failed: bool = 
         parts = Parts(plan.folder.parts, plan.checked.layout.part, plan.fingerprint)
         parts.clean()
         before = completion(plan.folder)
+        notes += unmarked(plan.folder)
         compact(parts)
         standing = stand(survey, parts, recall(taken, parts, plan.folder))
         if not standing.index.known:
@@ -133,6 +137,7 @@ def _report(plan: Plan, service: Service, run: _Run, ended: _Ended, left_out: Le
         requests=tally.departed,
         unsent=tally.unsent,
         unanswered=tally.unheard + tally.dropped,
+        unwritten=tally.unwritten,
         asked=tally.asked + tally.shipped.rows + tally.shipped.tried,
         shipped=tally.shipped,
         usage=tally.usage,
@@ -168,7 +173,7 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     stop = None
     if pending.any():
         run.sought = int(pending.sum())
-        run.tally.kept = 0 if run.turn else replied(survey, pending, plan.folder)
+        run.tally.kept = 0 if run.turn else _kept(plan, run, pending)
         if by_batches(plan):
             run.tally.enqueued = enqueued(open_batches_of(plan.folder.path), time.time())
         memo = Follower(standing, run.taken, parts, plan.folder)
@@ -186,6 +191,15 @@ def _whole_round(plan: Plan, service: Service, run: _Run, watch: Watch, standing
     table = _table(plan, parts, standing, complete=not unanswered)
     stop = stop if left else None
     return _Ended(table, not unanswered, unanswered, left, stop, answers=different(standing))
+
+
+def _kept(plan: Plan, run: _Run, pending: NDArray[np.bool_]) -> int:
+    """Return how many of these rows have a reply in the journal; of a damaged one only when it is mended."""
+    if found := replied(run.taken.survey, pending, plan.folder):
+        return found
+    notes = mended(plan.folder.journal)
+    run.notes.extend(notes)
+    return replied(run.taken.survey, pending, plan.folder) if notes else 0
 
 
 def _broken_off(plan: Plan, run: _Run, standing: Standing, error: StoreError | ChangedError) -> _Ended:

@@ -117,12 +117,11 @@ class JobStatus:
             f"{self.job}: {self.rows:,} rows, {table.ok:,} ok, {table.failed:,} failed, "
             f"{self.pending:,} pending{replied}{packs}",
             *self.left_out.sentences(),
-            f"  all answers so far: {table.prompt_tokens:,} tokens in, {table.output_tokens:,} out, "
-            f"{usd(table.cost_usd)}",
+            *self._took(),
             f"  {self._quota()}",
             f"  run folder: {self.folder}",
         ]
-        lines += [f"  {note}" for note in [*unread(self.damaged), *self.damage]]
+        lines += [f"  {note}" for note in [*unread(self.damaged, to_ask=self.to_ask), *self.damage]]
         lines += self._open()
         if self.differs:
             names = ", ".join(f"`{name}`" for name in in_words(self.differs))
@@ -130,6 +129,16 @@ class JobStatus:
             if "endpoint" in self.differs:
                 lines.append("  (give `--offline` or `--base-url` here, too, where the run had it)")
         return [*lines, f"  running now: {self.running}"] if self.running else lines
+
+    def _took(self) -> list[str]:
+        """Say what the answers took; nothing where there are only replies in the journal, named already."""
+        table = self.table
+        if self.replied and not (table.ok or table.failed):
+            return []
+        return [
+            f"  all answers so far: {table.prompt_tokens:,} tokens in, {table.output_tokens:,} out, "
+            f"{usd(table.cost_usd)}"
+        ]
 
     @property
     def _requests(self) -> int:

@@ -11,6 +11,7 @@ from pipeline.rates import PICO
 
 _MINUTE = 60.0
 _TEN_MINUTES = 600.0
+_SILENT = 20.0  # seconds without an answer that are no part of a rate
 _LEAST = 10.0  # seconds below which no rate is made of a count
 ENOUGH = 10  # requests that have come back, and as many packs of rows: fewer say little of the rest
 _DAY = 86_400.0
@@ -150,9 +151,9 @@ class Tally:
     `started` and every `now` are seconds of one clock; the tally never reads a clock. `requests` counts every
     call, retries too, of which `unsent` never left this machine, `unheard` left and had no answer in time or
     over a connection that broke, `dropped` those whose answer was not waited for, since the run ended at
-    once; `silence` is the seconds without an answer that ended it; tokens and cost are those of replies that
-    arrived in this run. Rates are of about the last minute where `mark` is called now and then, and since the
-    start otherwise.
+    once; `unwritten` replies have arrived and are in no journal yet; `silence` is the seconds without an
+    answer that ended it; tokens and cost are those of replies that arrived in this run. Rates are of about
+    the last minute where `mark` is called now and then, and since the start otherwise.
     """
 
     total: int
@@ -171,6 +172,7 @@ class Tally:
     refusals: int = 0
     overloaded: int = 0  # of these, 503s
     dropped: int = 0
+    unwritten: int = 0
     silence: float = 0.0
     before_usd: float = 0.0  # what other runs of this command have spent of what it may spend
     emulated: bool = False  # a reply came from the emulator
@@ -184,7 +186,8 @@ class Tally:
     tiers: Counter[str] = field(default_factory=Counter)  # of the replies, as served
     _pico: int = 0
     _marks: deque[_Mark] = field(default_factory=deque)
-    _idle: _Mark | None = None  # the last one before the first row had ended
+    _idle: _Mark | None = None  # the last one before the first row had ended, or while the API was silent
+    _heard: tuple[int, float] = (0, 0.0)  # replies at the last mark that found more of them, and when
 
     def sent(self) -> None:
         """Count one request on its way."""
@@ -209,10 +212,17 @@ class Tally:
     def mark(self, now: float) -> None:
         """Remember where the counters stand, so that rates are those of the last minute."""
         self._marks.append(_Mark(now, self.asked, self.requests, self.usage.prompt))
-        if not self.asked:
+        if self.replies != self._heard[0]:
+            self._heard = (self.replies, now)
+        if not self.asked or self._is_silent(now):
             self._idle = self._marks[-1]
         while len(self._marks) > 1 and self._marks[1].at <= now - _MINUTE:
             self._marks.popleft()
+
+    def _is_silent(self, now: float) -> bool:
+        """Tell whether nothing has been answered for some time, though the API did not ask to wait."""
+        asked_to_wait = self.trouble is None or self.trouble.retry_after is not None
+        return not asked_to_wait and now - self._heard[1] >= _SILENT
 
     def add(self, outcome: Outcome) -> None:
         """Count a finished row."""
@@ -316,7 +326,7 @@ class Tally:
 
     @property
     def _begun(self) -> _Mark:
-        """The last moment before the first row had ended."""
+        """The last moment before the first row had ended, or before the API answered again."""
         return self._idle or _Mark(self.started)
 
     def _in_minute(self, count: int, now: float) -> float:
@@ -326,10 +336,12 @@ class Tally:
     def _by_rate(self, now: float) -> float | None:
         """Return the seconds that the rest takes at the rate of the last minute.
 
-        Where fewer than enough have ended in it, at that of the whole run, since they waited for something.
+        Where fewer than enough have ended in it, at that of the whole run, since they waited for something;
+        after an outage at that since then, and None where that is too little to tell.
         """
         since = max(self._since, self._begun)
         if self.asked - since.asked < ENOUGH * self.pack:
             since = self._begun
-        elapsed = now - since.at
-        return self.left * elapsed / (self.asked - since.asked) if elapsed >= _LEAST else None
+        elapsed, ended = now - since.at, self.asked - since.asked
+        enough = elapsed >= _LEAST and ended >= ENOUGH * self.pack
+        return self.left * elapsed / ended if enough else None

@@ -21,7 +21,7 @@ from pipeline.status import JobStatus, job_status, with_reply
 from pipeline.store.answers import FILE as CACHE
 from pipeline.store.batches import check_batches
 from pipeline.store.census import FILE, misleads, state_of
-from pipeline.store.completion import completion
+from pipeline.store.completion import FINISHED, completion, is_spoilt
 from pipeline.store.folder import IDENTITY, changes, identity_fault, in_words, is_used, owner
 from pipeline.store.inspection import FORGET, Finding, check_cache, check_journal, check_part, few
 from pipeline.store.parts import Parts
@@ -39,6 +39,9 @@ RESTORE = (
 )
 CLEARED = "a killed process has left it; the next run removes it"
 WRITTEN = "`rowmill run JOB` sets the file aside and writes it anew"
+REMARKED = (
+    "`rowmill run JOB` writes it anew; till then nobody knows whether answers that were finished are gone"
+)
 MISSING = "`rowmill run JOB` writes it anew, and keeps the answers beside it"
 KEPT = "the run that set it aside has mended the damage; `rowmill clean --damaged` removes it"
 
@@ -116,7 +119,7 @@ def verify_job(plan: Plan, *, vertex: bool = False) -> Verdict:
     layout, print_ = plan.checked.layout, plan.fingerprint
     damaged = [found for path in parts for found in check_part(path, layout.part, print_)]
     findings += damaged
-    replies, read = check_journal(folder.journal)
+    replies, read = check_journal(folder.journal, folder.parts)
     findings += few(check_batches(folder.path))
     if plan.checked.loaded.job.cache.enabled:
         findings += check_cache(folder.path.parent.parent / CACHE)
@@ -185,6 +188,8 @@ def _folder(plan: Plan) -> Iterator[Finding]:
     path = plan.folder.path / IDENTITY
     if (fault := identity_fault(plan.folder)) is not None:
         yield Finding(path, f"it {fault}", WRITTEN if path.exists() else MISSING)
+    if is_spoilt(plan.folder):
+        yield Finding(plan.folder.path / FINISHED, "it cannot be read", REMARKED)
 
 
 def _leftovers(plan: Plan) -> Iterator[Finding]:

@@ -392,7 +392,7 @@ from pipeline.cli import main
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
-    assert done.stderr.startswith("stopped before anything was asked")
+    assert done.stderr.startswith("stopped before anything was done: run the same command again")
 
 
 @contextmanager

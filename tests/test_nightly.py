@@ -1,13 +1,16 @@
 """The same job every night: only what is new or changed is asked, whatever the input has become."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import polars as pl
 import pytest
 
 from pipeline.errors import Exit, OutputError
+from pipeline.store.salvage import open_to_read
 from tests.conftest import Emulator, Project, emulating
+from tests.test_scratch import files_of_at_most
 
 FAULTS = ["400-key~<refused>", "finish-safety~<unsafe>"]
 
@@ -89,6 +92,19 @@ def test_a_table_among_the_files_of_its_input_is_refused(project: Project, path:
     with pytest.raises(OutputError) as told:
         project.run("http://127.0.0.1:9")
     assert told.value.hint.endswith(f"labels.{ending}` out of there if an earlier run has written it")
+
+
+def test_replies_that_the_disk_did_not_take_are_named(project: Project, emulator: Emulator) -> None:
+    """Every request of a run that ended by a full disk is answered, unanswered or not written down."""
+    project.rows([f"good {n}" for n in range(300)])
+    with files_of_at_most(200_000):
+        report = project.run(emulator.address)
+    assert report.exit_code is Exit.STORE
+    with closing(open_to_read(report.folder / "replies.sqlite")) as db:
+        ((kept,),) = db.execute("SELECT count(*) FROM reply")
+    assert report.unwritten > 0
+    assert report.requests == kept + report.unanswered + report.unwritten
+    assert "arrived and could not be written" in "\n".join(report.sentences())
 
 
 def test_a_grown_input_costs_the_new_rows(project: Project, emulator: Emulator) -> None:

@@ -250,6 +250,36 @@ def test_time_left_goes_on_where_a_minute_brought_nothing() -> None:
     assert tally.seconds_left(300.0, NO_LIMITS, FRESH) == 900 * 2
 
 
+def test_an_outage_is_no_part_of_the_rate() -> None:
+    """After minutes without an answer there is no estimate until a fresh rate is measured, then that one."""
+    tally = Tally(total=1_000, started=0.0)
+    said = []
+    for second in range(401):
+        tally.mark(float(second))
+        if 100 <= second < 300:
+            tally.refused(BUSY)
+        else:
+            tally.replied(NOTHING, 0.0)
+            tally.add(outcome())
+        left = tally.seconds_left(float(second), NO_LIMITS, FRESH)
+        said.append(None if left is None else left / tally.left)
+    assert said[130:305] == [None] * 175
+    assert said[315:] == pytest.approx([1.0] * 86, rel=0.1)
+
+
+def test_a_refusal_now_and_then_is_no_outage() -> None:
+    """Where answers go on to come, what is refused between them takes no estimate away."""
+    tally = Tally(total=1_000, started=0.0)
+    for second in range(200):
+        tally.mark(float(second))
+        tally.refused(BUSY)
+        if second % 10 == 0:
+            tally.replied(NOTHING, 0.0)
+            tally.add(outcome())
+            tally.refused(BUSY)
+    assert tally.seconds_left(200.0, NO_LIMITS, FRESH) == pytest.approx(9_800, rel=0.1)
+
+
 def test_no_row_left_takes_no_time() -> None:
     """A finished run has nothing to wait for, whatever the limits."""
     assert Tally(total=3, started=0.0, earlier=3).seconds_left(0.0, Limits(rpd=1), FRESH) == 0.0

@@ -258,6 +258,7 @@ class Asker:
 
     def _count(self, reply: Reply) -> None:
         tally = self._courier.tally
+        tally.unwritten -= 1
         tally.replied(reply.usage, self._question.price(reply), reply.tier)
         tally.emulated |= reply.source == "emulator"
 

@@ -160,6 +160,8 @@ class Courier:
                 raise
             if isinstance(answer, Failure):
                 self.tally.refused(answer)
+            else:
+                self.tally.unwritten += 1  # until whoever asked has kept it
             return answer
 
         return await self.gate.call(send, request.text, rows=rows, less=self._less)

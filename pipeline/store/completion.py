@@ -60,6 +60,11 @@ def completion(folder: Folder) -> Completion | None:
         return None
 
 
+def is_spoilt(folder: Folder) -> bool:
+    """Tell whether there is a mark that cannot be read; the next run that finishes makes a new one."""
+    return completion(folder) is None and (folder.path / FINISHED).exists()
+
+
 def mark(folder: Folder, done: Completion) -> None:
     """Mark the folder as finished. Raises StoreError."""
     try:

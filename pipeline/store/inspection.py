@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pipeline.flow import FailureKind
 from pipeline.keys import SIZE
 from pipeline.store.entries import FAILURE, REPLY, checksum
-from pipeline.store.reading import UNREADABLE, opened
+from pipeline.store.reading import UNREADABLE, opened, part_files
 from pipeline.store.salvage import RIGHTS, barred, fault_at_a_glance, open_to_read
 
 MOST = 20  # kinds of findings in one file that are told
@@ -25,6 +25,8 @@ _NUMBERED = re.compile(r"(?:row|reply|answer) (\d[\d,]*)")
 ASK = "`rowmill run JOB` sets it aside; what it held is taken from the journal or asked again"
 LAST = "the last of them counts; please report how it came about"
 FORGET = "`rowmill run JOB` takes over what can be read, and asks and pays again for what no part holds"
+ABSENT = "the journal is missing, so only the parts hold the answers"
+ANEW = "keep the parts; the next run that asks makes a new one, and pays again for what no part has"
 DELETE = "it may be deleted: it only saves money, and no table is made from it"
 
 
@@ -106,12 +108,19 @@ def count_replies(path: Path) -> int | None:
         return None
 
 
-def check_journal(path: Path) -> tuple[list[Finding], int | None]:
+def is_missing(journal: Path, parts: Path) -> bool:
+    """Tell whether there is no journal beside parts, which a run does not leave behind."""
+    return not journal.exists() and bool(part_files(parts))
+
+
+def check_journal(path: Path, parts: Path) -> tuple[list[Finding], int | None]:
     """Return what is wrong with a journal, and how many replies were read, None where it cannot be.
 
-    None that is there is no fault, since it may be deleted.
+    None that is there is a notice beside `parts`, and no fault, since it may be deleted.
     """
-    return _check(path, _JOURNAL) if path.exists() else ([], 0)
+    if path.exists():
+        return _check(path, _JOURNAL)
+    return ([Finding(path, ABSENT, ANEW, notice=True)] if is_missing(path, parts) else []), 0
 
 
 def check_cache(path: Path) -> list[Finding]:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.disk import draft_of, sync_folder
+from pipeline.disk import draft_of, sync_folder, whole_file
 from pipeline.errors import StoreError
 from pipeline.flow import Failure, Reply, Row
 from pipeline.store.entries import (
@@ -33,6 +33,7 @@ from pipeline.store.entries import (
 )
 from pipeline.store.pages import Value, rows
 from pipeline.store.salvage import (
+    LOG,
     ForeignError,
     copy_log,
     fault_at_a_glance,
@@ -45,6 +46,7 @@ from pipeline.store.salvage import (
 OFTEN = 2_000  # replies between two checkpoints at most: their log takes about 15 MB
 ENTRY = "SELECT rowid, id, key, digest, failed, body, crc FROM reply "
 ALL = ENTRY + "NOT INDEXED WHERE rowid >= ? ORDER BY rowid LIMIT ?"
+EMPTIED = "nothing is in it"
 _BITS = 24  # of an id, which tell that it was never kept
 
 Done = TypeVar("Done")
@@ -93,10 +95,15 @@ class Journal:
         sync_folder(self._path.parent)  # we sync the log by ourselves, so nobody else does this
 
     def _open(self) -> sqlite3.Connection:
-        written = log_pages(self._path)
-        if written and not (self._path.exists() and self._path.stat().st_size):
+        there, written = self._path.exists(), log_pages(self._path)
+        empty = not (there and self._path.stat().st_size)
+        if written and empty:
             self._lose_log(written)  # or SQLite removes it
             written = 0
+        elif there and empty:
+            raise ForeignError(EMPTIED)
+        elif empty and not self._path.with_name(self._path.name + LOG).exists():
+            _make(self._path)
         db = _connected(self._path)
         try:
             self._check_log(db, written)
@@ -282,6 +289,13 @@ def _connected(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _make(path: Path) -> None:
+    """Make an empty journal, whole at once: a kill leaves no file of 0 bytes, so such a one was emptied."""
+    with whole_file(path) as draft, closing(sqlite3.connect(draft)) as db:
+        db.execute("PRAGMA journal_mode=MEMORY")
+        make_tables(db)
 
 
 def _refill(draft: Path, damaged: Path) -> int:

@@ -103,7 +103,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert all(journal.find(bytes([n]) * 16, b"k" * 16) for n in range(200))
 
 
-@pytest.mark.parametrize("content", [b"\x07" * 8_192, b"SQLite format 3\0" + b"\0" * 8_000])
+@pytest.mark.parametrize("content", [b"", b"\x07" * 8_192, b"SQLite format 3\0" + b"\0" * 8_000])
 def test_a_file_that_is_no_journal_is_set_aside(tmp_path: Path, content: bytes) -> None:
     """The run goes on with a new one, the old file is kept and named."""
     path = tmp_path / "replies.sqlite"
@@ -114,6 +114,23 @@ def test_a_file_that_is_no_journal_is_set_aside(tmp_path: Path, content: bytes) 
     assert (tmp_path / "replies.sqlite.damaged").read_bytes() == content
     with closing(Journal(path)) as journal:
         assert (journal.find(b"i" * 16, b"k" * 16), journal.notes) == (Entry(b"k" * 16, REPLIED), [])
+
+
+def test_a_new_journal_appears_whole(tmp_path: Path) -> None:
+    """A kill while it is made leaves no file of 0 bytes, which is what an emptied one looks like."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.store.journal import Journal
+
+sys.addaudithook(lambda event, _: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+Journal(Path(sys.argv[1]))
+"""
+    path = tmp_path / "replies.sqlite"
+    killed = subprocess.run([sys.executable, "-c", code, path], check=False, cwd=ROOT)
+    assert (killed.returncode, path.exists()) == (-signal.SIGKILL, False)
+    with closing(Journal(path)) as journal:
+        assert journal.notes == []
 
 
 def test_a_draft_of_another_process_is_left_alone(tmp_path: Path) -> None:
