@@ -180,7 +180,7 @@ def test_a_prompt_whose_connection_breaks_fails_as_the_last_one(
 def test_two_broken_prompts_come_to_an_end(packed: Project, emulator: Emulator) -> None:
     """Neither tells of the other whether it is an outage, so no row fails of it."""
     packed.rows(GOOD + ["<bad>"] * 5 + ["<bad too>"] * 5)
-    report = run(packed, emulator, marked, longest=2.0)
+    report = run(packed, emulator, marked, longest=5.0)
     assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 10)
 
 
