@@ -177,10 +177,10 @@ def test_a_prompt_whose_connection_breaks_fails_as_the_last_one(
     assert list(project.table()["_error_kind"])[60:] == ["connection"] * 2
 
 
-def test_two_broken_prompts_come_to_an_end(packed: Project, emulator: Emulator) -> None:
+def test_two_broken_prompts_come_to_an_end(project: Project, emulator: Emulator) -> None:
     """Neither tells of the other whether it is an outage, so no row fails of it."""
-    packed.rows(GOOD + ["<bad>"] * 5 + ["<bad too>"] * 5)
-    report = run(packed, emulator, marked, longest=5.0)
+    project.rows(GOOD + ["<bad>"] * 5 + ["<bad too>"] * 5)
+    report = run(project, emulator, marked, longest=5.0)
     assert (report.exit_code, report.table.failed, report.pending) == (Exit.STOPPED, 0, 10)
 
 
