@@ -35,7 +35,7 @@ from pipeline.retry import (
 )
 from pipeline.usage import Tally
 
-LAST = 20  # prompts at most that fail together where they are all that is left, and
+LAST = 20  # prompts, and so requests, at most that fail together where they are all that is left, and
 LAST_TRIES = 2  # attempts that each has had by then, and
 LAST_SILENCE = 120.0  # seconds after which they do
 

@@ -52,7 +52,7 @@ class Flights:
             self._failed[id_] = failure
 
     def ask_in_vain(self, ids: Iterable[bytes], rows: int) -> None:
-        """Say that a request has had all its tries while nobody was answered; so many rows wait for it."""
+        """Say that a request was sent some times while nobody was answered; so many rows wait for it."""
         self._in_vain[frozenset(ids)] = rows
 
     def end(self, ids: Iterable[bytes]) -> None:
